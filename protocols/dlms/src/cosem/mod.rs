@@ -1,0 +1,9 @@
+//! Names and meanings of what a meter holds: logical names, descriptors, selections, results (Blue Book).
+
+pub mod descriptor;
+pub mod logical_name;
+pub mod result;
+
+pub use descriptor::{AttributeDescriptor, EntrySelection, MethodDescriptor, RangeSelection, Selection};
+pub use logical_name::LogicalName;
+pub use result::{ActionResult, DataAccessResult};

@@ -1,0 +1,46 @@
+//! What a meter holds, as the meter-role session asks for it.
+
+use ipss_session::Now;
+
+use crate::cosem::{ActionResult, AttributeDescriptor, DataAccessResult, MethodDescriptor, Selection};
+
+/// Who asks, as the association established it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The client's service access point: 16 is the public client, 1 the management client.
+    pub client: u16,
+    /// Whether the client proved who it is (LLS or HLS).
+    pub authenticated: bool,
+}
+
+/// The objects of one logical device.
+///
+/// Values are A-XDR encoded `Data`, type octet first: the session copies them into APDUs and blocks as they are. The
+/// session itself answers for the association's own methods (reply_to_HLS_authentication).
+pub trait Objects {
+    /// Append the attribute's value to `out`. On a *no*, `out` is as it was.
+    ///
+    /// # Errors
+    /// The data-access-result that the meter answers instead.
+    fn get(
+        &mut self,
+        access: Access,
+        descriptor: AttributeDescriptor,
+        selection: Option<&Selection>,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) -> Result<(), DataAccessResult>;
+
+    /// Replace the attribute's value by `value`.
+    fn set(&mut self, access: Access, descriptor: AttributeDescriptor, value: &[u8], now: Now) -> DataAccessResult;
+
+    /// Invoke a method with its parameters; append return parameters, if it has any, to `out`.
+    fn act(
+        &mut self,
+        access: Access,
+        method: MethodDescriptor,
+        parameters: Option<&[u8]>,
+        now: Now,
+        out: &mut Vec<u8>,
+    ) -> ActionResult;
+}

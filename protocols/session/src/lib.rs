@@ -1,0 +1,164 @@
+//! The contract between a meter protocol and the engine that drives it.
+//!
+//! A protocol is a [`Session`]: bytes, time and requests go in; bytes, rows and one deadline come out. It owns no
+//! socket, no clock, no thread and no source of randomness, so the same code runs in the reactor, under the
+//! simulated world and in a unit test. The loop that drives it is short:
+//!
+//! ```text
+//! loop {
+//!     wait until bytes arrive, a request comes down, or the session's deadline passes;
+//!     let step = session.step(input, &mut cx);   // cx: now, randomness, to_send, batch
+//!     drop step.consumed bytes from the front of the receive buffer;
+//!     write cx.to_send to the transport;
+//!     if step.transport == Transport::Close, close it and step Input::Closed;
+//!     keep step.deadline; hand step.finished back to whoever asked;
+//! }
+//! ```
+//!
+//! Both roles implement it: a head-end's session asks, a virtual meter's session answers.
+
+#![forbid(unsafe_code)]
+
+pub mod batch;
+pub mod error;
+pub mod limits;
+pub mod rig;
+pub mod time;
+
+pub use batch::{Batch, Cell, EventKind, Line};
+pub use error::{Fault, Outcome, ProtocolError};
+pub use limits::Limits;
+pub use time::{CivilDateTime, Instant, Now, WallTime};
+
+/// A meter, by the handle that the owner of the reactor gave it. Never reused while the reactor lives.
+pub type MeterId = u32;
+
+/// A request, by the number that the reactor gave it. Never reused while the reactor lives.
+pub type RequestId = u64;
+
+/// A source of random bytes: the operating system's generator in production, a seeded one in tests.
+pub trait Random {
+    /// Fill `bytes` with random octets.
+    fn fill(&mut self, bytes: &mut [u8]);
+}
+
+/// Everything that a step may use and fill, lent by whoever drives the session.
+pub struct Context<'a> {
+    /// The moment at which the input is handled.
+    pub now: Now,
+    /// The source of challenges, dedicated keys and jitter.
+    pub random: &'a mut dyn Random,
+    /// Octets for the peer are appended here; the driver sends them in order, all or (if the line breaks) a prefix.
+    pub to_send: &'a mut Vec<u8>,
+    /// Readings, events and ends of requests are appended here.
+    pub batch: &'a mut Batch,
+}
+
+/// Order of service when several requests wait for one meter, and of shedding under overload.
+///
+/// Declared from least to most urgent, so that `Ord` says which goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Priority {
+    /// Filling old gaps.
+    Backfill = 0,
+    /// The read plan's regular work.
+    Scheduled = 1,
+    /// Somebody waits for the answer.
+    OnDemand = 2,
+    /// Switching supply and what belongs to it.
+    Critical = 3,
+}
+
+impl Priority {
+    /// The priority for its number 0 to 3 (backfill, scheduled, on-demand, critical).
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::Backfill, Self::Scheduled, Self::OnDemand, Self::Critical].get(usize::from(number)).copied()
+    }
+}
+
+/// One piece of work for one meter.
+#[derive(Clone, Debug)]
+pub struct Request<W> {
+    /// The number under which its rows and its end are reported.
+    pub id: RequestId,
+    /// The moment after which nobody wants the answer any more. Absolute: retries do not extend it.
+    pub deadline: Instant,
+    /// Its place among the requests that wait for the same meter.
+    pub priority: Priority,
+    /// How many more times it may be tried after a broken line. Work that is not repeatable is never retried once
+    /// a byte of it may have reached the meter, whatever this says.
+    pub attempts_left: u8,
+    /// What to do, in the protocol's own terms.
+    pub work: W,
+}
+
+/// What happens to a session.
+#[derive(Debug)]
+pub enum Input<'a, W> {
+    /// A fresh connection to the peer is open. State of an earlier connection is void.
+    Opened,
+    /// All octets received and not yet consumed, oldest first. The session may change them in place (deciphering).
+    /// What it leaves unconsumed is offered again, in front of what arrives next.
+    Bytes(&'a mut [u8]),
+    /// The deadline that the last step asked for has passed.
+    Deadline,
+    /// A request to serve. Only offered when [`Session::ready`] said so.
+    Request(Request<W>),
+    /// Nobody wants this request any more; if the session holds it, it hands it back as [`Outcome::Cancelled`].
+    Cancel(RequestId),
+    /// End the association in good order, then ask for [`Transport::Close`].
+    Release,
+    /// The connection is gone, whoever closed it. Nothing can be sent.
+    Closed,
+}
+
+/// What a session wants done with its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Leave it as it is.
+    Keep,
+    /// Send what is in `to_send`, then close. The driver answers with [`Input::Closed`].
+    Close,
+}
+
+/// The result of one step.
+#[derive(Debug)]
+#[must_use]
+pub struct Step<W> {
+    /// How many octets of [`Input::Bytes`] are done with, from the front.
+    pub consumed: usize,
+    /// When to step with [`Input::Deadline`] if nothing happens before. Replaces the deadline of earlier steps.
+    pub deadline: Option<Instant>,
+    /// What to do with the connection.
+    pub transport: Transport,
+    /// The request that this step finished, given back, and how it ended.
+    ///
+    /// The driver decides on a retry from the outcome ([`Outcome::may_retry`]) and reports the end; the session
+    /// has already appended the rows.
+    pub finished: Option<(Request<W>, Outcome)>,
+}
+
+impl<W> Step<W> {
+    /// Nothing consumed, nothing wanted but to be woken at `deadline`.
+    pub fn wait(deadline: Option<Instant>) -> Self {
+        Self { consumed: 0, deadline, transport: Transport::Keep, finished: None }
+    }
+}
+
+/// One end of a protocol conversation.
+pub trait Session {
+    /// What may be asked of it, in the protocol's own terms.
+    type Work;
+
+    /// Handle one input. Whatever octets a peer sends, the result is rows, a request to close, or a wait for more:
+    /// never a panic, and never an allocation larger than the session's [`Limits`] allow.
+    fn step(&mut self, input: Input<'_, Self::Work>, cx: &mut Context<'_>) -> Step<Self::Work>;
+
+    /// Whether [`Input::Request`] may be given now: connected, associated or able to associate, and not full.
+    fn ready(&self) -> bool;
+
+    /// Whether the association stands (for a protocol without one: whether the connection does). Rows of state and
+    /// counts of live sessions come from here.
+    fn associated(&self) -> bool;
+}

@@ -1,0 +1,2 @@
+//! The extension `ipss_headend._core`: the reactor that owns sockets and steps sessions, column batches, bindings.
+//! It decides no protocol.
