@@ -89,13 +89,15 @@ pub struct Request<W> {
     /// How many more times it may be tried after a broken line. Work that is not repeatable is never retried once
     /// a byte of it may have reached the meter, whatever this says.
     pub attempts_left: u8,
+    /// Questions asked and answered over the line for it, all tries together. Whoever serves it counts on.
+    pub exchanges: u32,
     /// What to do, in the protocol's own terms.
     pub work: W,
 }
 
-/// What happens to a session.
+/// What happens to a session. `W` is its [`Session::Work`], `C` its [`Session::Control`].
 #[derive(Debug)]
-pub enum Input<'a, W> {
+pub enum Input<'a, W, C> {
     /// A fresh connection to the peer is open. State of an earlier connection is void.
     Opened,
     /// All octets received and not yet consumed, oldest first. The session may change them in place (deciphering).
@@ -107,6 +109,12 @@ pub enum Input<'a, W> {
     Request(Request<W>),
     /// Nobody wants this request any more; if the session holds it, it hands it back as [`Outcome::Cancelled`].
     Cancel(RequestId),
+    /// A word from the owner that is no request and has no end: invocation counters granted, keys replaced.
+    /// May come at any time, connected or not.
+    Control(C),
+    /// Somebody else claims to be this peer. Ask it for a sign of life now, and ask for [`Transport::Close`] if none
+    /// comes within [`Limits::answer`]. A session that is waiting for an answer anyway has nothing to add.
+    Probe,
     /// End the association in good order, then ask for [`Transport::Close`].
     Release,
     /// The connection is gone, whoever closed it. Nothing can be sent.
@@ -137,12 +145,25 @@ pub struct Step<W> {
     /// The driver decides on a retry from the outcome ([`Outcome::may_retry`]) and reports the end; the session
     /// has already appended the rows.
     pub finished: Option<(Request<W>, Outcome)>,
+    /// Why `finished` ended so, where the outcome alone does not say; else empty. Never a secret.
+    pub detail: String,
+    /// Who an unknown peer says it is (a logical device name or a system title), as a session that greets inbound
+    /// connections learns it. The driver hands the connection to the session of that peer, which starts it afresh
+    /// with [`Input::Opened`] and has to prove the claim; this session sees [`Input::Closed`].
+    pub identified: Option<Vec<u8>>,
 }
 
 impl<W> Step<W> {
     /// Nothing consumed, nothing wanted but to be woken at `deadline`.
     pub fn wait(deadline: Option<Instant>) -> Self {
-        Self { consumed: 0, deadline, transport: Transport::Keep, finished: None }
+        Self {
+            consumed: 0,
+            deadline,
+            transport: Transport::Keep,
+            finished: None,
+            detail: String::new(),
+            identified: None,
+        }
     }
 }
 
@@ -151,9 +172,12 @@ pub trait Session {
     /// What may be asked of it, in the protocol's own terms.
     type Work;
 
+    /// What its owner may tell it beside requests; `()` if nothing.
+    type Control;
+
     /// Handle one input. Whatever octets a peer sends, the result is rows, a request to close, or a wait for more:
     /// never a panic, and never an allocation larger than the session's [`Limits`] allow.
-    fn step(&mut self, input: Input<'_, Self::Work>, cx: &mut Context<'_>) -> Step<Self::Work>;
+    fn step(&mut self, input: Input<'_, Self::Work, Self::Control>, cx: &mut Context<'_>) -> Step<Self::Work>;
 
     /// Whether [`Input::Request`] may be given now: connected, associated or able to associate, and not full.
     fn ready(&self) -> bool;

@@ -97,10 +97,10 @@ impl<S: Session> End<S> {
     }
 
     /// Step the session; returns what it wrote and whether it wants the connection closed.
-    fn step(&mut self, input: Input<'_, S::Work>, now: Now, random: &mut SeededRandom) -> (Vec<u8>, bool) {
+    fn step(&mut self, input: Input<'_, S::Work, S::Control>, now: Now, random: &mut SeededRandom) -> (Vec<u8>, bool) {
         let mut to_send = Vec::new();
         let mut cx = Context { now, random, to_send: &mut to_send, batch: &mut self.batch };
-        let Step { consumed: _, deadline, transport, finished } = self.session.step(input, &mut cx);
+        let Step { deadline, transport, finished, .. } = self.session.step(input, &mut cx);
         self.deadline = deadline;
         self.finished.extend(finished);
         (to_send, transport == Transport::Close)
@@ -179,13 +179,13 @@ impl<A: Session, B: Session> Rig<A, B> {
     }
 
     /// Give the near end an input that is neither bytes nor time.
-    pub fn tell_near(&mut self, input: Input<'_, A::Work>) {
+    pub fn tell_near(&mut self, input: Input<'_, A::Work, A::Control>) {
         let (sent, close) = self.near.step(input, self.now, &mut self.random);
         self.after_near(sent, close);
     }
 
     /// Give the far end an input that is neither bytes nor time.
-    pub fn tell_far(&mut self, input: Input<'_, B::Work>) {
+    pub fn tell_far(&mut self, input: Input<'_, B::Work, B::Control>) {
         let (sent, close) = self.far.step(input, self.now, &mut self.random);
         self.after_far(sent, close);
     }
@@ -325,8 +325,9 @@ mod tests {
 
     impl Session for Counter {
         type Work = ();
+        type Control = ();
 
-        fn step(&mut self, input: Input<'_, ()>, cx: &mut Context<'_>) -> Step<()> {
+        fn step(&mut self, input: Input<'_, (), ()>, cx: &mut Context<'_>) -> Step<()> {
             let mut step = Step::wait(Some(cx.now.monotonic + Duration::from_secs(5)));
             match input {
                 Input::Opened => self.open = true,
@@ -342,7 +343,7 @@ mod tests {
                     }
                 }
                 Input::Deadline => step.transport = Transport::Close,
-                Input::Cancel(_) | Input::Release => {}
+                Input::Cancel(_) | Input::Control(()) | Input::Probe | Input::Release => {}
             }
             step
         }
@@ -361,7 +362,8 @@ mod tests {
         rig.line = line;
         rig.connect();
         let deadline = Instant(u64::MAX);
-        let request = Request { id: 1, deadline, priority: Priority::OnDemand, attempts_left: 0, work: () };
+        let request =
+            Request { id: 1, deadline, priority: Priority::OnDemand, attempts_left: 0, exchanges: 0, work: () };
         rig.tell_near(Input::Request(request));
         rig.run(Duration::from_secs(60), 10_000);
         (rig.near.written, rig.far.written)
