@@ -7,3 +7,4 @@
 
 pub mod cosem;
 pub mod meter;
+pub mod security;

@@ -1,0 +1,13 @@
+//! What keeps an association honest: keys, counters, and the ciphering of APDUs (Green Book, "Cryptographic
+//! protection of xDLMS APDUs").
+//!
+//! One rule runs through the room: a tag is checked before a counter is believed, and a counter before a plaintext is
+//! used. Sealing takes its invocation counter itself; no caller can choose one.
+
+pub mod counter;
+pub mod keys;
+pub mod suite0;
+
+pub use counter::{CounterBlock, Exhausted, HighWater};
+pub use keys::{Key, SystemTitle};
+pub use suite0::{Opened, Protection, Sealer};
