@@ -1,0 +1,462 @@
+"""The configuration file: TOML in, frozen dataclasses out, every mistake in words.
+
+`load` reports all mistakes of a file at once. A line that the head-end does not know is a mistake, not a comment: a
+misspelt limit must not silently leave the default in force. Paths are relative to the file; the database is relative
+to the data directory.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+from zoneinfo import ZoneInfo
+
+from ipss_headend.errors import ConfigError, UnknownLogicalName
+from ipss_headend.names import ObjectName, logical_name
+from ipss_headend.schedule import DAY_S, Every, duration_s
+
+T = TypeVar("T")
+
+DLMS_PORT = 4059
+METRICS_PORT = 9466
+
+PRIORITIES = {"backfill": 0, "scheduled": 1, "on-demand": 2}
+"""What a plan may ask for; `critical` (3) belongs to the command path alone."""
+
+RESERVE_MIB = 64
+"""R5: room on the disk that readings leave to counters and the audit log."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseConfig:
+    """`[database]`: where readings, counters and marks live."""
+
+    path: Path
+    reserve_mib: int = RESERVE_MIB
+    """Readings stop when the disk has less room than this; counters go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeystoreConfig:
+    """`[keystore]`: where the key-encryption key comes from. Exactly one is set."""
+
+    key_file: Path | None = None
+    passphrase_file: Path | None = None
+    passphrase_env: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReactorConfig:
+    """`[reactor]`: how hard the head-end works, and how long it waits. Times are seconds."""
+
+    threads: int = 0
+    """0: one less than the processors, at least one."""
+    connections_per_second: int = 200
+    """New connections and associations, the whole fleet together (R26)."""
+    batch_rows: int = 100
+    batch_ms: int = 2
+    queue_batches: int = 64
+    """Batches that wait for the store before the reactor stops reading sockets."""
+    requests_per_meter: int = 16
+    """Requests that wait for one meter before more are refused as overloaded."""
+    attempts: int = 3
+    """Tries of a request that may be repeated, when the line breaks under it."""
+    counter_block: int = 1000
+    """Invocation counters that a meter's session gets at a time; what a crash leaves unused is burnt (R7)."""
+    connect_s: float = 10.0
+    associate_s: float = 60.0
+    answer_s: float = 30.0
+    frame_s: float = 30.0
+    request_s: float = 300.0
+    """A planned request's absolute deadline, its waiting included."""
+    heartbeat_s: float = 480.0
+    """Operators drop idle TCP after 10 to 15 minutes (R28)."""
+    drain_s: float = 30.0
+    """How long SIGTERM waits for what is under way."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerConfig:
+    """`[[listeners]]`: where meters that dial in arrive."""
+
+    host: str = "0.0.0.0"  # noqa: S104 - meters come from outside
+    port: int = DLMS_PORT
+    protocol: str = "dlms"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanConfig:
+    """`[[plans]]`: what is read from which meters, how often."""
+
+    name: str
+    every: Every
+    objects: tuple[ObjectName, ...] = ()
+    profile: str | None = None
+    """The logical name of a profile generic whose buffer is read by range."""
+    columns: tuple[ObjectName, ...] = ()
+    """Which of the profile's columns; none: all."""
+    period_s: int = 900
+    """The profile's capture period, for gap lists."""
+    window_s: int = 0
+    """The plan's meters are spread over this time after each recurrence, each at its own fixed place."""
+    priority: str = "scheduled"
+    backfill_days: int = 0
+    """How far back gaps of the profile are filled."""
+    groups: tuple[str, ...] = ()
+    """Only meters of these groups; none: all."""
+
+    def selects(self, group: str) -> bool:
+        """Whether a meter of this group is in the plan."""
+        return not self.groups or group in self.groups
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsConfig:
+    """`[metrics]`: where `/metrics` and `/healthz` answer. Port 0: not at all."""
+
+    host: str = "127.0.0.1"
+    port: int = METRICS_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """`[log]`."""
+
+    level: str = "info"
+    json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole file."""
+
+    data_directory: Path
+    database: DatabaseConfig
+    keystore: KeystoreConfig
+    time_zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
+    """The zone that plans' times of day are in. Stored readings are in UTC."""
+    client_system_title: bytes = b"IPS\x00\x00\x00\x00\x01"
+    """Our own system title, 8 octets: never a meter's, and another for each head-end of a utility (R8)."""
+    reactor: ReactorConfig = ReactorConfig()
+    listeners: tuple[ListenerConfig, ...] = ()
+    plans: tuple[PlanConfig, ...] = ()
+    metrics: MetricsConfig = MetricsConfig()
+    log: LogConfig = LogConfig()
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: the file cannot be read, or has mistakes; all of them, one a line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}; expected a configuration file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: octet {error.start} is no UTF-8; a configuration file is TOML, which is") from error
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Config:
+    """Read the text of a configuration file; `path` names it in messages and is what its paths are relative to.
+
+    Raises:
+        ConfigError: all mistakes, one a line.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path.name}: not TOML: {error}") from error
+    mistakes: list[str] = []
+    config = _config(_Table(document, path.name, "", mistakes), path.parent)
+    if mistakes:
+        raise ConfigError(*mistakes)
+    return config
+
+
+def _config(top: "_Table", directory: Path) -> Config:
+    data_directory = directory / top.text("data_directory", "data")
+    with_database = top.table("database")
+    config = Config(
+        data_directory=data_directory,
+        database=DatabaseConfig(
+            path=data_directory / with_database.parsed("url", "sqlite:///head_end.sqlite", _sqlite_path),
+            reserve_mib=with_database.integer("reserve_mib", RESERVE_MIB, 0, 1 << 20),
+        ),
+        keystore=_keystore(top.table("keystore"), directory),
+        time_zone=top.parsed("time_zone", "UTC", _zone),
+        client_system_title=top.parsed("client_system_title", "4950530000000001", system_title),
+        reactor=_reactor(top.table("reactor")),
+        listeners=tuple(_listener(table) for table in top.tables("listeners")),
+        plans=tuple(_plan(table) for table in top.tables("plans")),
+        metrics=_metrics(top.table("metrics")),
+        log=_log(top.table("log")),
+    )
+    with_database.finish()
+    top.finish()
+    seen: dict[str, int] = {}
+    for index, plan in enumerate(config.plans):
+        if plan.name and plan.name in seen:
+            top.mistake(
+                f"plans[{index}].name", f'"{plan.name}" is also plans[{seen[plan.name]}]; give each its own name'
+            )
+        seen.setdefault(plan.name, index)
+    return config
+
+
+def _keystore(table: "_Table", directory: Path) -> KeystoreConfig:
+    key_file = table.text("key_file", "")
+    passphrase_file = table.text("passphrase_file", "")
+    passphrase_env = table.text("passphrase_env", "")
+    given = [name for name in ("key_file", "passphrase_file", "passphrase_env") if name in table.values]
+    if len(given) != 1:
+        table.mistake(
+            "",
+            f"{' and '.join(given) if given else 'nothing'} given; "
+            "write one of key_file, passphrase_file and passphrase_env",
+        )
+    table.finish()
+    return KeystoreConfig(
+        key_file=directory / key_file if key_file else None,
+        passphrase_file=directory / passphrase_file if passphrase_file else None,
+        passphrase_env=passphrase_env or None,
+    )
+
+
+def _reactor(table: "_Table") -> ReactorConfig:
+    default = ReactorConfig()
+    reactor = ReactorConfig(
+        threads=table.integer("threads", default.threads, 0, 256),
+        connections_per_second=table.integer("connections_per_second", default.connections_per_second, 1, 100_000),
+        batch_rows=table.integer("batch_rows", default.batch_rows, 1, 100_000),
+        batch_ms=table.integer("batch_ms", default.batch_ms, 0, 1000),
+        queue_batches=table.integer("queue_batches", default.queue_batches, 1, 10_000),
+        requests_per_meter=table.integer("requests_per_meter", default.requests_per_meter, 1, 10_000),
+        attempts=table.integer("attempts", default.attempts, 1, 20),
+        counter_block=table.integer("counter_block", default.counter_block, 10, 1_000_000),
+        connect_s=table.seconds("connect", default.connect_s),
+        associate_s=table.seconds("associate", default.associate_s),
+        answer_s=table.seconds("answer", default.answer_s),
+        frame_s=table.seconds("frame", default.frame_s),
+        request_s=table.seconds("request", default.request_s),
+        heartbeat_s=table.seconds("heartbeat", default.heartbeat_s),
+        drain_s=table.seconds("drain", default.drain_s),
+    )
+    table.finish()
+    return reactor
+
+
+def _listener(table: "_Table") -> ListenerConfig:
+    listener = ListenerConfig(
+        host=table.text("host", ListenerConfig().host),
+        port=table.port("port", DLMS_PORT, f"use {DLMS_PORT} for DLMS or leave the line out"),
+        protocol=table.choice("protocol", "dlms", ("dlms",)),
+    )
+    table.finish()
+    return listener
+
+
+def _plan(table: "_Table") -> PlanConfig:
+    plan = PlanConfig(
+        name=table.text("name", None),
+        every=table.parsed("every", None, Every.parse, Every(DAY_S, 0)),
+        objects=tuple(table.parsed_list("objects", ObjectName.parse)),
+        profile=table.parsed("profile", "", lambda text: logical_name(text) if text else None),
+        columns=tuple(table.parsed_list("columns", ObjectName.parse)),
+        period_s=table.parsed("period", "15min", _period),
+        window_s=table.parsed("window", "0s", duration_s),
+        priority=table.choice("priority", "scheduled", tuple(PRIORITIES)),
+        backfill_days=table.integer("backfill_days", 0, 0, 3660),
+        groups=tuple(table.parsed_list("groups", str)),
+    )
+    if not plan.objects and plan.profile is None and not {"objects", "profile"} & table.values.keys():
+        table.mistake("", "reads nothing; give it objects, a profile, or both")
+    if plan.profile is None:
+        for key in ("columns", "period", "backfill_days"):
+            if key in table.values:
+                table.mistake(key, "belongs to a profile and this plan has none; add profile or leave the line out")
+    if plan.window_s > plan.every.period_s:
+        table.mistake("window", f"{plan.window_s} s is longer than the {plan.every.period_s} s until the next turn")
+    table.finish()
+    return plan
+
+
+def _metrics(table: "_Table") -> MetricsConfig:
+    metrics = MetricsConfig(
+        host=table.text("host", MetricsConfig().host),
+        port=table.port("port", METRICS_PORT, f"use {METRICS_PORT}, or 0 for no metrics", least=0),
+    )
+    table.finish()
+    return metrics
+
+
+def _log(table: "_Table") -> LogConfig:
+    log = LogConfig(
+        level=table.choice("level", "info", ("debug", "info", "warning", "error")),
+        json=table.boolean("json", default=False),
+    )
+    table.finish()
+    return log
+
+
+def _sqlite_path(url: str) -> Path:
+    scheme, separator, path = url.partition(":///")
+    if not separator or scheme != "sqlite" or not path:
+        raise ValueError(f'"{url}" is not a database this version knows; write sqlite:///head_end.sqlite')
+    return Path(path)
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f'"{name}" is not a time zone of this system; write a name such as Europe/Prague') from None
+
+
+def _period(text: str) -> int:
+    period_s = duration_s(text)
+    if period_s <= 0 or DAY_S % period_s:
+        raise ValueError(f'"{text}" does not divide a day; a profile captures every 15min, 30min, 1h or alike')
+    return period_s
+
+
+def system_title(text: str) -> bytes:
+    """Eight octets written as 16 hexadecimal digits.
+
+    Raises:
+        ValueError: with words for the operator.
+    """
+    try:
+        title = bytes.fromhex(text)
+    except ValueError:
+        raise ValueError(f'"{text}" is not hexadecimal; a system title is 16 hexadecimal digits') from None
+    if len(title) != 8:
+        raise ValueError(f'"{text}" has {len(title)} octets; a system title has 8')
+    return title
+
+
+class _Table:
+    """One TOML table, read key by key; a mistake is noted and the default goes on, so that all are found at once."""
+
+    def __init__(self, values: Mapping[str, object], file: str, path: str, mistakes: list[str]) -> None:
+        self.values = values
+        self._file = file
+        self._path = path
+        self._mistakes = mistakes
+        self._known: list[str] = []
+
+    def mistake(self, key: str, words: str) -> None:
+        place = ".".join(part for part in (self._path, key) if part)
+        self._mistakes.append(f"{self._file}: {place}: {words}")
+
+    def finish(self) -> None:
+        """Refuse what was not asked for."""
+        for key in self.values:
+            if key not in self._known:
+                near = difflib.get_close_matches(key, self._known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"known here: {', '.join(sorted(self._known))}"
+                self.mistake(key, f"unknown; {hint}")
+
+    def text(self, key: str, default: str | None) -> str:
+        """A text; without a default it must be there and say something."""
+        return self._take(key, default, str, "a text in quotes", "")
+
+    def integer(self, key: str, default: int, least: int, most: int) -> int:
+        number = self._take(key, default, int, "a whole number", default)
+        if not least <= number <= most:
+            self.mistake(key, f"{number} is out of range; use {least} to {most}, or leave the line out for {default}")
+            return default
+        return number
+
+    def port(self, key: str, default: int, hint: str, least: int = 1) -> int:
+        number = self._take(key, default, int, "a whole number", default)
+        if not least <= number <= 65535:
+            self.mistake(key, f"{number} is not a port; {hint}")
+            return default
+        return number
+
+    def boolean(self, key: str, *, default: bool) -> bool:
+        return self._take(key, default, bool, "true or false", default)
+
+    def choice(self, key: str, default: str, choices: tuple[str, ...]) -> str:
+        chosen = self._take(key, default, str, "a text in quotes", default)
+        if chosen not in choices:
+            self.mistake(key, f'"{chosen}" is none of {", ".join(choices)}')
+            return default
+        return chosen
+
+    def seconds(self, key: str, default: float) -> float:
+        """A time to wait, more than nothing."""
+
+        def wait_s(text: str) -> float:
+            seconds = duration_s(text)
+            if seconds <= 0:
+                raise ValueError(f'"{text}" is no time to wait; write "{default:g}s" or leave the line out')
+            return float(seconds)
+
+        return self.parsed(key, f"{default:g}s", wait_s)
+
+    def parsed(self, key: str, default: str | None, parser: Callable[[str], T], fallback: T | None = None) -> T:
+        """A text with a meaning. `fallback` stands in where there is no default to parse."""
+        text = self._take(key, default, str, "a text in quotes", "")
+        try:
+            if text or default is not None:
+                return parser(text)
+        except (ValueError, UnknownLogicalName) as error:
+            self.mistake(key, str(error))
+        if default is not None:
+            return parser(default)
+        assert fallback is not None, "a key without a default has a fallback"
+        return fallback
+
+    def parsed_list(self, key: str, parser: Callable[[str], T]) -> Iterator[T]:
+        for index, entry in enumerate(self._take(key, [], list, "a list", [])):
+            if not isinstance(entry, str):
+                self.mistake(f"{key}[{index}]", f"{_shown(entry)} is no text in quotes")
+                continue
+            try:
+                yield parser(entry)
+            except (ValueError, UnknownLogicalName) as error:
+                self.mistake(f"{key}[{index}]", str(error))
+
+    def table(self, key: str) -> "_Table":
+        values = self._take(key, {}, dict, f"a table; write [{key}]", {})
+        return _Table(values, self._file, f"{self._path}.{key}" if self._path else key, self._mistakes)
+
+    def tables(self, key: str) -> Iterator["_Table"]:
+        for index, values in enumerate(self._take(key, [], list, f"a list of tables; write [[{key}]]", [])):
+            path = f"{key}[{index}]"
+            if isinstance(values, dict):
+                yield _Table(values, self._file, path, self._mistakes)
+            else:
+                self.mistake(path, f"{_shown(values)} is no table; write [[{key}]]")
+
+    def _take(self, key: str, default: T | None, kind: type[T], expected: str, fallback: T) -> T:
+        self._known.append(key)
+        if key not in self.values:
+            if default is not None:
+                return default
+            self.mistake(key, f"missing; expected {expected}")
+            return fallback
+        value = self.values[key]
+        # In Python a bool is an int; in a configuration file `port = true` is a mistake.
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            self.mistake(key, f"{_shown(value)} is not {expected}")
+            return default if default is not None else fallback
+        if default is None and not value and isinstance(value, str):
+            self.mistake(key, f"empty; expected {expected}")
+        return value
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, dict):
+        return "a table"
+    return "a list" if isinstance(value, list) else str(value)

@@ -1,0 +1,135 @@
+"""Every exception that the head-end raises on purpose, by who is at fault.
+
+A message names the thing, what was found, what was expected, and the remedy if there is one. It never carries a key,
+a password or a customer's value. `exit_status` is what a command ends with when the exception reaches it.
+"""
+
+from typing import ClassVar
+
+DONE = 0
+FAULT = 1
+USAGE = 2
+BAD_INPUT = 3
+UNREACHABLE = 4
+SECURITY = 5
+REFUSED = 6
+PROTOCOL = 7
+PARTLY_DONE = 8
+
+
+class HeadEndError(Exception):
+    """The root of all of them."""
+
+    exit_status: ClassVar[int] = FAULT
+
+
+class MeterError(HeadEndError):
+    """Something at or on the way to a meter."""
+
+    exit_status = UNREACHABLE
+
+
+class ProtocolViolation(MeterError):
+    """The meter broke its protocol."""
+
+    exit_status = PROTOCOL
+
+
+class AuthenticationFailed(MeterError):
+    """The meter could not prove who it is, refused our proof, or used weaker security than its profile pins."""
+
+    exit_status = SECURITY
+
+
+class MeterRefused(MeterError):
+    """The meter's own *no*: an answer, not a fault of the line."""
+
+    exit_status = REFUSED
+
+
+class MeterTimeout(MeterError):
+    """The deadline passed before the meter answered."""
+
+
+class MeterGone(MeterError):
+    """No connection could be opened, or it broke as often as it could be tried."""
+
+
+class RequestError(HeadEndError):
+    """We were asked for something that cannot be."""
+
+    exit_status = USAGE
+
+
+class UnknownMeter(RequestError):
+    """No meter of that name is in the registry."""
+
+
+class UnknownLogicalName(RequestError):
+    """Not a logical name, or none that the meter, the catalogue or the store knows."""
+
+
+class NotAuthorised(RequestError):
+    """Whoever asks may not."""
+
+    exit_status = SECURITY
+
+
+class ConfigError(HeadEndError):
+    """Mistakes in a configuration or input file, one a line of the message."""
+
+    exit_status = BAD_INPUT
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class PluginError(HeadEndError):
+    """A plugin broke its contract."""
+
+
+class StoreError(HeadEndError):
+    """The store could not do what must be durable."""
+
+
+class StoreFailed(StoreError):
+    """A write or its fsync failed. Nothing more is acknowledged; the process must end and start again."""
+
+
+class StoreFull(StoreError):
+    """The disk's reserve is reached: readings wait, counters and the audit log still go in."""
+
+
+class StoreDamaged(StoreError):
+    """Stored bytes are not what was written."""
+
+
+class StoreTooNew(StoreError):
+    """A newer head-end wrote this store."""
+
+    exit_status = BAD_INPUT
+
+
+class StoreInUse(StoreError):
+    """Another head-end owns this store."""
+
+    exit_status = BAD_INPUT
+
+
+class StaleOwner(StoreError):
+    """Another head-end took the store over: this one may reserve no counter and write nothing any more."""
+
+
+class KeystoreError(HeadEndError):
+    """Keys could not be opened."""
+
+    exit_status = SECURITY
+
+
+class WrongKeyEncryptionKey(KeystoreError):
+    """The key-encryption key is not the one that the stored keys are wrapped with."""
+
+
+class KeyTampered(KeystoreError):
+    """A wrapped key is not what was stored, or belongs to another meter."""
