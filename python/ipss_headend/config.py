@@ -447,7 +447,7 @@ class _Table:
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             self.mistake(key, f"{_shown(value)} is not {expected}")
             return default if default is not None else fallback
-        if default is None and not value and isinstance(value, str):
+        if default is None and not value:
             self.mistake(key, f"empty; expected {expected}")
         return value
 
