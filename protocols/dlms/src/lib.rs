@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod axdr;
 pub mod cosem;
 pub mod meter;
 pub mod security;
