@@ -1,19 +1,21 @@
 """dlms-cosem as a second opinion over a pipe. Runs in `.venv-dlms-cosem`, never inside the head-end.
 
-Reads one JSON request a line, answers one JSON line each, in order; an error is an answer too. `do` names the work:
+Reads one JSON request a line, answers one JSON line each, in order; an error is an answer too. `do` names the work,
+octets are hex, KEYS are `encryption_key`, `authentication_key` and `system_title`:
 
-    {"do": "decode", "hex": APDU}                       the APDU's class and fields
-    {"do": "data", "hex": A-XDR DATA}                   the value
-    {"do": "decipher", "hex": GENERAL-GLO, "encryption_key", "authentication_key"}
-    {"do": "open", "hex": GLO-*, the keys, "system_title"}     glo-/ded- APDU: ciphered text without the envelope
-    {"do": "encipher", "plain": APDU, the keys, "system_title", "counter", "form": "general-glo" | "glo-get-request" ...}
-    {"do": "gmac", the keys, "system_title", "counter", "challenge"}
-    {"do": "aarq", "mechanism": "none" | "low" | "hls-gmac", "password", the keys, "system_title", "counter", "challenge"}
-    {"do": "aare", ... the same, "answer": true}
-    {"do": "get-request" | "get-request-next" | "get-request-with-list" | "get-block" | "set-request" | "action-request", ...}
-    {"do": "read", "host", "port", the keys, "mechanism", "objects": ["3/1.0.1.8.0.255:2", ...]}    as a client
+    {"do": "decode", "hex": APDU}                               the APDU's class and fields
+    {"do": "data", "hex": A-XDR DATA}                           the value
+    {"do": "decipher", "hex": GENERAL-GLO, KEYS}                the plain APDU
+    {"do": "open", "hex": GLO-* or DED-*, KEYS}                 the same for the forms without a system title
+    {"do": "encipher", "plain": APDU, KEYS, "counter", "form"}  form: general-glo, glo-get-request, ...
+    {"do": "gmac", KEYS, "counter", "challenge"}                f(challenge) of HLS mechanism 5
+    {"do": "aarq", "mechanism", KEYS, "counter", "challenge"}   mechanism: none, low (with "password"), hls-gmac
+    {"do": "aare", ...}                                         the same fields
+    {"do": "get-request", "object"}                             and get-request-next, get-request-with-list, get-block,
+                                                                set-request, action-request: see `encode`
+    {"do": "read", "port", KEYS, "mechanism", "objects"}        as a client; objects like 3/1.0.1.8.0.255:2
 
-dlms-cosem may never return from some octets: every request has a time limit, after which the process ends with status 4.
+dlms-cosem may never return from some octets: a request that takes too long ends the process with status 4.
 """
 
 from __future__ import annotations

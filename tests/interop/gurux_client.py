@@ -2,7 +2,7 @@
 
     gurux_client.py --port 4059 --auth hls-gmac --protection auth+enc 3/1.0.1.8.0.255:2 7/1.0.99.1.0.255:2@entries=1-4
 
-An object is CLASS/LOGICAL NAME:ATTRIBUTE; a profile's buffer takes `@entries=FIRST-LAST` or `@range=FROM,TO` (ISO 8601).
+An object is CLASS/LOGICAL NAME:ATTRIBUTE; a profile's buffer takes `@entries=FIRST-LAST` or `@range=FROM,TO`.
 `action:CLASS/LOGICAL NAME:METHOD` invokes a method with integer 0. Prints one JSON document: an item for each object
 with the A-XDR octets that were received (`hex`), or the error; and the exchanges' time.
 """
@@ -38,7 +38,7 @@ OBJECT = re.compile(r"(?P<class>\d+)/(?P<name>[\d.]+):(?P<index>\d+)(?:@(?P<how>
 
 
 class Line:
-    """The TCP connection, and gurux-dlms' loop over it: send, take a WPDU, ask for the next block until all is there."""
+    """The TCP connection, and gurux-dlms' loop over it: send, take a WPDU, ask for the next block."""
 
     def __init__(self, client: GXDLMSSecureClient, host: str, port: int, timeout_s: float) -> None:
         self.client = client

@@ -45,7 +45,7 @@ from gurux_dlms.internal._GXCommon import _GXCommon
 from gurux_dlms.internal._GXDataInfo import _GXDataInfo
 from gurux_dlms.objects.enums import ControlState
 from gurux_dlms.ValueEventArgs import ValueEventArgs
-from gurux_objects import CLOCK_NAME, COUNTER_NAME, ZONE, build_objects
+from tests.interop.gurux_objects import CLOCK_NAME, COUNTER_NAME, ZONE, build_objects
 
 PUBLIC_CLIENT = 16
 AUTHENTICATIONS = {"none": Authentication.NONE, "low": Authentication.LOW, "hls-gmac": Authentication.HIGH_GMAC}
@@ -77,10 +77,10 @@ class Rights:
     def __init__(self, settings: GXDLMSSettings) -> None:
         self.settings = settings
 
-    def onGetAttributeAccess(self, _: Any) -> AccessMode:
+    def onGetAttributeAccess(self, _: Any) -> AccessMode:  # noqa: N802 - gurux-dlms calls it so
         return AccessMode.READ
 
-    def onGetMethodAccess(self, _: Any) -> int:
+    def onGetMethodAccess(self, _: Any) -> int:  # noqa: N802
         return 0
 
 
@@ -114,7 +114,7 @@ class Meter:
         self.encryption_key = bytes.fromhex(options.encryption_key)
         self.authentication_key = bytes.fromhex(options.authentication_key)
         self.objects, self.profile = build_objects(options.lines, self.title)
-        self.counter = options.invocation_counter
+        self.counter: int = options.invocation_counter
         self.highest_received: dict[bytes, int] = {}
         self.lock = threading.Lock()
 
@@ -237,8 +237,9 @@ class Association:
 
     def take_counter(self) -> int:
         """The next invocation counter of the global key."""
-        self.meter.counter += 1
-        return self.meter.counter - 1
+        counter = self.meter.counter
+        self.meter.counter = counter + 1
+        return counter
 
     def check_counter(self, received: int) -> None:
         """Refuse a counter that this client used before, and say which one is expected."""
@@ -580,6 +581,12 @@ class Server(socketserver.ThreadingTCPServer):
 OUTPUT = sys.stdout
 
 
+def wait_for_end_of_input(ended: threading.Event) -> None:
+    """Set `ended` when whoever started this closed the pipe."""
+    sys.stdin.buffer.read()
+    ended.set()
+
+
 def main() -> int:
     global OUTPUT
     parser = argparse.ArgumentParser(description=__doc__)
@@ -607,7 +614,7 @@ def main() -> int:
     serving.start()
     server.say({"ready": True, "host": "127.0.0.1", "port": server.server_address[1]})
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.buffer.read(), ended.set()), daemon=True).start()
+    threading.Thread(target=wait_for_end_of_input, args=(ended,), daemon=True).start()
     ended.wait(options.seconds)
     server.shutdown()
     OUTPUT.flush()

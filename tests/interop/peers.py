@@ -10,14 +10,12 @@ import queue
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from environments import make
+from tests.interop.environments import ROOT, make
 
-HERE = Path(__file__).resolve().parent
 
 READY_TIMEOUT_S = 20.0
 ANSWER_TIMEOUT_S = 20.0
@@ -51,8 +49,10 @@ class _Lines:
 
     def _pump(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.put(line)
+        # Closed under our hands when the test is over.
+        with suppress(ValueError):
+            for line in self.process.stdout:
+                self._lines.put(line)
         self._lines.put(None)
 
     def take(self, timeout_s: float) -> dict[str, Any]:
@@ -67,9 +67,10 @@ class _Lines:
         return answer
 
 
-def _start(environment: str, script: str, arguments: list[str]) -> subprocess.Popen[str]:
+def _start(environment: str, module: str, arguments: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [str(make(environment)), str(HERE / script), *arguments],
+        [str(make(environment)), "-m", f"tests.interop.{module}", *arguments],
+        cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -85,6 +86,8 @@ def _stop(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait(5)
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 @dataclass
@@ -105,7 +108,7 @@ def gurux_meter(
     *, auth: str = "hls-gmac", protection: str = "auth+enc", options: tuple[str, ...] = ()
 ) -> Iterator[GuruxMeter]:
     """Run a gurux-dlms meter; see `gurux_meter.py --help` for the options."""
-    process = _start("gurux", "gurux_meter.py", ["--auth", auth, "--protection", protection, *options])
+    process = _start("gurux", "gurux_meter", ["--auth", auth, "--protection", protection, *options])
     try:
         lines = _Lines(process)
         ready = lines.take(READY_TIMEOUT_S)
@@ -119,7 +122,7 @@ def gurux_client(
 ) -> dict[str, Any]:
     """Read `objects` with gurux-dlms' client; see `gurux_client.py --help` for the options and the answer."""
     arguments = [*objects, "--port", str(port), "--timeout", str(timeout_s), *options]
-    process = _start("gurux", "gurux_client.py", arguments)
+    process = _start("gurux", "gurux_client", arguments)
     try:
         return _Lines(process).take(timeout_s + READY_TIMEOUT_S)
     finally:
@@ -130,7 +133,7 @@ class DlmsCosem:
     """dlms-cosem behind a pipe; see `dlms_cosem_peer.py` for what it does."""
 
     def __init__(self) -> None:
-        self.process = _start("dlms-cosem", "dlms_cosem_peer.py", [])
+        self.process = _start("dlms-cosem", "dlms_cosem_peer", [])
         self._lines = _Lines(self.process)
 
     def ask(self, do: str, **request: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from peers import KEYS, PeerFailed, dlms_cosem, gurux_client, gurux_meter
+from tests.interop.peers import KEYS, PeerFailed, dlms_cosem, gurux_client, gurux_meter
 
 PROFILE = "7/1.0.99.1.0.255:2"
 SECURED = {
