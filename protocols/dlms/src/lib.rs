@@ -5,7 +5,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod apdu;
 pub mod axdr;
 pub mod cosem;
 pub mod meter;
 pub mod security;
+pub mod wrapper;
