@@ -1,0 +1,285 @@
+"""The native core: reactor, batches, virtual meters, codecs. Everything per octet, per frame and per meter is here.
+
+Times are microseconds of UTC since 1970 (`_us`) or seconds (`_s`). Logical names are six octets.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, final
+
+__version__: str
+
+Priority = Literal["backfill", "scheduled", "on-demand", "critical"]
+Authentication = Literal["none", "low", "hls-gmac"]
+Protection = Literal["none", "auth", "enc", "auth+enc"]
+Ciphering = Literal["service", "general"]
+Descriptor = tuple[int, bytes, int]
+"""Class id, logical name, attribute or method."""
+
+OUTCOMES: tuple[str, ...]
+"""The names of the outcomes, by the number that `Batch.ends` gives."""
+
+EVENT_KINDS: dict[int, str]
+"""The names of the kinds of event, by the number that `Batch.events` gives."""
+
+@final
+class Profile:
+    """How one model of meter is spoken to, pinned: weaker or different is refused. Shared by all its meters."""
+
+    def __new__(
+        cls,
+        *,
+        client: int = 16,
+        server: int = 1,
+        authentication: Authentication = "none",
+        protection: Protection = "none",
+        ciphering: Ciphering = "service",
+        dedicated: bool = False,
+        client_title: bytes = b"",
+        max_pdu: int = 65535,
+        with_list: int = 16,
+        range_deviation_min: int = 0,
+        range_send_deviation: bool = True,
+        range_date_time_type: bool = False,
+        heartbeat_s: float = 480.0,
+        associate_s: float = 60.0,
+        answer_s: float = 30.0,
+        frame_s: float = 30.0,
+    ) -> Profile:
+        """Raises ValueError naming what does not fit together."""
+
+@final
+class Meter:
+    """A meter as the reactor is given it."""
+
+    def __new__(
+        cls,
+        meter: int,
+        address: str | None,
+        profile: Profile,
+        *,
+        system_title: bytes = b"",
+        encryption_key: bytes = b"",
+        authentication_key: bytes = b"",
+        password: bytes = b"",
+        counters: tuple[int, int] = (0, 0),
+        peer_counter: int | None = None,
+        hold_open: bool = True,
+        idle_s: float = 30.0,
+        identities: Sequence[bytes] = (),
+    ) -> Meter:
+        """`address` is "host:port" with a numeric host, or None for a meter that dials in.
+
+        `counters` is a durably reserved block of invocation counters, first and behind the last. `peer_counter` is
+        the highest invocation counter believed of the meter. `identities` is what it may call itself when it dials
+        in: logical device name, system title. Raises ValueError naming what does not fit.
+        """
+
+@final
+class Item:
+    """One question of a plan; its place in the plan is the `item` of its answers."""
+
+    @staticmethod
+    def attributes(layout: int, attributes: Sequence[Descriptor], *, capture_time: int | None = None) -> Item:
+        """Attributes that make one line, a cell each.
+
+        `capture_time` is the place of the attribute that is the others' capture time; it is no cell. `layout` 0
+        makes the line an answer (`Batch.answers`) instead of a row.
+        """
+
+    @staticmethod
+    def buffer(
+        layout: int,
+        logical_name: bytes,
+        columns: int,
+        *,
+        clock_column: int | None = 0,
+        status_column: int | None = None,
+        capture_period_s: int = 0,
+        select: Literal["range", "all", "entries"] = "range",
+        entries: tuple[int, int, int, int] = (1, 0, 1, 0),
+        restricting: tuple[int, bytes, int, int] = ...,
+        selected: Sequence[tuple[int, bytes, int, int]] = (),
+    ) -> Item:
+        """A profile's buffer, a line an entry.
+
+        "range" takes the times of `Reactor.submit` and compares them with `restricting`, the clock's time as a rule;
+        "entries" takes first and last entry and first and last column, from 1, 0 for the last. `selected` are the
+        columns wanted (class id, logical name, attribute, data index), none for all.
+        """
+
+    @staticmethod
+    def set(descriptor: Descriptor, value: bytes) -> Item:
+        """Write an attribute. `value` is A-XDR. Answered by an empty line."""
+
+    @staticmethod
+    def action(descriptor: Descriptor, parameters: bytes | None = None) -> Item:
+        """Invoke a method. Answered by a line with the return parameters, if any."""
+
+@final
+class Plan:
+    """Questions in order, made once and given to many meters."""
+
+    def __new__(cls, items: Iterable[Item]) -> Plan: ...
+    def __len__(self) -> int: ...
+
+@final
+class Layouts:
+    """What stands in which place of the lines, for `Batch.readings`."""
+
+    def __new__(cls) -> Layouts: ...
+    def add(self, layout: int, columns: Sequence[tuple[str, int | None, str]]) -> None:
+        """Reading type, scaler and unit of each place."""
+    def __len__(self) -> int: ...
+
+@final
+class Columns:
+    """A table in columns, by the Arrow PyCapsule interface."""
+
+    def __len__(self) -> int: ...
+    def __arrow_c_array__(self, requested_schema: object = None) -> tuple[object, object]: ...
+    def __arrow_c_schema__(self) -> object: ...
+
+@final
+class Batch:
+    """What sessions said, many meters at a time. By the Arrow PyCapsule interface it is its lines."""
+
+    def __len__(self) -> int: ...
+    @property
+    def lines(self) -> int: ...
+    @property
+    def values(self) -> int: ...
+    def rows(self, received_us: int) -> list[tuple[int, int, int, int, int, int, int, int, bytes, int]]:
+        """The lines with a layout, as rows of the store (`store/records.py`)."""
+    def answers(self) -> list[tuple[int, int, int, int | None, int, int, list[int | bytes | None]]]:
+        """The lines without one: meter, request, item, capture_time_us, deviation_min, clock_status, cells.
+
+        A cell is an exact integer, A-XDR octets (`decode_data`), or None. Request 0 is a notification.
+        """
+    def events(self) -> list[tuple[int, int, int, int, str]]:
+        """Meter, at_us, kind, number, detail."""
+    def ends(self) -> list[tuple[int, int, int, int, int, str]]:
+        """Request, meter, outcome, exchanges, duration_us, detail."""
+    def ended_requests(self) -> bytes:
+        """The requests that are over, u64 each, native order."""
+    def done_meters(self) -> bytes:
+        """The meters of the requests that are over and done, u32 each, native order."""
+    def refusals(self) -> list[tuple[int, int, int, int]]:
+        """Meter, request, item, code (a data-access-result or action-result)."""
+    def peer_counters(self) -> list[tuple[int, int]]:
+        """Meter and the highest invocation counter believed of it: to be stored with the batch's readings."""
+    def readings(self, layouts: Layouts) -> Columns:
+        """One row a value: meter, layout, place, reading_type, capture_time, mantissa, scaler, unit, raw, ..."""
+    def __arrow_c_array__(self, requested_schema: object = None) -> tuple[object, object]: ...
+    def __arrow_c_schema__(self) -> object: ...
+
+@final
+class Reactor:
+    """Keeps the connections, in threads of its own. Only this object's methods talk to them."""
+
+    def __new__(
+        cls,
+        *,
+        threads: int | None = None,
+        batch_rows: int = 100,
+        batch_delay_s: float = 0.002,
+        batches: int = 64,
+        connects_per_second: int = 500,
+        connect_burst: int = 1000,
+        connections: int | None = None,
+        queue: int = 16,
+        connect_timeout_s: float = 10.0,
+        associate_timeout_s: float = 60.0,
+        identify_timeout_s: float = 30.0,
+        frame_timeout_s: float = 30.0,
+        release_timeout_s: float = 5.0,
+        backoff_base_s: float = 1.0,
+        backoff_cap_s: float = 300.0,
+        authentication_pause_s: float = 450.0,
+        breaker: int = 5,
+    ) -> Reactor: ...
+    def fileno(self) -> int:
+        """The descriptor that is readable while there is a batch to take, or when the reactor has stopped."""
+    def add(self, meters: Sequence[Meter]) -> None:
+        """Know these meters from now on; those held open are connected at once, as admission allows."""
+    def remove(self, meters: Sequence[int]) -> None: ...
+    def grant(self, grants: Sequence[tuple[int, int, int]]) -> None:
+        """Meter, first and behind the last of a durably reserved block of invocation counters."""
+    def submit(
+        self,
+        plan: Plan,
+        meters: Sequence[int] | bytes | bytearray | memoryview,
+        *,
+        timeout_s: float,
+        priority: Priority = "scheduled",
+        attempts: int = 3,
+        from_us: int = 0,
+        to_us: int = 0,
+    ) -> int:
+        """Ask all of these meters (numbers, or u32 each in native order) this plan.
+
+        Returns the first request's number; the others follow in the meters' order. Each ends exactly once in a
+        batch's `ends`. Raises RuntimeError when the reactor has stopped or too much is on its way already.
+        """
+    def cancel(self, first: int, count: int = 1) -> None: ...
+    def listen(self, address: str) -> str:
+        """Take connections of meters that dial in at "host:port" (port 0: any); returns the address bound."""
+    def take(self) -> Batch | None:
+        """The oldest batch, or None. Never waits."""
+    def finished(self) -> bool:
+        """Whether the reactor has stopped and every batch was taken."""
+    def stats(self) -> dict[str, int]: ...
+    def drain(self, timeout_s: float) -> None:
+        """Take no more requests, finish those in work, release the associations, stop. Returns at once."""
+    def stop(self) -> None:
+        """Stop now. What is queued ends as cancelled."""
+
+@final
+class VirtualFleet:
+    """Virtual meters: DLMS meter role in a reactor of their own, each at its own loopback address."""
+
+    def __new__(
+        cls,
+        *,
+        count: int,
+        seed: int = 1,
+        first_address: str = "127.1.0.1",
+        port: int = 4059,
+        faults: str = "",
+        authentication: Authentication = "hls-gmac",
+        protection: Protection = "auth+enc",
+        largest_answer: int = 1024,
+        capture_period_s: int = 900,
+        history_days: int = 90,
+        dedicated: bool = False,
+        log_nonces: bool = False,
+        threads: int = 1,
+    ) -> VirtualFleet:
+        """Raises ValueError for what cannot be, OSError when the port cannot be bound."""
+    @property
+    def port(self) -> int: ...
+    def csv(self) -> str:
+        """The file that `ipss-headend meters import` takes, secrets included."""
+    def dial(self, address: str) -> None:
+        """Have every meter connect to a head-end that listens at "host:port", again after each loss."""
+    def fileno(self) -> int: ...
+    def take(self) -> Batch | None: ...
+    def stats(self) -> dict[str, int]: ...
+    def stop(self) -> None: ...
+
+def decode_data(octets: bytes) -> list[Any]:
+    """One A-XDR value as [type, value] (CLI.md's form). Raises ValueError."""
+
+def encode_data(value: Sequence[Any]) -> bytes:
+    """The inverse of `decode_data`. Raises ValueError."""
+
+def decode(request: str) -> Iterable[str]:
+    """Explain octets: one JSON request as `ipss-headend decode --jsonl` takes, the answer in pieces of JSON text."""
+
+def unit_symbol(unit: int) -> str:
+    """The Blue Book's symbol of a unit, empty for none."""
+
+def catalogue(logical_name: bytes) -> dict[str, Any] | None:
+    """What the catalogue knows of a logical name: class_id, name, unit, description."""
+
+def attribute_names(class_id: int) -> list[str]:
+    """The names of an interface class's attributes, from attribute 1; empty for a class that is not known."""
