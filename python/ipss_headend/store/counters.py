@@ -1,0 +1,103 @@
+"""Invocation counters, ours and the meters': the one place where they are kept (R7-R10).
+
+Ours are granted in blocks [next, end), made durable before anybody sees them, and never granted twice. Whoever dies
+burns the rest of its block. A block is never taken back.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Column, Connection, select
+
+from ipss_headend.store.schema import invocation_counters, peer_counters
+
+FIRST = 1
+"""The first counter granted under a new key; some meters refuse 0."""
+
+LIMIT = 2**32 - 1
+"""Never granted (R10): a key must be changed before."""
+
+ALARM = 2_000_000_000
+"""Time to plan a change of key (R10)."""
+
+_CHUNK = 500
+
+
+class CounterBlock(NamedTuple):
+    """Counters that one meter's session may use, each once: next, next + 1, ... end - 1. Empty: the key is used up."""
+
+    meter_id: int
+    next: int
+    end: int
+
+
+def reserve(connection: Connection, meter_ids: Sequence[int], size: int) -> list[CounterBlock]:
+    """Take a block of `size` for each meter, in the order given. They may be used once the transaction has ended.
+
+    A meter near the limit gets a shorter block, at last an empty one.
+    """
+    if size <= 0:
+        raise ValueError(f"a block of {size} counters is none")
+    if len(set(meter_ids)) != len(meter_ids):
+        raise ValueError("a meter is named twice; one block each")
+    next_of = dict.fromkeys(meter_ids, FIRST)
+    next_of.update(_rows(connection, invocation_counters.c.next, meter_ids))
+    blocks = [CounterBlock(meter, next_of[meter], min(next_of[meter] + size, LIMIT)) for meter in meter_ids]
+    raise_to(connection, [(block.meter_id, block.end) for block in blocks])
+    return blocks
+
+
+def raise_to(connection: Connection, counters: Iterable[tuple[int, int]]) -> None:
+    """Grant nothing below `counter` any more, for each (meter_id, counter). Never lowers one.
+
+    For a key that somebody else has used (an import from another head-end), or a meter that expects more (after it
+    has proved who it is; the caller keeps R10's limit on the jump).
+    """
+    _raise(connection, _RAISE_OURS, [(meter, min(counter, LIMIT)) for meter, counter in counters])
+
+
+def raise_peer(connection: Connection, counters: Iterable[tuple[int, int]]) -> None:
+    """Believe the meters' counters up to `counter`, for each (meter_id, counter). Never lowers one (R9)."""
+    _raise(connection, _RAISE_PEER, list(counters))
+
+
+def peer_high_water(connection: Connection, meter_ids: Sequence[int]) -> dict[int, int]:
+    """The highest counter believed of each meter that has one."""
+    return _rows(connection, peer_counters.c.high_water, meter_ids)
+
+
+def granted_until(connection: Connection, meter_ids: Sequence[int]) -> dict[int, int]:
+    """The lowest counter never yet granted of each meter that ever had a block."""
+    return _rows(connection, invocation_counters.c.next, meter_ids)
+
+
+def forget_peer(connection: Connection, meter_ids: Sequence[int]) -> None:
+    """The meters' keys have changed, so their counters may start again. Ours go on: that is always safe."""
+    for start in range(0, len(meter_ids), _CHUNK):
+        chosen = meter_ids[start : start + _CHUNK]
+        connection.execute(peer_counters.delete().where(peer_counters.c.meter_id.in_(chosen)))
+
+
+def _rows(connection: Connection, column: Column[int], meter_ids: Sequence[int]) -> dict[int, int]:
+    table = column.table
+    found: dict[int, int] = {}
+    for start in range(0, len(meter_ids), _CHUNK):
+        chosen = meter_ids[start : start + _CHUNK]
+        rows = connection.execute(select(table.c.meter_id, column).where(table.c.meter_id.in_(chosen)))
+        found.update(rows.all())
+    return found
+
+
+def _raise(connection: Connection, statement: str, rows: list[tuple[int, int]]) -> None:
+    if rows:
+        connection.exec_driver_sql(statement, rows)
+
+
+_RAISE_OURS = (
+    "INSERT INTO invocation_counters (meter_id, next) VALUES (?, ?) "
+    "ON CONFLICT (meter_id) DO UPDATE SET next = excluded.next WHERE excluded.next > next"
+)
+_RAISE_PEER = (
+    "INSERT INTO peer_counters (meter_id, high_water) VALUES (?, ?) "
+    "ON CONFLICT (meter_id) DO UPDATE SET high_water = excluded.high_water WHERE excluded.high_water > high_water"
+)

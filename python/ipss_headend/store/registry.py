@@ -1,0 +1,208 @@
+"""Who is read (meters) and what a line means (layouts). Both get the small numbers that bulk rows carry."""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import msgpack
+from sqlalchemy import Connection, delete, func, insert, select
+
+from ipss_headend.errors import UnknownMeter
+from ipss_headend.store.database import now_us
+from ipss_headend.store.schema import (
+    key_fingerprints,
+    layout_columns,
+    layouts,
+    meter_keys,
+    meters,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LayoutColumn:
+    """What stands in one place of a line."""
+
+    class_id: int
+    logical_name: str
+    attribute: int
+    data_index: int = 0
+    scaler: int | None = None
+    """Power of ten for the integer; None where it has none (text, time, status)."""
+    unit: str = ""
+    name: str = ""
+    """For people; no part of what makes two layouts the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The object attribute that lines are read from, and their columns."""
+
+    class_id: int
+    logical_name: str
+    attribute: int
+    columns: tuple[LayoutColumn, ...]
+
+    def digest(self) -> bytes:
+        """What makes two layouts the same: their content without the names."""
+        content = [self.class_id, self.logical_name, self.attribute]
+        columns = [
+            [part.class_id, part.logical_name, part.attribute, part.data_index, part.scaler, part.unit]
+            for part in self.columns
+        ]
+        return blake2b(msgpack.packb([content, columns]), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """One row of the registry, without any secret."""
+
+    meter_id: int
+    name: str
+    host: str
+    """Empty: the meter dials in and is known by its system title."""
+    port: int
+    server: int
+    system_title: bytes | None
+    model: str
+    group: str
+    protocol: Mapping[str, int | str | bool]
+
+
+def intern_layouts(connection: Connection, wanted: Sequence[Layout]) -> list[int]:
+    """The numbers of these layouts, in order; new ones get new numbers. Needs a writing transaction."""
+    known: dict[bytes, int] = {digest: number for number, digest in connection.execute(_LAYOUT_DIGESTS)}
+    numbers = []
+    for layout in wanted:
+        digest = layout.digest()
+        if digest not in known:
+            known[digest] = _add_layout(connection, layout, digest)
+        numbers.append(known[digest])
+    return numbers
+
+
+def all_layouts(connection: Connection) -> dict[int, Layout]:
+    """Every layout by its number."""
+    columns: dict[int, list[LayoutColumn]] = {}
+    for layout_id, _, *values in connection.execute(
+        select(layout_columns).order_by(layout_columns.c.layout_id, layout_columns.c.place)
+    ):
+        columns.setdefault(layout_id, []).append(LayoutColumn(*values))
+    return {
+        row.layout_id: Layout(row.class_id, row.logical_name, row.attribute, tuple(columns.get(row.layout_id, ())))
+        for row in connection.execute(select(layouts))
+    }
+
+
+def layouts_with(connection: Connection, logical_name: str) -> dict[int, Layout]:
+    """The layouts that are read from this object or have a column of it."""
+    return {
+        number: layout
+        for number, layout in all_layouts(connection).items()
+        if layout.logical_name == logical_name or any(column.logical_name == logical_name for column in layout.columns)
+    }
+
+
+def add_meters(connection: Connection, added: Sequence[Meter]) -> None:
+    """Put meters into the registry under the numbers that they carry (from `next_meter_id`)."""
+    moment_us = now_us()
+    if added:
+        connection.execute(
+            insert(meters),
+            [
+                {
+                    "meter_id": meter.meter_id,
+                    "name": meter.name,
+                    "host": meter.host,
+                    "port": meter.port,
+                    "server": meter.server,
+                    "system_title": meter.system_title,
+                    "model": meter.model,
+                    "group_name": meter.group,
+                    "protocol": json.dumps(dict(meter.protocol), separators=(",", ":")),
+                    "added_us": moment_us,
+                }
+                for meter in added
+            ],
+        )
+
+
+def next_meter_id(connection: Connection) -> int:
+    """The lowest number that no meter ever had: a number is not given twice, or old readings would change hands."""
+    ever = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'meters'").scalar() or 0
+    return max(ever, connection.scalar(select(func.max(meters.c.meter_id))) or 0) + 1
+
+
+def all_meters(connection: Connection, groups: Iterable[str] = ()) -> list[Meter]:
+    """The registry in the order of its numbers; only these groups, if any is named."""
+    selected = select(meters).order_by(meters.c.meter_id)
+    chosen = list(groups)
+    if chosen:
+        selected = selected.where(meters.c.group_name.in_(chosen))
+    return [_meter(*row) for row in connection.execute(selected)]
+
+
+def meter_named(connection: Connection, name: str) -> Meter:
+    """One meter.
+
+    Raises:
+        UnknownMeter: with the names that are nearly this one.
+    """
+    row = connection.execute(select(meters).where(meters.c.name == name)).one_or_none()
+    if row is None:
+        near = difflib.get_close_matches(name, connection.scalars(select(meters.c.name).limit(10_000)).all(), n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`ipss-headend meters list` shows all"
+        raise UnknownMeter(f'no meter is called "{name}"; {hint}')
+    return _meter(*row)
+
+
+def remove_meter(connection: Connection, meter_id: int) -> None:
+    """Take a meter and its keys out of the registry. Its readings and its invocation counters stay."""
+    for table in (key_fingerprints, meter_keys, meters):
+        connection.execute(delete(table).where(table.c.meter_id == meter_id))
+
+
+def _meter(
+    meter_id: int,
+    name: str,
+    host: str,
+    port: int,
+    server: int,
+    system_title: bytes | None,
+    model: str,
+    group: str,
+    protocol: str,
+    _added_us: int,
+) -> Meter:
+    return Meter(meter_id, name, host, port, server, system_title, model, group, json.loads(protocol))
+
+
+def _add_layout(connection: Connection, layout: Layout, digest: bytes) -> int:
+    number: int = connection.execute(
+        insert(layouts)
+        .values(digest=digest, class_id=layout.class_id, logical_name=layout.logical_name, attribute=layout.attribute)
+        .returning(layouts.c.layout_id)
+    ).scalar_one()
+    if layout.columns:
+        connection.execute(
+            insert(layout_columns),
+            [
+                {
+                    "layout_id": number,
+                    "place": place,
+                    "class_id": column.class_id,
+                    "logical_name": column.logical_name,
+                    "attribute": column.attribute,
+                    "data_index": column.data_index,
+                    "scaler": column.scaler,
+                    "unit": column.unit,
+                    "name": column.name,
+                }
+                for place, column in enumerate(layout.columns)
+            ],
+        )
+    return number
+
+
+_LAYOUT_DIGESTS = select(layouts.c.layout_id, layouts.c.digest)

@@ -1,0 +1,208 @@
+"""The tables. Times are microseconds of UTC since 1970 and end in `_us`; readings are described in `records.py`.
+
+No table has a foreign key into the bulk ones, and the bulk ones have one index each: the index is the cost.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+SCHEMA_VERSION = 1
+"""Raised by one with each change; a store with a higher one is refused (R46)."""
+
+metadata = MetaData()
+
+schema_info = Table(
+    "schema_info",
+    metadata,
+    Column("schema_version", Integer, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+)
+
+owner = Table(
+    "owner",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("since_us", BigInteger, nullable=False),
+    Column("process", Integer, nullable=False),
+    comment="One row: the fencing epoch. Each head-end that opens the store to own it raises it by one.",
+)
+
+meters = Table(
+    "meters",
+    metadata,
+    Column("meter_id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("host", Text, nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("server", Integer, nullable=False),
+    Column("system_title", LargeBinary, unique=True),
+    Column("model", Text, nullable=False),
+    Column("group_name", Text, nullable=False),
+    Column("protocol", Text, nullable=False),
+    Column("added_us", BigInteger, nullable=False),
+    UniqueConstraint("host", "port", "server"),
+    sqlite_autoincrement=True,
+    comment="The registry. `protocol` is JSON without secrets; an empty host is a meter that dials in.",
+)
+
+meter_keys = Table(
+    "meter_keys",
+    metadata,
+    Column("meter_id", Integer, primary_key=True, autoincrement=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    comment="AES-256 key wrap with padding (RFC 5649) of the meter's secrets, see security/keystore.py.",
+)
+
+key_fingerprints = Table(
+    "key_fingerprints",
+    metadata,
+    Column("fingerprint", LargeBinary, primary_key=True),
+    Column("meter_id", Integer, nullable=False),
+    sqlite_with_rowid=False,
+    comment="A keyed digest of each secret key: finds one key at two meters without opening any.",
+)
+
+keystore = Table(
+    "keystore",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("salt", LargeBinary, nullable=False),
+    Column("cost", Integer, nullable=False),
+    Column("block_size", Integer, nullable=False),
+    Column("parallel", Integer, nullable=False),
+    Column("check_value", LargeBinary, nullable=False),
+    comment="One row: how the key-encryption key is made from a passphrase, and how a wrong one is told.",
+)
+
+layouts = Table(
+    "layouts",
+    metadata,
+    Column("layout_id", Integer, primary_key=True),
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("class_id", Integer, nullable=False),
+    Column("logical_name", Text, nullable=False),
+    Column("attribute", SmallInteger, nullable=False),
+    comment="What a line is read from. Its columns are in layout_columns; the same content is one layout.",
+)
+
+layout_columns = Table(
+    "layout_columns",
+    metadata,
+    Column("layout_id", Integer, primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("class_id", Integer, nullable=False),
+    Column("logical_name", Text, nullable=False),
+    Column("attribute", SmallInteger, nullable=False),
+    Column("data_index", Integer, nullable=False),
+    Column("scaler", SmallInteger),
+    Column("unit", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+readings = Table(
+    "readings",
+    metadata,
+    Column("meter_id", Integer, primary_key=True),
+    Column("layout_id", Integer, primary_key=True),
+    Column("capture_time_us", BigInteger, primary_key=True),
+    Column("entry_hash", BigInteger, primary_key=True),
+    Column("deviation_min", SmallInteger, nullable=False),
+    Column("clock_status", SmallInteger, nullable=False),
+    Column("received_us", BigInteger, nullable=False),
+    Column("quality", Integer, nullable=False),
+    Column("cells", LargeBinary, nullable=False),
+    Column("crc", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column("batch_id", Integer, primary_key=True),
+    Column("written_us", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("readings", Integer, nullable=False),
+    sqlite_autoincrement=True,
+    comment="One row a transaction that added readings: their sum is how many there must be.",
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("event_id", Integer, primary_key=True),
+    Column("meter_id", Integer, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("detail", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("refusal_id", Integer, primary_key=True),
+    Column("meter_id", Integer, nullable=False),
+    Column("request_id", BigInteger, nullable=False),
+    Column("item", SmallInteger, nullable=False),
+    Column("code", SmallInteger, nullable=False),
+    Column("received_us", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+    comment="Request numbers start again with each epoch.",
+)
+
+ends = Table(
+    "ends",
+    metadata,
+    Column("end_id", Integer, primary_key=True),
+    Column("meter_id", Integer, nullable=False),
+    Column("request_id", BigInteger, nullable=False),
+    Column("outcome", SmallInteger, nullable=False),
+    Column("exchanges", Integer, nullable=False),
+    Column("duration_us", BigInteger, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("received_us", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+invocation_counters = Table(
+    "invocation_counters",
+    metadata,
+    Column("meter_id", Integer, primary_key=True, autoincrement=False),
+    Column("next", BigInteger, nullable=False),
+    comment="The lowest counter of ours never yet granted. It only rises.",
+)
+
+peer_counters = Table(
+    "peer_counters",
+    metadata,
+    Column("meter_id", Integer, primary_key=True, autoincrement=False),
+    Column("high_water", BigInteger, nullable=False),
+    comment="The highest counter of the meter's that was believed. It only rises, until the key changes.",
+)
+
+marks = Table(
+    "marks",
+    metadata,
+    Column("meter_id", Integer, primary_key=True),
+    Column("layout_id", Integer, primary_key=True),
+    Column("from_us", BigInteger, nullable=False),
+    Column("until_us", BigInteger, nullable=False),
+    Column("gaps", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+    comment="Capture times read whole: from..until without the gaps, see marks.py.",
+)

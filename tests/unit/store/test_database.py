@@ -1,0 +1,184 @@
+"""One owner, one schema, and what a failing disk leaves behind."""
+
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from ipss_headend.errors import (
+    StaleOwner,
+    StoreDamaged,
+    StoreError,
+    StoreFailed,
+    StoreFull,
+    StoreInUse,
+    StoreTooNew,
+)
+from ipss_headend.store import Database, WriteBatch, counters, journal, reading_row
+from ipss_headend.store.database import _translated
+
+
+def test_store_is_for_its_owner_only(path: Path, database: Database) -> None:
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+def test_writes_are_synced(database: Database) -> None:
+    with database.writing() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
+def test_second_head_end_is_refused_with_the_first_ones_process(path: Path, database: Database) -> None:
+    with pytest.raises(StoreInUse, match=r"process \d+ is the head-end of this store; stop it first"):
+        Database(path, own=True)
+
+
+def test_guest_reads_and_writes_beside_the_owner(path: Path, database: Database) -> None:
+    with Database(path, reserve_bytes=0) as guest, guest.writing() as connection:
+        counters.raise_to(connection, [(1, 500)])
+
+    with database.reading() as connection:
+        assert counters.granted_until(connection, [1]) == {1: 500}
+
+
+def test_each_owner_has_a_higher_epoch(path: Path) -> None:
+    epochs = []
+    for _ in range(3):
+        with Database(path, own=True) as database:
+            epochs.append(database.epoch)
+
+    assert epochs == [1, 2, 3]
+
+
+def test_stale_owner_gets_no_counter_and_writes_nothing(path: Path, database: Database) -> None:
+    with sqlite3.connect(path) as another_machine:
+        another_machine.execute("UPDATE owner SET epoch = epoch + 1")
+    another_machine.close()
+
+    with pytest.raises(StaleOwner, match=r"owned by epoch 2 now, this process has epoch 1"), database.writing() as one:
+        counters.reserve(one, [1], 10)
+    with pytest.raises(StaleOwner), database.writing() as one:
+        journal.write(one, WriteBatch(), 0, 1)
+
+    with database.reading() as connection:
+        assert counters.granted_until(connection, [1]) == {}
+
+
+def test_newer_schema_is_refused_and_left_alone(path: Path) -> None:
+    Database(path).close()
+    with sqlite3.connect(path) as newer:
+        newer.execute("UPDATE schema_info SET schema_version = 99")
+    newer.close()
+
+    with pytest.raises(StoreTooNew, match=r"written by a newer head-end \(schema 99, this one knows 1\)"):
+        Database(path, own=True)
+
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM owner").fetchone() == (0,)
+    connection.close()
+
+
+def test_file_that_is_no_store_is_said_so(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"this is no database, but it is long enough to look at" * 20)
+
+    with pytest.raises(StoreDamaged, match="not a database"):
+        Database(path)
+
+
+def test_failed_open_gives_the_ownership_back(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"this is no database, but it is long enough to look at" * 20)
+    with pytest.raises(StoreDamaged):
+        Database(path, own=True)
+    path.unlink()
+
+    Database(path, own=True).close()
+
+
+def test_readings_stop_at_the_reserve_and_counters_go_on(path: Path) -> None:
+    room = [10 << 20]
+    with Database(path, own=True, reserve_bytes=64 << 20, free=lambda _: room[0]) as database:
+        with pytest.raises(StoreFull, match=r"10 MiB free of the 64 MiB"), database.writing():
+            pass
+        with database.writing(spend_reserve=True) as connection:
+            assert counters.reserve(connection, [1], 10)[0].end == 11
+
+        room[0] = 65 << 20
+
+        with database.writing() as connection:
+            connection.execute(text("SELECT 1"))
+
+
+def test_full_disk_loses_nothing_acknowledged_and_needs_no_restart(path: Path, database: Database) -> None:
+    rows = [reading_row(1, 1, n, [b"x" * 200], received_us=0) for n in range(2000)]
+    with database.writing() as connection:
+        journal.write(connection, WriteBatch(rows[:10]), 0, 1)
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 5}")
+
+    with pytest.raises(StoreFull), database.writing() as connection:
+        journal.write(connection, WriteBatch(rows), 0, 1)
+
+    with database.writing() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM readings").scalar() == 10
+        connection.exec_driver_sql("PRAGMA max_page_count = 100000")
+        assert journal.write(connection, WriteBatch(rows), 0, 1) == (1990, 10)
+
+
+def test_after_a_failed_write_nothing_is_acknowledged_any_more(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+        raise error
+
+    monkeypatch.setattr(database._writer.dialect, "do_commit", fail)
+    with pytest.raises(StoreFailed, match="SQLITE_IOERR_FSYNC"), database.writing():
+        pass
+    monkeypatch.undo()
+
+    with pytest.raises(StoreFailed, match="an earlier write failed"), database.writing(spend_reserve=True):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("SQLITE_CORRUPT_INDEX", StoreDamaged),
+        ("SQLITE_FULL", StoreFull),
+        ("SQLITE_BUSY", StoreError),
+        ("SQLITE_IOERR_WRITE", StoreFailed),
+        ("SQLITE_READONLY", StoreFailed),
+        ("", StoreFailed),
+    ],
+)
+def test_sqlite_errors_become_ours(path: Path, name: str, kind: type[StoreError]) -> None:
+    error = sqlite3.OperationalError("words")
+    if name:
+        error.sqlite_errorname = name
+
+    assert type(_translated(path, OperationalError("", {}, error))) is kind
+
+
+def test_block_that_raises_leaves_nothing(database: Database) -> None:
+    def give_up() -> None:
+        with database.writing() as connection:
+            counters.raise_to(connection, [(1, 5)])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        give_up()
+
+    with database.reading() as connection:
+        assert counters.granted_until(connection, [1]) == {}
+
+
+def test_reader_cannot_write(database: Database) -> None:
+    with pytest.raises(StoreError), database.reading() as connection:
+        counters.raise_to(connection, [(1, 5)])
