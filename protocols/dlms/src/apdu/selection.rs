@@ -81,9 +81,9 @@ impl<'a> SelectiveAccess<'a> {
     }
 }
 
-/// A class, name, attribute and index, as in a profile's capture objects.
+/// A class, name, attribute and index, as in a profile's capture objects. Later versions append elements.
 pub fn capture_object(value: &Data) -> Option<CaptureObject> {
-    let [class_id, name, attribute, data_index] = value.elements()? else { return None };
+    let [class_id, name, attribute, data_index, ..] = value.elements()? else { return None };
     Some(CaptureObject {
         descriptor: AttributeDescriptor {
             class_id: u16::try_from(class_id.as_integer()?).ok()?,
