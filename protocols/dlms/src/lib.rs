@@ -1,13 +1,16 @@
 //! DLMS/COSEM for the head-end's role and the meter's role, sans IO (see `ipss_session` for the loop that drives it).
 //!
-//! From the wire inwards: [`cosem`] names objects, attributes and methods; the rooms beside it fill in as the
-//! README's support table says.
+//! From the wire inwards: [`wrapper`] frames, [`apdu`] services, [`axdr`] values, [`security`] what protects them;
+//! [`cosem`] names objects, attributes and methods. On them stand the two roles: [`head_end`] asks, [`meter`] answers,
+//! both under a pinned [`profile`].
 
 #![forbid(unsafe_code)]
 
 pub mod apdu;
 pub mod axdr;
 pub mod cosem;
+pub mod head_end;
 pub mod meter;
+pub mod profile;
 pub mod security;
 pub mod wrapper;

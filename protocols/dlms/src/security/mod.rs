@@ -4,10 +4,12 @@
 //! One rule runs through the room: a tag is checked before a counter is believed, and a counter before a plaintext is
 //! used. Sealing takes its invocation counter itself; no caller can choose one.
 
+pub mod channel;
 pub mod counter;
 pub mod keys;
 pub mod suite0;
 
+pub use channel::{Channel, Plain};
 pub use counter::{CounterBlock, Exhausted, HighWater};
 pub use keys::{Key, SystemTitle};
 pub use suite0::{Opened, Protection, Sealer};

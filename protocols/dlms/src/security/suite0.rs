@@ -114,9 +114,9 @@ impl Sealer {
         let plain_end = out.len();
         out.resize(plain_end + 5, 0);
         out.copy_within(start..plain_end, start + 5);
-        out[start] = control;
-        out[start + 1..start + 5].copy_from_slice(&counter.to_be_bytes());
-        let plain = &mut out[start + 5..];
+        let (head, plain) = out[start..].split_at_mut(5);
+        head[0] = control;
+        head[1..].copy_from_slice(&counter.to_be_bytes());
         match protection {
             Protection::None => {}
             Protection::Encrypted => keystream(&self.key, &vector, plain),
@@ -227,7 +227,10 @@ pub fn open(
     Ok(Opened { start: 5, end, counter })
 }
 
-/// Check the peer's HLS-GMAC proof of our challenge: tag first, then counter.
+/// Check the peer's HLS-GMAC proof of our challenge: tag first, then counter. Returns the counter.
+///
+/// `floor` is the highest counter from before this association. A proof is made before the APDU that carries it is
+/// sealed, so its counter may be below that APDU's, but never below an earlier association's.
 ///
 /// # Errors
 /// Remote: `bad-proof` if it is no proof of this challenge, `replay` if its counter was used before.
@@ -236,7 +239,7 @@ pub fn verify_gmac_proof(
     authentication_key: &Key,
     peer: SystemTitle,
     challenge: &[u8],
-    high_water: &mut HighWater,
+    floor: HighWater,
     proof: &[u8],
 ) -> Result<u32, ProtocolError> {
     let Ok(proof) = <&[u8; PROOF]>::try_from(proof) else {
@@ -254,7 +257,7 @@ pub fn verify_gmac_proof(
     if !bool::from(expected[..].ct_eq(&proof[5..])) {
         return refuse(5, "bad-proof", "the proof of HLS-GMAC does not verify".into());
     }
-    if !high_water.raise(counter) {
+    if floor.highest().is_some_and(|highest| counter <= highest) {
         return refuse(1, "replay", format!("the proof of HLS-GMAC repeats invocation counter {counter}"));
     }
     Ok(counter)
@@ -423,15 +426,16 @@ mod tests {
         let (key, authentication_key, title) = keys();
         let mut sealer = Sealer::new(title, key.clone(), CounterBlock::new(1, 3));
         let proof = sealer.gmac_proof(&authentication_key, b"sixteen octets!!").unwrap();
-        let verify = |challenge: &[u8], proof: &[u8], water: &mut HighWater| {
-            verify_gmac_proof(&key, &authentication_key, title, challenge, water, proof).map_err(|error| error.code)
+        let verify = |challenge: &[u8], proof: &[u8], floor: Option<u32>| {
+            let floor = HighWater::new(floor);
+            verify_gmac_proof(&key, &authentication_key, title, challenge, floor, proof).map_err(|error| error.code)
         };
-        let mut water = HighWater::default();
 
-        assert_eq!(verify(b"sixteen octets!?", &proof, &mut water), Err("bad-proof"));
-        assert_eq!(verify(b"sixteen octets!!", &proof[..16], &mut water), Err("bad-proof"));
-        assert_eq!(verify(b"sixteen octets!!", &proof, &mut water), Ok(1));
-        assert_eq!(verify(b"sixteen octets!!", &proof, &mut water), Err("replay"));
+        assert_eq!(verify(b"sixteen octets!?", &proof, None), Err("bad-proof"));
+        assert_eq!(verify(b"sixteen octets!!", &proof[..16], None), Err("bad-proof"));
+        assert_eq!(verify(b"sixteen octets!!", &proof, None), Ok(1));
+        assert_eq!(verify(b"sixteen octets!!", &proof, Some(0)), Ok(1));
+        assert_eq!(verify(b"sixteen octets!!", &proof, Some(1)), Err("replay"));
         assert_eq!(sealer.counters().left(), 1);
     }
 }

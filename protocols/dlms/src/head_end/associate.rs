@@ -1,0 +1,293 @@
+//! Opening, proving and releasing the association (Green Book, "Application association establishment").
+
+use ipss_session::{Context, EventKind, Outcome, ProtocolError, Step};
+
+use super::{HeadEnd, State, Work};
+use crate::apdu::acse::{Aare, Aarq, Diagnostic, Release};
+use crate::apdu::action::{self, ActionResponse};
+use crate::apdu::ciphered::is_ciphered;
+use crate::apdu::initiate::{InitiateRequest, InitiateResponse};
+use crate::apdu::list::DataOrResult;
+use crate::apdu::tags::{self, KeyKind};
+use crate::axdr::{Data, tag, write_length};
+use crate::cosem::{LogicalName, MethodDescriptor};
+use crate::profile::Authentication;
+use crate::security::Key;
+use crate::wrapper;
+
+/// Challenges shorter or longer than this are refused: short ones can be collected, long ones are no challenge
+/// (Green Book: 8 to 64 octets; below 16 a table of proofs could be built).
+const CHALLENGE: std::ops::RangeInclusive<usize> = 16..=64;
+
+/// The method by which both ends exchange their proofs.
+const REPLY_TO_HLS: MethodDescriptor =
+    MethodDescriptor { class_id: 15, logical_name: LogicalName::CURRENT_ASSOCIATION, method: 1 };
+
+impl HeadEnd {
+    /// The connection is open: send the AARQ.
+    pub(super) fn associate(&mut self, cx: &mut Context<'_>) -> Step<Work> {
+        self.state = State::Associating;
+        self.since = cx.now.monotonic;
+        self.asking = false;
+        self.invoke_id = 0;
+        self.partial_since = None;
+        let mut step = Step::wait(None);
+        if let Some(channel) = &mut self.channel {
+            channel.begin();
+        }
+        match self.send_aarq(cx) {
+            Ok(()) => step.deadline = self.deadline(),
+            Err(_) => self.exhausted(&mut step, cx),
+        }
+        step
+    }
+
+    fn send_aarq(&mut self, cx: &mut Context<'_>) -> Result<(), crate::security::Exhausted> {
+        let profile = self.profile.clone();
+        let mut dedicated_key = [0; 16];
+        let dedicated = profile.dedicated && profile.is_ciphered();
+        if dedicated {
+            cx.random.fill(&mut dedicated_key);
+        }
+        let mut initiate = Vec::with_capacity(64);
+        InitiateRequest {
+            dedicated_key: dedicated.then_some(&dedicated_key[..]),
+            response_allowed: true,
+            quality_of_service: None,
+            dlms_version: 6,
+            conformance: profile.conformance,
+            max_receive_pdu_size: profile.max_pdu,
+        }
+        .encode(&mut initiate);
+        let mut title = None;
+        if let Some(channel) = &mut self.channel {
+            title = Some(channel.title().0);
+            if profile.is_ciphered() {
+                channel.protect(&profile, KeyKind::Global, &mut initiate, 0)?;
+            }
+            if dedicated {
+                channel.dedicate(Key(dedicated_key));
+            }
+        }
+        let authentication_value = match profile.authentication {
+            Authentication::None => None,
+            Authentication::Low => Some(&self.password[..]),
+            Authentication::HlsGmac => {
+                cx.random.fill(&mut self.challenge);
+                Some(&self.challenge[..])
+            }
+        };
+        let frame = wrapper::begin(cx.to_send, profile.client, profile.server);
+        let authenticated = profile.authentication != Authentication::None;
+        Aarq {
+            application_context: profile.application_context(),
+            called_ap_title: None,
+            calling_ap_title: title.as_ref().filter(|_| profile.needs_keys()).map(|title| &title[..]),
+            calling_ae_qualifier: None,
+            calling_ae_invocation_id: None,
+            sender_acse_requirements: authenticated,
+            mechanism: authenticated.then(|| profile.authentication.mechanism()),
+            authentication_value,
+            user_information: Some(&initiate),
+        }
+        .encode(cx.to_send);
+        // An AARQ has some hundred octets; it fits.
+        let _ = wrapper::finish(cx.to_send, frame);
+        self.note_counters(cx);
+        Ok(())
+    }
+
+    /// The meter's answer to our AARQ.
+    pub(super) fn take_aare(
+        &mut self,
+        apdu: &mut [u8],
+        step: &mut Step<Work>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ProtocolError> {
+        match apdu.first() {
+            Some(&tags::AARE) => {}
+            // Some meters answer so while an old association is open: back off, do not hammer.
+            Some(&(tags::EXCEPTION_RESPONSE | tags::CONFIRMED_SERVICE_ERROR)) => {
+                return self.take_exception(apdu, step, cx);
+            }
+            other => {
+                let found = other.copied().unwrap_or_default();
+                return Err(violation("unexpected-apdu", format!("tag {found:02X}, expected an AARE (61)")));
+            }
+        }
+        let aare = Aare::decode(apdu)?;
+        if aare.result != Aare::ACCEPTED {
+            let name = aare.diagnostic.name().unwrap_or("no reason that the standard has");
+            let number = aare.diagnostic.number();
+            let text = format!("the meter refused the association: {name} ({number})");
+            let kind = EventKind::AssociationRejected;
+            cx.batch.event(self.meter, cx.now.wall, kind, i64::from(number), text.clone());
+            self.abandon(step, Outcome::AuthenticationFailed, text);
+            return Ok(());
+        }
+        self.check_pinned(&aare)?;
+        let challenge = aare.authentication_value.unwrap_or_default().to_vec();
+        let information = aare.user_information.map(<[u8]>::to_vec);
+        let proofs_follow = aare.diagnostic == Diagnostic::AUTHENTICATION_REQUIRED;
+        let response = self.open_initiate(information, cx)?;
+        self.conformance = response.conformance.and(self.profile.conformance);
+        self.server_max_pdu = response.max_receive_pdu_size;
+        if self.profile.authentication != Authentication::HlsGmac {
+            if proofs_follow {
+                return Err(weaker("the meter asks for proofs, but none are pinned for it"));
+            }
+            self.up(step, cx);
+            return Ok(());
+        }
+        if !CHALLENGE.contains(&challenge.len()) {
+            let message = format!("a challenge of {} octets; 16 to 64 are accepted", challenge.len());
+            return Err(violation("bad-challenge", message));
+        }
+        if challenge == self.challenge {
+            return Err(violation("reflection", "the meter's challenge is our own".into()));
+        }
+        self.prove(&challenge, step, cx);
+        Ok(())
+    }
+
+    /// Compare what the AARE says with what is pinned, before anything of it is used.
+    fn check_pinned(&self, aare: &Aare<'_>) -> Result<(), ProtocolError> {
+        if aare.application_context != self.profile.application_context() {
+            return Err(weaker("the meter answers in another application context than is pinned"));
+        }
+        let mechanism = self.profile.authentication.mechanism();
+        // Without authentication, meters leave the mechanism out or repeat the lowest one.
+        if aare.mechanism.is_some_and(|found| found != mechanism) {
+            return Err(weaker("the meter answers with another authentication mechanism than is pinned"));
+        }
+        let Some(channel) = self.channel.as_ref().filter(|_| self.profile.needs_keys()) else {
+            return Ok(());
+        };
+        match aare.responding_ap_title {
+            Some(title) if title == channel.title().0 => {
+                Err(ProtocolError::remote("association", 0, "system-title", "the meter claims our own system title"))
+            }
+            Some(title) if title != channel.peer().0 => Err(ProtocolError::remote(
+                "association",
+                0,
+                "system-title",
+                format!("the meter claims another system title than {}, which is provisioned", channel.peer()),
+            )),
+            Some(_) => Ok(()),
+            None => Err(ProtocolError::remote("association", 0, "system-title", "the AARE names no system title")),
+        }
+    }
+
+    /// The InitiateResponse in the AARE's user information, opened as the profile demands.
+    fn open_initiate(
+        &mut self,
+        information: Option<Vec<u8>>,
+        cx: &mut Context<'_>,
+    ) -> Result<InitiateResponse, ProtocolError> {
+        let Some(mut information) = information else {
+            return Err(violation("no-initiate-response", "an accepted AARE without user information".into()));
+        };
+        let mut plain = 0..information.len();
+        if let Some(channel) = self.channel.as_mut().filter(|_| self.profile.is_ciphered()) {
+            if !information.first().is_some_and(|tag| is_ciphered(*tag)) {
+                return Err(weaker("the InitiateResponse is in the clear, but protection is pinned for this meter"));
+            }
+            let opened = channel.unprotect(&self.profile, &mut information)?;
+            cx.batch.peer_counter(self.meter, opened.counter);
+            plain = opened.start..opened.end;
+        }
+        InitiateResponse::decode(&information[plain])
+    }
+
+    /// Send our proof of the meter's challenge.
+    fn prove(&mut self, challenge: &[u8], step: &mut Step<Work>, cx: &mut Context<'_>) {
+        self.state = State::Proving;
+        let Some(channel) = &mut self.channel else {
+            return; // HLS-GMAC without keys cannot be built: `HeadEnd::new` refuses it.
+        };
+        let Ok(proof) = channel.proof(challenge) else {
+            self.exhausted(step, cx);
+            return;
+        };
+        let frame = wrapper::begin(cx.to_send, self.profile.client, self.profile.server);
+        let start = cx.to_send.len();
+        let mut parameters = Vec::with_capacity(proof.len() + 2);
+        parameters.push(tag::OCTET_STRING);
+        write_length(&mut parameters, proof.len());
+        parameters.extend_from_slice(&proof);
+        let invoke = self.invoke();
+        action::encode_request_normal(cx.to_send, invoke, &REPLY_TO_HLS, Some(&parameters));
+        // The dedicated key comes into use when both have proved who they are.
+        if self.send(KeyKind::Global, frame, start, cx).is_err() {
+            self.exhausted(step, cx);
+        }
+    }
+
+    /// The meter's proof of our challenge.
+    pub(super) fn take_proof(
+        &mut self,
+        apdu: &[u8],
+        step: &mut Step<Work>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ProtocolError> {
+        let ActionResponse::Normal { outcome, .. } = ActionResponse::decode(apdu, &self.profile.limits)? else {
+            return Err(violation("unexpected-answer", "no answer to our HLS proof".into()));
+        };
+        if outcome.result != 0 {
+            let text = format!("the meter refused our HLS proof: action-result {}", outcome.result);
+            cx.batch.event(self.meter, cx.now.wall, EventKind::AuthenticationFailed, 0, text.clone());
+            self.abandon(step, Outcome::AuthenticationFailed, text);
+            return Ok(());
+        }
+        let proof = match outcome.returned {
+            Some(DataOrResult::Data(octets)) => Data::from_octets(octets, &self.profile.limits)?,
+            _ => Data::Null,
+        };
+        let proof = proof.as_octets().unwrap_or_default();
+        if let Some(channel) = &mut self.channel {
+            let counter = channel.verify_proof(&self.challenge, proof)?;
+            cx.batch.peer_counter(self.meter, counter.max(channel.peer_counter().highest().unwrap_or_default()));
+        }
+        self.up(step, cx);
+        Ok(())
+    }
+
+    /// The association stands: serve the request that waits, if there is one.
+    fn up(&mut self, step: &mut Step<Work>, cx: &mut Context<'_>) {
+        self.state = State::Up;
+        self.asking = false;
+        self.since = cx.now.monotonic;
+        self.challenge = [0; 16];
+        cx.batch.event(self.meter, cx.now.wall, EventKind::Associated, 0, "");
+        if self.current.is_some() {
+            self.ask(step, cx);
+        } else {
+            step.deadline = self.deadline();
+        }
+    }
+
+    /// Ask for the association's release; what is in work ends as interrupted.
+    pub(super) fn release(&mut self, cx: &mut Context<'_>) -> Step<Work> {
+        let mut step = self.settled(0);
+        if self.state != State::Up || self.asking {
+            self.abandon(&mut step, Outcome::Interrupted, "released");
+            return step;
+        }
+        self.finish(&mut step, Outcome::Interrupted, "released");
+        self.state = State::Releasing;
+        self.since = cx.now.monotonic;
+        let frame = wrapper::begin(cx.to_send, self.profile.client, self.profile.server);
+        Release { reason: Some(0), user_information: None }.encode(cx.to_send, tags::RLRQ);
+        let _ = wrapper::finish(cx.to_send, frame);
+        step.deadline = self.deadline();
+        step
+    }
+}
+
+fn weaker(message: &str) -> ProtocolError {
+    ProtocolError::remote("association", 0, "weaker-security", message)
+}
+
+fn violation(code: &'static str, message: String) -> ProtocolError {
+    ProtocolError::remote("association", 0, code, message)
+}

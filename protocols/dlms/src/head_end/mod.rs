@@ -1,0 +1,415 @@
+//! The head-end's role: associate, ask, take answers apart into rows.
+//!
+//! ```text
+//! Down --Opened--> Associating --AARE--> [Proving --reply--> ] Up <--question/answer--> Asking
+//!   ^-------------------- Closed, or a broken rule, from any state ----------------------|
+//! ```
+//!
+//! One request is served at a time and one question of it is on the wire. A request may be given as soon as the
+//! connection is open; its first question follows the association. What is no answer to the question on the wire is
+//! dropped and reported, never attributed to another request.
+
+mod associate;
+mod exchange;
+mod work;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipss_session::{
+    Context, EventKind, Fault, Input, Instant, MeterId, Outcome, ProtocolError, Request, Session, Step, Transport,
+};
+
+pub use work::{Attributes, Buffer, Item, Plan, Wanted, Work};
+
+use crate::apdu::ciphered::is_ciphered;
+use crate::apdu::initiate::Conformance;
+use crate::apdu::tags::{self, KeyKind};
+use crate::profile::Profile;
+use crate::security::{Channel, Exhausted};
+use crate::wrapper;
+
+/// Report that counters run low when fewer than this are left: enough to finish what is on the way.
+const COUNTERS_LOW: u32 = 256;
+
+/// One meter, as the head-end sees it. Lives as long as the meter is known; connections come and go.
+#[derive(Debug)]
+pub struct HeadEnd {
+    meter: MeterId,
+    profile: Arc<Profile>,
+    channel: Option<Box<Channel>>,
+    password: Box<[u8]>,
+    state: State,
+    /// The request in work, and how far it has come.
+    current: Option<Request<Work>>,
+    progress: exchange::Progress,
+    /// When the last question was sent or the last answer came.
+    since: Instant,
+    /// The invoke-id of the question on the wire, 0 to 15.
+    invoke_id: u8,
+    /// An answer is awaited, whether or not anybody still wants it.
+    asking: bool,
+    /// The peer has sent the first part of a frame at this moment.
+    partial_since: Option<Instant>,
+    low_reported: bool,
+    conformance: Conformance,
+    /// The largest APDU that the meter takes, 0 for no limit.
+    server_max_pdu: u16,
+    challenge: [u8; 16],
+}
+
+/// Where the association stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No connection.
+    Down,
+    /// AARQ sent, AARE awaited.
+    Associating,
+    /// Our HLS proof sent, the meter's awaited.
+    Proving,
+    /// Associated.
+    Up,
+    /// RLRQ sent, RLRE awaited.
+    Releasing,
+}
+
+/// What the owner may tell a head-end session beside requests.
+#[derive(Clone, Debug)]
+pub enum Control {
+    /// Counters `next..end` are durably reserved for this meter's key.
+    Grant {
+        /// First counter.
+        next: u32,
+        /// Behind the last counter.
+        end: u32,
+    },
+}
+
+impl HeadEnd {
+    /// A meter under its pinned profile. `channel` holds its keys and reserved counters and is needed when the
+    /// profile has ciphering or HLS-GMAC; `password` when it has LLS.
+    ///
+    /// # Errors
+    /// Local, `profile`: the profile needs keys or a password that are not there.
+    pub fn new(
+        meter: MeterId,
+        profile: Arc<Profile>,
+        channel: Option<Channel>,
+        password: &[u8],
+    ) -> Result<Self, ProtocolError> {
+        if profile.needs_keys() && channel.is_none() {
+            return Err(ProtocolError::local(
+                "association",
+                "profile",
+                "the profile has ciphering or HLS-GMAC, but no keys and system title were given",
+            ));
+        }
+        Ok(Self {
+            meter,
+            profile,
+            channel: channel.map(Box::new),
+            password: password.into(),
+            state: State::Down,
+            current: None,
+            progress: exchange::Progress::default(),
+            since: Instant::ORIGIN,
+            invoke_id: 0,
+            asking: false,
+            partial_since: None,
+            low_reported: false,
+            conformance: Conformance::NONE,
+            server_max_pdu: 0,
+            challenge: [0; 16],
+        })
+    }
+
+    /// When to wake up if nothing happens.
+    fn deadline(&self) -> Option<Instant> {
+        let limits = &self.profile.limits;
+        let own = match self.state {
+            State::Down => return None,
+            State::Associating | State::Proving => self.since + limits.associate,
+            State::Releasing => self.since + limits.answer,
+            State::Up if self.asking => self.since + limits.answer,
+            State::Up => self.since + self.profile.heartbeat,
+        };
+        let own = self.partial_since.map_or(own, |since| own.min(since + limits.frame));
+        Some(self.current.as_ref().map_or(own, |request| own.min(request.deadline)))
+    }
+
+    /// The step that leaves things as they are now.
+    fn settled(&self, consumed: usize) -> Step<Work> {
+        Step { consumed, ..Step::wait(self.deadline()) }
+    }
+
+    /// End the current request, if there is one.
+    fn finish(&mut self, step: &mut Step<Work>, outcome: Outcome, detail: impl Into<String>) {
+        self.progress.clear();
+        if let Some(request) = self.current.take() {
+            step.finished = Some((request, outcome));
+            step.detail = detail.into();
+        }
+        step.deadline = self.deadline();
+    }
+
+    /// Give the connection up; the current request ends as `outcome`, or as unknown if it was a write on the wire.
+    fn abandon(&mut self, step: &mut Step<Work>, outcome: Outcome, detail: impl Into<String>) {
+        let outcome = self.worst(outcome);
+        self.finish(step, outcome, detail);
+        step.transport = Transport::Close;
+        step.deadline = None;
+    }
+
+    /// A write or an action whose question is on the wire without an answer may have been done: that is not known.
+    fn worst(&self, outcome: Outcome) -> Outcome {
+        let on_wire = self.state == State::Up && self.asking;
+        let repeatable = self.current.as_ref().is_none_or(|request| request.work.plan.is_repeatable());
+        if on_wire && !repeatable { Outcome::Unknown } else { outcome }
+    }
+
+    /// The meter, or we, broke a rule: say so, end the request, close.
+    fn broken(&mut self, error: &ProtocolError, step: &mut Step<Work>, cx: &mut Context<'_>) {
+        let kind = match error.code {
+            "tag-invalid" => EventKind::TagInvalid,
+            "replay" => EventKind::ReplayRefused,
+            "weaker-security" => EventKind::WeakerSecurity,
+            "system-title" => EventKind::SystemTitleMismatch,
+            "bad-proof" | "reflection" => EventKind::AuthenticationFailed,
+            _ => EventKind::ProtocolViolation,
+        };
+        cx.batch.event(self.meter, cx.now.wall, kind, 0, format!("{}: {error}", error.code));
+        let outcome = match kind {
+            EventKind::ProtocolViolation if error.fault == Fault::Local => Outcome::Impossible,
+            EventKind::ProtocolViolation => Outcome::Violation,
+            _ => Outcome::AuthenticationFailed,
+        };
+        self.abandon(step, outcome, error.to_string());
+    }
+
+    /// Nothing more can be sealed: the request ends, the association stays for when counters are granted.
+    fn exhausted(&mut self, step: &mut Step<Work>, cx: &mut Context<'_>) {
+        cx.batch.event(self.meter, cx.now.wall, EventKind::CountersExhausted, 0, "");
+        self.finish(step, Outcome::CountersExhausted, Exhausted.to_string());
+        if self.state != State::Up {
+            step.transport = Transport::Close;
+            step.deadline = None;
+        }
+    }
+
+    /// Protect the plain APDU at `to_send[start..]` as the profile says and complete the frame that `frame` began.
+    fn send(&mut self, kind: KeyKind, frame: usize, start: usize, cx: &mut Context<'_>) -> Result<(), Exhausted> {
+        if let Some(channel) = self.channel.as_mut().filter(|_| self.profile.is_ciphered()) {
+            if let Err(exhausted) = channel.protect(&self.profile, kind, cx.to_send, start) {
+                cx.to_send.truncate(frame);
+                return Err(exhausted);
+            }
+        }
+        // An APDU of ours always fits the wrapper: `ask` compares it with the meter's limit, which has 16 bits.
+        let _ = wrapper::finish(cx.to_send, frame);
+        self.note_counters(cx);
+        Ok(())
+    }
+
+    fn note_counters(&mut self, cx: &mut Context<'_>) {
+        let left = self.channel.as_ref().map_or(u32::MAX, |channel| channel.counters().left());
+        if left < COUNTERS_LOW && !self.low_reported {
+            self.low_reported = true;
+            cx.batch.event(self.meter, cx.now.wall, EventKind::CountersLow, i64::from(left), "");
+        }
+    }
+
+    /// Take one whole frame's APDU.
+    fn take_apdu(&mut self, apdu: &mut [u8], step: &mut Step<Work>, cx: &mut Context<'_>) {
+        let result = match self.state {
+            State::Associating => self.take_aare(apdu, step, cx),
+            State::Releasing if apdu.first() == Some(&tags::RLRE) => {
+                cx.batch.event(self.meter, cx.now.wall, EventKind::Released, 0, "");
+                step.transport = Transport::Close;
+                Ok(())
+            }
+            State::Proving | State::Up | State::Releasing => self.take_protected(apdu, step, cx),
+            State::Down => Ok(()),
+        };
+        if let Err(error) = result {
+            self.broken(&error, step, cx);
+        }
+    }
+
+    /// Open an APDU as the profile demands, then take what is in it.
+    fn take_protected(
+        &mut self,
+        apdu: &mut [u8],
+        step: &mut Step<Work>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ProtocolError> {
+        let Some(channel) = self.channel.as_mut().filter(|_| self.profile.is_ciphered()) else {
+            return self.take_plain(apdu, step, cx);
+        };
+        let tag = apdu.first().copied().unwrap_or_default();
+        if tag == tags::EXCEPTION_RESPONSE || tag == tags::CONFIRMED_SERVICE_ERROR {
+            // Informs us and proves nothing: it may end an exchange, never give a value.
+            return self.take_exception(apdu, step, cx);
+        }
+        if !is_ciphered(tag) {
+            return Err(ProtocolError::remote(
+                "ciphering",
+                0,
+                "weaker-security",
+                format!("an APDU with tag {tag:02X} in the clear, but protection is pinned for this meter"),
+            ));
+        }
+        let plain = channel.unprotect(&self.profile, apdu)?;
+        if plain.lasting {
+            cx.batch.peer_counter(self.meter, plain.counter);
+        }
+        if plain.jump {
+            cx.batch.event(self.meter, cx.now.wall, EventKind::CounterJump, i64::from(plain.counter), "");
+        }
+        self.take_plain(&apdu[plain.start..plain.end], step, cx)
+    }
+
+    fn take_plain(&mut self, apdu: &[u8], step: &mut Step<Work>, cx: &mut Context<'_>) -> Result<(), ProtocolError> {
+        match apdu.first().copied() {
+            Some(tags::EXCEPTION_RESPONSE | tags::CONFIRMED_SERVICE_ERROR) => self.take_exception(apdu, step, cx),
+            Some(tags::DATA_NOTIFICATION) if self.state != State::Proving => self.take_notification(apdu, cx),
+            _ if self.state == State::Proving => self.take_proof(apdu, step, cx),
+            _ => self.take_answer(apdu, step, cx),
+        }
+    }
+
+    fn take_bytes(&mut self, octets: &mut [u8], cx: &mut Context<'_>) -> Step<Work> {
+        let mut step = self.settled(0);
+        loop {
+            let mut limits = self.profile.limits;
+            if !matches!(self.state, State::Up | State::Releasing) {
+                limits.apdu = limits.apdu_before_association;
+            }
+            match wrapper::next_wpdu_place(&octets[step.consumed..], &limits) {
+                Ok(Some(place)) => {
+                    let start = step.consumed;
+                    step.consumed += place.apdu.end;
+                    self.partial_since = None;
+                    if (place.source, place.destination) != (self.profile.server, self.profile.client) {
+                        let found = format!("from {} to {}", place.source, place.destination);
+                        let wanted = format!("from {} to {}", self.profile.server, self.profile.client);
+                        let message = format!("a frame {found}, expected {wanted}");
+                        let error = ProtocolError::remote("wrapper", 2, "wrong-address", message);
+                        self.broken(&error, &mut step, cx);
+                        return step;
+                    }
+                    self.take_apdu(&mut octets[start + place.apdu.start..start + place.apdu.end], &mut step, cx);
+                }
+                Ok(None) => {
+                    if step.consumed < octets.len() {
+                        self.partial_since.get_or_insert(cx.now.monotonic);
+                    }
+                    break;
+                }
+                Err(error) => self.broken(&error, &mut step, cx),
+            }
+            // A request is handed back one at a time: what follows is offered again.
+            if step.transport == Transport::Close || step.finished.is_some() {
+                break;
+            }
+        }
+        if step.transport == Transport::Keep {
+            step.deadline = self.deadline();
+        }
+        step
+    }
+
+    /// A deadline passed: whose?
+    fn wake(&mut self, cx: &mut Context<'_>) -> Step<Work> {
+        let now = cx.now.monotonic;
+        let mut step = self.settled(0);
+        let limits = self.profile.limits;
+        let waited = |since: Instant, limit: Duration| since + limit <= now;
+        let late = match self.state {
+            State::Down => None,
+            State::Associating | State::Proving if waited(self.since, limits.associate) => Some("no association"),
+            State::Releasing if waited(self.since, limits.answer) => Some("no answer to the release"),
+            State::Up if self.asking && waited(self.since, limits.answer) => Some("no answer"),
+            _ if self.partial_since.is_some_and(|since| waited(since, limits.frame)) => Some("half a frame"),
+            _ => None,
+        };
+        if let Some(what) = late {
+            let detail = format!("{what} within its time");
+            cx.batch.event(self.meter, cx.now.wall, EventKind::Disconnected, 0, detail.clone());
+            self.abandon(&mut step, Outcome::Interrupted, detail);
+            return step;
+        }
+        if self.current.as_ref().is_some_and(|request| request.deadline <= now) {
+            // The question may still be on the wire: its answer will find nobody and be dropped.
+            let outcome = self.worst(Outcome::TimedOut);
+            self.finish(&mut step, outcome, "the deadline passed");
+        } else if self.state == State::Up && !self.asking && waited(self.since, self.profile.heartbeat) {
+            self.sign_of_life(&mut step, cx);
+        }
+        step
+    }
+}
+
+impl Session for HeadEnd {
+    type Work = Work;
+    type Control = Control;
+
+    fn step(&mut self, input: Input<'_, Work, Control>, cx: &mut Context<'_>) -> Step<Work> {
+        match input {
+            Input::Bytes(octets) => self.take_bytes(octets, cx),
+            Input::Request(request) => {
+                let mut step = self.settled(0);
+                debug_assert!(self.current.is_none(), "a request was given to a session that is not ready");
+                self.current = Some(request);
+                self.progress.clear();
+                if self.state == State::Up && !self.asking {
+                    self.ask(&mut step, cx);
+                } else {
+                    step.deadline = self.deadline();
+                }
+                step
+            }
+            Input::Deadline => self.wake(cx),
+            Input::Opened => self.associate(cx),
+            Input::Control(Control::Grant { next, end }) => {
+                if self.channel.as_mut().is_some_and(|channel| channel.grant(next, end)) {
+                    self.low_reported = false;
+                }
+                self.settled(0)
+            }
+            Input::Cancel(id) => {
+                let mut step = self.settled(0);
+                if self.current.as_ref().is_some_and(|request| request.id == id) {
+                    let outcome = self.worst(Outcome::Cancelled);
+                    self.finish(&mut step, outcome, "");
+                }
+                step
+            }
+            Input::Probe => {
+                let mut step = self.settled(0);
+                if self.state == State::Up && !self.asking {
+                    self.sign_of_life(&mut step, cx);
+                }
+                step
+            }
+            Input::Release => self.release(cx),
+            Input::Closed => {
+                let mut step = self.settled(0);
+                let outcome = self.worst(Outcome::Interrupted);
+                self.finish(&mut step, outcome, "the connection was closed");
+                self.state = State::Down;
+                self.asking = false;
+                self.partial_since = None;
+                step.deadline = None;
+                step
+            }
+        }
+    }
+
+    fn ready(&self) -> bool {
+        self.current.is_none() && !self.asking && !matches!(self.state, State::Down | State::Releasing)
+    }
+
+    fn associated(&self) -> bool {
+        self.state == State::Up
+    }
+}

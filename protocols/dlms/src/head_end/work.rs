@@ -1,0 +1,88 @@
+//! What may be asked of a meter: plans, made once and shared by all meters that are asked the same.
+
+use std::sync::Arc;
+
+use ipss_session::WallTime;
+
+use crate::axdr::line::BufferShape;
+use crate::cosem::descriptor::CaptureObject;
+use crate::cosem::{AttributeDescriptor, EntrySelection, LogicalName, MethodDescriptor};
+
+/// A plan and, for what it reads of profiles, the time that this request wants.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// What to ask, in order.
+    pub plan: Arc<Plan>,
+    /// First and last capture time wanted of profiles, both included; unused by other items.
+    pub from: WallTime,
+    /// See `from`.
+    pub to: WallTime,
+}
+
+/// Questions in the order in which they are asked.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The questions.
+    pub items: Box<[Item]>,
+}
+
+impl Plan {
+    /// Whether asking it again can do no harm: it only reads.
+    pub fn is_repeatable(&self) -> bool {
+        self.items.iter().all(|item| matches!(item, Item::Attributes(_) | Item::Buffer(_)))
+    }
+}
+
+/// One question, or a few that make up one line. Its place in the plan is the `item` of its rows.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// Attributes that make up one line, a cell each, in this order.
+    Attributes(Attributes),
+    /// A profile's buffer, a line an entry.
+    Buffer(Buffer),
+    /// Write an attribute. The answer is an empty line, or a refusal.
+    Set(AttributeDescriptor, Box<[u8]>),
+    /// Invoke a method. The answer is a line with the return parameters, if there are any, or a refusal.
+    Action(MethodDescriptor, Option<Box<[u8]>>),
+}
+
+/// Attributes read for one line.
+#[derive(Clone, Debug)]
+pub struct Attributes {
+    /// The line's layout, chosen by the asker.
+    pub layout: u32,
+    /// What to read. A refused attribute leaves a null cell and a refusal.
+    pub attributes: Box<[AttributeDescriptor]>,
+    /// The attribute whose value is the capture time of the others (extended register 5, demand register 6): it
+    /// sets the line's time and is no cell. Without one the line has the time at which the answer came.
+    pub capture_time: Option<u16>,
+}
+
+/// A profile's buffer to read.
+#[derive(Clone, Debug)]
+pub struct Buffer {
+    /// The line's layout, chosen by the asker.
+    pub layout: u32,
+    /// The profile (class 7, attribute 2).
+    pub logical_name: LogicalName,
+    /// What its entries look like.
+    pub shape: BufferShape,
+    /// Which of them are wanted.
+    pub wanted: Wanted,
+}
+
+/// Which entries of a buffer are wanted.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    /// All there are.
+    All,
+    /// Those captured from [`Work::from`] to [`Work::to`], by this sort object; columns as named, or all.
+    Range {
+        /// The clock's time, as a rule.
+        restricting_object: CaptureObject,
+        /// Columns wanted; empty for all.
+        columns: Vec<CaptureObject>,
+    },
+    /// By position.
+    Entries(EntrySelection),
+}

@@ -1,0 +1,564 @@
+//! The meter's role: accept an association that the settings allow, prove and be proved to, answer.
+//!
+//! ```text
+//! Down --Opened--> Idle --AARQ--> [Proving --reply_to_HLS--> ] Up --RLRQ--> Idle
+//! ```
+
+use std::sync::Arc;
+
+use ipss_session::{
+    Context, EventKind, Input, Instant, Limits, MeterId, Outcome, ProtocolError, Request, Session, Step, Transport,
+};
+
+use super::transfer::Transfer;
+use super::{Access, Fault, Objects};
+use crate::apdu::acse::{Aare, Aarq, ApplicationContext, Diagnostic, Mechanism, Release};
+use crate::apdu::action::{self, ActionRequest, MethodOutcome};
+use crate::apdu::ciphered::{CipheredApdu, is_ciphered};
+use crate::apdu::exception::ExceptionResponse;
+use crate::apdu::initiate::{Conformance, InitiateRequest, InitiateResponse};
+use crate::apdu::list::DataOrResult;
+use crate::apdu::notification::DataNotification;
+use crate::apdu::tags::{self, KeyKind};
+use crate::axdr::{Data, DateTime, tag, write_length};
+use crate::cosem::{ActionResult, LogicalName};
+use crate::profile::{Authentication, Profile};
+use crate::security::{Channel, Exhausted, Key, SystemTitle};
+use crate::wrapper;
+
+/// What meters of one model share.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// One profile for each client that may associate; its `client` is the key. The meter's own `max_pdu` and
+    /// `conformance` are what it answers with.
+    pub clients: Vec<Profile>,
+    /// Octets of the largest APDU that the meter sends, whatever the head-end would take.
+    pub largest_answer: usize,
+    /// Report each invocation counter that arrives, used or not ([`EventKind::NonceSeen`]).
+    pub log_nonces: bool,
+}
+
+/// One virtual meter.
+#[derive(Debug)]
+pub struct Meter<O> {
+    meter: MeterId,
+    settings: Arc<Settings>,
+    /// What it measures and switches.
+    pub objects: O,
+    channel: Channel,
+    password: Box<[u8]>,
+    fault: Fault,
+    state: State,
+    /// Which of the settings' clients is associated, or associating.
+    client: usize,
+    conformance: Conformance,
+    /// The largest APDU that the head-end takes.
+    client_max_pdu: usize,
+    challenges: Option<Box<Challenges>>,
+    pub(super) transfer: Transfer,
+    /// An answer that is sent late, and when.
+    delayed: Option<(Instant, Vec<u8>)>,
+    /// The last answer, for a meter that repeats it.
+    last_answer: Vec<u8>,
+    answers: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Down,
+    Idle,
+    Proving,
+    Up,
+}
+
+/// What both ends have to prove.
+#[derive(Debug)]
+struct Challenges {
+    ours: [u8; 16],
+    theirs: Vec<u8>,
+}
+
+/// What the owner of a virtual meter may tell it.
+#[derive(Clone, Debug)]
+pub enum MeterControl {
+    /// Behave like this from now on.
+    Fault(Fault),
+    /// Send a data-notification with this body (A-XDR) on the open association or, unprotected, on the open line.
+    Notify(Vec<u8>),
+}
+
+impl<O: Objects> Meter<O> {
+    /// A meter with its objects, keys and password. `channel` is the meter's end: its own title and counters; the
+    /// head-end's title is learnt from the AARQ.
+    pub fn new(meter: MeterId, settings: Arc<Settings>, objects: O, channel: Channel, password: &[u8]) -> Self {
+        Self {
+            meter,
+            settings,
+            objects,
+            channel,
+            password: password.into(),
+            fault: Fault::None,
+            state: State::Down,
+            client: 0,
+            conformance: Conformance::NONE,
+            client_max_pdu: 0,
+            challenges: None,
+            transfer: Transfer::default(),
+            delayed: None,
+            last_answer: Vec::new(),
+            answers: 0,
+        }
+    }
+
+    /// The same, misbehaving.
+    pub fn with_fault(mut self, fault: Fault) -> Self {
+        self.fault = fault;
+        self
+    }
+
+    fn profile(&self) -> &Profile {
+        &self.settings.clients[self.client]
+    }
+
+    fn access(&self) -> Access {
+        let profile = self.profile();
+        Access { client: profile.client, authenticated: profile.authentication != Authentication::None }
+    }
+
+    /// Octets left for the plain part of an answer.
+    fn largest_answer(&self) -> usize {
+        // The general form's head is the longest: tag, title, length.
+        let around = self.profile().protection.overhead() + 14;
+        self.settings.largest_answer.min(self.client_max_pdu).saturating_sub(around).max(32)
+    }
+
+    fn take_bytes(&mut self, octets: &mut [u8], cx: &mut Context<'_>) -> Step<()> {
+        let mut step = Step::wait(self.delayed.as_ref().map(|(at, _)| *at));
+        if self.fault == Fault::Silent {
+            step.consumed = octets.len();
+            return step;
+        }
+        let limits = Limits::default();
+        while step.transport == Transport::Keep {
+            match wrapper::next_wpdu_place(&octets[step.consumed..], &limits) {
+                Ok(Some(place)) => {
+                    let start = step.consumed;
+                    step.consumed += place.apdu.end;
+                    let apdu = &mut octets[start + place.apdu.start..start + place.apdu.end];
+                    let before = cx.to_send.len();
+                    if self.take_apdu(apdu, place.source, place.destination, cx).is_err() {
+                        step.transport = Transport::Close;
+                    }
+                    self.misbehave(before, &mut step, cx);
+                }
+                Ok(None) => break,
+                Err(_) => step.transport = Transport::Close,
+            }
+        }
+        step
+    }
+
+    fn take_apdu(
+        &mut self,
+        apdu: &mut [u8],
+        client: u16,
+        server: u16,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ProtocolError> {
+        let tag = apdu.first().copied().unwrap_or_default();
+        match tag {
+            tags::AARQ => return self.take_aarq(apdu, client, server, cx),
+            tags::RLRQ => {
+                self.end();
+                let frame = wrapper::begin(cx.to_send, server, client);
+                Release { reason: Some(0), user_information: None }.encode(cx.to_send, tags::RLRE);
+                return wrapper::finish(cx.to_send, frame);
+            }
+            _ => {}
+        }
+        if self.state == State::Idle || (client, server) != (self.profile().client, self.profile().server) {
+            return self.refuse(client, server, SERVICE_NOT_ALLOWED, cx);
+        }
+        if !self.profile().is_ciphered() {
+            return self.serve(apdu, cx);
+        }
+        if self.settings.log_nonces {
+            self.note_nonce(apdu, cx);
+        }
+        if !is_ciphered(tag) {
+            return self.refuse(client, server, SERVICE_UNKNOWN, cx);
+        }
+        let profile = &self.settings.clients[self.client];
+        match self.channel.unprotect(profile, apdu) {
+            Ok(plain) => self.serve(&apdu[plain.start..plain.end], cx),
+            Err(error) if error.code == "replay" => {
+                let expected = self.channel.peer_counter().highest().map_or(0, |highest| highest.saturating_add(1));
+                let frame = wrapper::begin(cx.to_send, server, client);
+                let service_error = ExceptionResponse::INVOCATION_COUNTER_ERROR;
+                let state_error = SERVICE_NOT_ALLOWED;
+                ExceptionResponse { state_error, service_error, invocation_counter: Some(expected) }.encode(cx.to_send);
+                wrapper::finish(cx.to_send, frame)
+            }
+            Err(error) => {
+                cx.batch.event(self.meter, cx.now.wall, EventKind::TagInvalid, 0, error.to_string());
+                self.refuse(client, server, SERVICE_NOT_ALLOWED, cx)
+            }
+        }
+    }
+
+    /// Serve an opened request.
+    fn serve(&mut self, apdu: &[u8], cx: &mut Context<'_>) -> Result<(), ProtocolError> {
+        if self.state == State::Proving {
+            return self.take_proof(apdu, cx);
+        }
+        if self.settings.log_nonces {
+            cx.batch.event(self.meter, cx.now.wall, EventKind::Served, apdu.first().copied().map_or(0, i64::from), "");
+        }
+        let profile = self.profile();
+        let frame = wrapper::begin(cx.to_send, profile.server, profile.client);
+        let start = cx.to_send.len();
+        let (access, largest) = (self.access(), self.largest_answer());
+        self.transfer.answer(&mut self.objects, access, apdu, largest, cx.now, cx.to_send)?;
+        self.protect(frame, start, KeyKind::Dedicated, cx)
+    }
+
+    /// Protect the answer at `to_send[start..]` and complete its frame.
+    fn protect(
+        &mut self,
+        frame: usize,
+        start: usize,
+        kind: KeyKind,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ProtocolError> {
+        let profile = &self.settings.clients[self.client];
+        if profile.is_ciphered() && self.fault != Fault::Plaintext {
+            if let Err(error) = self.channel.protect(profile, kind, cx.to_send, start) {
+                cx.to_send.truncate(frame);
+                return Err(exhausted(error));
+            }
+        }
+        wrapper::finish(cx.to_send, frame)
+    }
+
+    fn take_aarq(
+        &mut self,
+        apdu: &mut [u8],
+        client: u16,
+        server: u16,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ProtocolError> {
+        self.end();
+        let aarq = Aarq::decode(apdu)?;
+        let found =
+            self.settings.clients.iter().position(|profile| (profile.client, profile.server) == (client, server));
+        let Some(index) = found else {
+            return self.reject(client, server, Diagnostic::CALLING_AP_TITLE_NOT_RECOGNIZED, cx);
+        };
+        self.client = index;
+        let settings = self.settings.clone();
+        let profile = &settings.clients[index];
+        if aarq.application_context != profile.application_context() {
+            return self.reject(client, server, Diagnostic::APPLICATION_CONTEXT_NAME_NOT_SUPPORTED, cx);
+        }
+        if aarq.mechanism.unwrap_or(Mechanism::Lowest) != profile.authentication.mechanism() {
+            return self.reject(client, server, Diagnostic::AUTHENTICATION_MECHANISM_NAME_NOT_RECOGNISED, cx);
+        }
+        if profile.needs_keys() {
+            let Ok(title) = SystemTitle::from_slice(aarq.calling_ap_title.unwrap_or_default()) else {
+                return self.reject(client, server, Diagnostic::CALLING_AP_TITLE_NOT_RECOGNIZED, cx);
+            };
+            self.channel.meet(title);
+        }
+        let theirs = aarq.authentication_value.unwrap_or_default().to_vec();
+        match profile.authentication {
+            Authentication::Low if !bool::from(subtle::ConstantTimeEq::ct_eq(&theirs[..], &self.password[..])) => {
+                return self.reject(client, server, Diagnostic::AUTHENTICATION_FAILURE, cx);
+            }
+            Authentication::HlsGmac if !(8..=64).contains(&theirs.len()) => {
+                return self.reject(client, server, Diagnostic::AUTHENTICATION_FAILURE, cx);
+            }
+            _ => {}
+        }
+        self.channel.begin();
+        let Some(mut information) = aarq.user_information.map(<[u8]>::to_vec) else {
+            return self.reject(client, server, Diagnostic::User(1), cx);
+        };
+        if settings.log_nonces && profile.is_ciphered() {
+            self.note_nonce(&information, cx);
+        }
+        let mut plain = 0..information.len();
+        if profile.is_ciphered() {
+            match self.channel.unprotect(profile, &mut information) {
+                Ok(opened) => plain = opened.start..opened.end,
+                Err(_) => return self.reject(client, server, Diagnostic::AUTHENTICATION_FAILURE, cx),
+            }
+        }
+        let request = InitiateRequest::decode(&information[plain])?;
+        self.conformance = profile.conformance.and(request.conformance);
+        self.client_max_pdu = match request.max_receive_pdu_size {
+            0 => usize::from(u16::MAX),
+            octets => usize::from(octets),
+        };
+        let dedicated = request.dedicated_key.map(Key::from_slice).transpose()?;
+        self.accept(theirs, cx)?;
+        if let Some(key) = dedicated {
+            self.channel.dedicate(key);
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, theirs: Vec<u8>, cx: &mut Context<'_>) -> Result<(), ProtocolError> {
+        let settings = self.settings.clone();
+        let profile = &settings.clients[self.client];
+        let mut initiate = Vec::with_capacity(64);
+        InitiateResponse {
+            quality_of_service: None,
+            dlms_version: 6,
+            conformance: self.conformance,
+            max_receive_pdu_size: profile.max_pdu,
+            vaa_name: InitiateResponse::VAA_NAME_LN,
+        }
+        .encode(&mut initiate);
+        if profile.is_ciphered() {
+            self.channel.protect(profile, KeyKind::Global, &mut initiate, 0).map_err(exhausted)?;
+        }
+        let hls = profile.authentication == Authentication::HlsGmac;
+        let mut ours = [0; 16];
+        if hls {
+            cx.random.fill(&mut ours);
+        }
+        let title = self.channel.title().0;
+        let frame = wrapper::begin(cx.to_send, profile.server, profile.client);
+        Aare {
+            application_context: profile.application_context(),
+            result: Aare::ACCEPTED,
+            diagnostic: if hls { Diagnostic::AUTHENTICATION_REQUIRED } else { Diagnostic::NONE },
+            responding_ap_title: profile.needs_keys().then_some(&title[..]),
+            responding_ae_qualifier: None,
+            responding_ae_invocation_id: None,
+            responder_acse_requirements: hls,
+            mechanism: hls.then(|| profile.authentication.mechanism()),
+            authentication_value: hls.then_some(&ours[..]),
+            user_information: Some(&initiate),
+        }
+        .encode(cx.to_send);
+        wrapper::finish(cx.to_send, frame)?;
+        self.challenges = hls.then(|| Box::new(Challenges { ours, theirs }));
+        self.state = if hls { State::Proving } else { State::Up };
+        if !hls {
+            cx.batch.event(self.meter, cx.now.wall, EventKind::Associated, i64::from(profile.client), "");
+        }
+        Ok(())
+    }
+
+    fn reject(
+        &mut self,
+        client: u16,
+        server: u16,
+        diagnostic: Diagnostic,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ProtocolError> {
+        let number = i64::from(diagnostic.number());
+        cx.batch.event(self.meter, cx.now.wall, EventKind::AssociationRejected, number, "");
+        self.state = State::Idle;
+        let frame = wrapper::begin(cx.to_send, server, client);
+        Aare {
+            application_context: ApplicationContext::LogicalName,
+            result: Aare::REJECTED_PERMANENT,
+            diagnostic,
+            responding_ap_title: None,
+            responding_ae_qualifier: None,
+            responding_ae_invocation_id: None,
+            responder_acse_requirements: false,
+            mechanism: None,
+            authentication_value: None,
+            user_information: None,
+        }
+        .encode(cx.to_send);
+        wrapper::finish(cx.to_send, frame)
+    }
+
+    /// The head-end's proof of our challenge; we answer with ours of its challenge.
+    fn take_proof(&mut self, apdu: &[u8], cx: &mut Context<'_>) -> Result<(), ProtocolError> {
+        let limits = Limits::default();
+        let (client, server) = (self.profile().client, self.profile().server);
+        let challenges = self.challenges.take();
+        let ActionRequest::Normal { invoke, method, parameters } = ActionRequest::decode(apdu, &limits)? else {
+            return self.refuse(client, server, SERVICE_NOT_ALLOWED, cx);
+        };
+        if (method.class_id, method.logical_name, method.method) != (15, LogicalName::CURRENT_ASSOCIATION, 1) {
+            return self.refuse(client, server, SERVICE_NOT_ALLOWED, cx);
+        }
+        let proof = parameters.map(|octets| Data::from_octets(octets, &limits)).transpose()?.unwrap_or(Data::Null);
+        let proof = proof.as_octets().unwrap_or_default();
+        let genuine = challenges.as_ref().is_some_and(|both| self.channel.verify_proof(&both.ours, proof).is_ok());
+        let mut data = Vec::with_capacity(20);
+        if let (true, Some(both)) = (genuine, challenges) {
+            let proof = self.channel.proof(&both.theirs).map_err(exhausted)?;
+            data.push(tag::OCTET_STRING);
+            write_length(&mut data, proof.len());
+            data.extend_from_slice(&proof);
+            self.state = State::Up;
+            cx.batch.event(self.meter, cx.now.wall, EventKind::Associated, i64::from(client), "");
+        } else {
+            self.state = State::Idle;
+            cx.batch.event(self.meter, cx.now.wall, EventKind::AuthenticationFailed, i64::from(client), "");
+        }
+        let frame = wrapper::begin(cx.to_send, server, client);
+        let start = cx.to_send.len();
+        let result = if genuine { ActionResult::Success } else { ActionResult::OtherReason } as u8;
+        let returned = genuine.then_some(DataOrResult::Data(&data));
+        action::encode_response_normal(cx.to_send, invoke, MethodOutcome { result, returned });
+        self.protect(frame, start, KeyKind::Global, cx)
+    }
+
+    fn refuse(&mut self, client: u16, server: u16, state_error: u8, cx: &mut Context<'_>) -> Result<(), ProtocolError> {
+        let frame = wrapper::begin(cx.to_send, server, client);
+        // 1: operation-not-possible.
+        ExceptionResponse { state_error, service_error: 1, invocation_counter: None }.encode(cx.to_send);
+        wrapper::finish(cx.to_send, frame)
+    }
+
+    fn note_nonce(&self, apdu: &[u8], cx: &mut Context<'_>) {
+        if let Ok(frame) = CipheredApdu::decode(apdu) {
+            let key = if frame.key == KeyKind::Global { "global" } else { "dedicated" };
+            let counter = i64::from(frame.invocation_counter);
+            cx.batch.event(self.meter, cx.now.wall, EventKind::NonceSeen, counter, key);
+        }
+    }
+
+    /// Do to the answer at `to_send[before..]` what the fault asks for.
+    fn misbehave(&mut self, before: usize, step: &mut Step<()>, cx: &mut Context<'_>) {
+        if cx.to_send.len() == before || self.fault == Fault::None {
+            return;
+        }
+        self.answers = self.answers.wrapping_add(1);
+        let every = |n: u32| n != 0 && self.answers % n == 0;
+        match self.fault {
+            Fault::Slow(delay) => {
+                let answer = cx.to_send.split_off(before);
+                let at = self.delayed.as_ref().map_or(cx.now.monotonic + delay, |(at, _)| *at);
+                let mut waiting = self.delayed.take().map(|(_, octets)| octets).unwrap_or_default();
+                waiting.extend_from_slice(&answer);
+                self.delayed = Some((at, waiting));
+                step.deadline = Some(at);
+            }
+            Fault::Resets(n) if every(n) => {
+                cx.to_send.truncate(before);
+                step.transport = Transport::Close;
+            }
+            Fault::WrongTag(n) if every(n) && self.state == State::Up => {
+                if let Some(octet) = cx.to_send.last_mut() {
+                    *octet ^= 1;
+                }
+            }
+            Fault::Replays(n) if self.state == State::Up => {
+                if every(n) && !self.last_answer.is_empty() {
+                    cx.to_send.truncate(before);
+                    cx.to_send.extend_from_slice(&self.last_answer);
+                } else {
+                    self.last_answer = cx.to_send[before..].to_vec();
+                }
+            }
+            Fault::TruncatedBlocks => self.transfer.truncate(),
+            Fault::Garbage => {
+                cx.to_send.truncate(before);
+                let mut octets = [0; 32];
+                cx.random.fill(&mut octets);
+                cx.to_send.extend_from_slice(&octets);
+            }
+            _ => {}
+        }
+    }
+
+    fn notify(&mut self, body: &[u8], cx: &mut Context<'_>) {
+        if self.state == State::Down {
+            return;
+        }
+        let (client, server) = (self.profile().client, self.profile().server);
+        let frame = wrapper::begin(cx.to_send, server, client);
+        let start = cx.to_send.len();
+        DataNotification {
+            long_invoke_id_and_priority: 0x4000_0000 | (self.answers & 0x00FF_FFFF),
+            date_time: Some(DateTime::from_wall(cx.now.wall, 0)),
+            date_time_tagged: false,
+            body,
+        }
+        .encode(cx.to_send);
+        let done = if self.state == State::Up {
+            self.protect(frame, start, KeyKind::Dedicated, cx)
+        } else {
+            wrapper::finish(cx.to_send, frame)
+        };
+        if done.is_err() {
+            cx.to_send.truncate(frame);
+        }
+    }
+
+    fn end(&mut self) {
+        self.state = State::Idle;
+        self.challenges = None;
+        self.transfer = Transfer::default();
+        self.channel.begin();
+    }
+}
+
+/// State errors of an exception-response.
+const SERVICE_NOT_ALLOWED: u8 = 1;
+const SERVICE_UNKNOWN: u8 = 2;
+
+fn exhausted(error: Exhausted) -> ProtocolError {
+    ProtocolError::local("ciphering", "counters-exhausted", error.to_string())
+}
+
+impl<O: Objects> Session for Meter<O> {
+    type Work = ();
+    type Control = MeterControl;
+
+    fn step(&mut self, input: Input<'_, (), MeterControl>, cx: &mut Context<'_>) -> Step<()> {
+        match input {
+            Input::Bytes(octets) => self.take_bytes(octets, cx),
+            Input::Opened => {
+                self.end();
+                self.delayed = None;
+                Step::wait(None)
+            }
+            Input::Deadline => {
+                if self.delayed.as_ref().is_some_and(|(at, _)| *at <= cx.now.monotonic) {
+                    if let Some((_, octets)) = self.delayed.take() {
+                        cx.to_send.extend_from_slice(&octets);
+                    }
+                }
+                Step::wait(self.delayed.as_ref().map(|(at, _)| *at))
+            }
+            Input::Control(MeterControl::Fault(fault)) => {
+                self.fault = fault;
+                Step::wait(self.delayed.as_ref().map(|(at, _)| *at))
+            }
+            Input::Control(MeterControl::Notify(body)) => {
+                self.notify(&body, cx);
+                Step::wait(self.delayed.as_ref().map(|(at, _)| *at))
+            }
+            Input::Closed => {
+                self.end();
+                self.state = State::Down;
+                self.delayed = None;
+                Step::wait(None)
+            }
+            Input::Request(request) => {
+                let request: Request<()> = request;
+                Step { finished: Some((request, Outcome::Impossible)), ..Step::wait(None) }
+            }
+            Input::Release => Step { transport: Transport::Close, ..Step::wait(None) },
+            Input::Cancel(_) | Input::Probe => Step::wait(self.delayed.as_ref().map(|(at, _)| *at)),
+        }
+    }
+
+    fn ready(&self) -> bool {
+        false
+    }
+
+    fn associated(&self) -> bool {
+        self.state == State::Up
+    }
+}

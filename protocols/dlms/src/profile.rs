@@ -1,0 +1,123 @@
+//! What is pinned of a meter: how it is addressed, how both ends prove who they are, how APDUs are protected.
+//!
+//! The profile is policy; what the peer sends is input. An association that turns out weaker than, or different from,
+//! its profile is ended before any of its data is used. Meters of one model share one profile.
+
+use std::time::Duration;
+
+use ipss_session::Limits;
+
+use crate::apdu::SelectionOptions;
+use crate::apdu::acse::{ApplicationContext, Mechanism};
+use crate::apdu::initiate::Conformance;
+use crate::security::{Protection, SystemTitle};
+
+/// How both ends prove who they are (Green Book, "Authentication mechanisms").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Authentication {
+    /// Mechanism 0: they do not.
+    None,
+    /// Mechanism 1: a password in the clear.
+    Low,
+    /// Mechanism 5: GMAC of each other's challenge.
+    HlsGmac,
+}
+
+impl Authentication {
+    /// The mechanism.
+    pub fn mechanism(self) -> Mechanism {
+        match self {
+            Self::None => Mechanism::Lowest,
+            Self::Low => Mechanism::Low,
+            Self::HlsGmac => Mechanism::HighGmac,
+        }
+    }
+}
+
+/// The APDUs that carry protected ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ciphering {
+    /// Service-specific: glo-get-request and its kin, ded-get-request under a dedicated key.
+    ServiceSpecific,
+    /// general-glo-ciphering, general-ded-ciphering under a dedicated key.
+    General,
+}
+
+/// The pinned profile of a meter's association.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// The head-end's service access point (16: public client).
+    pub client: u16,
+    /// The meter's service access point (1: management logical device).
+    pub server: u16,
+    /// How both ends prove who they are.
+    pub authentication: Authentication,
+    /// How every APDU is protected; other than none makes it a ciphered context.
+    pub protection: Protection,
+    /// In which APDUs.
+    pub ciphering: Ciphering,
+    /// Whether each association gets a fresh dedicated key.
+    pub dedicated: bool,
+    /// The head-end's own system title.
+    pub client_title: SystemTitle,
+    /// What the head-end proposes; the meter may only take away from it.
+    pub conformance: Conformance,
+    /// The largest APDU that the head-end takes, in octets, proposed to the meter.
+    pub max_pdu: u16,
+    /// Attributes asked in one GET with-list, 0 or 1 for none.
+    pub with_list: u16,
+    /// How the ends of a range are written.
+    pub selection: SelectionOptions,
+    /// Send a sign of life after this long without an exchange.
+    pub heartbeat: Duration,
+    /// What the meter may make us hold and wait.
+    pub limits: Limits,
+}
+
+/// What this implementation can do, by logical names.
+const PROPOSED: Conformance = Conformance::GENERAL_PROTECTION
+    .with(Conformance::PRIORITY_MGMT_SUPPORTED)
+    .with(Conformance::BLOCK_TRANSFER_WITH_GET_OR_READ)
+    .with(Conformance::MULTIPLE_REFERENCES)
+    .with(Conformance::DATA_NOTIFICATION)
+    .with(Conformance::GET)
+    .with(Conformance::SET)
+    .with(Conformance::SELECTIVE_ACCESS)
+    .with(Conformance::ACTION);
+
+impl Profile {
+    /// The public client's profile: no authentication, no protection, addresses 16 and 1.
+    pub fn public() -> Self {
+        Self {
+            client: 16,
+            server: 1,
+            authentication: Authentication::None,
+            protection: Protection::None,
+            ciphering: Ciphering::ServiceSpecific,
+            dedicated: false,
+            client_title: SystemTitle::default(),
+            conformance: PROPOSED,
+            max_pdu: 65_535,
+            with_list: 16,
+            selection: SelectionOptions::default(),
+            // Networks drop idle TCP connections after 10 to 15 minutes, some earlier.
+            heartbeat: Duration::from_secs(480),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Whether the application context is one with ciphering.
+    pub fn is_ciphered(&self) -> bool {
+        self.protection != Protection::None
+    }
+
+    /// The application context.
+    pub fn application_context(&self) -> ApplicationContext {
+        if self.is_ciphered() { ApplicationContext::LogicalNameCiphered } else { ApplicationContext::LogicalName }
+    }
+
+    /// Whether keys and titles are needed at all.
+    pub fn needs_keys(&self) -> bool {
+        self.is_ciphered() || self.authentication == Authentication::HlsGmac
+    }
+}

@@ -1,0 +1,190 @@
+//! The protected channel of one association: which key, which wrapping, which counters, both directions.
+
+use ipss_session::ProtocolError;
+
+use super::counter::{CounterBlock, Exhausted, HighWater};
+use super::keys::{Key, SystemTitle};
+use super::suite0::{self, PROOF, Sealer};
+use crate::apdu::ciphered::{self, CipheredApdu};
+use crate::apdu::tags::{self, KeyKind};
+use crate::profile::{Ciphering, Profile};
+
+/// The keys and counters of one end towards one peer. Lives as long as the meter is known; the dedicated key lives as
+/// long as the association.
+#[derive(Clone, Debug)]
+pub struct Channel {
+    own: Sealer,
+    authentication_key: Key,
+    peer: SystemTitle,
+    peer_counter: HighWater,
+    /// The peer's high-water mark when this association began.
+    floor: HighWater,
+    dedicated: Option<Box<(Sealer, HighWater)>>,
+}
+
+/// What unprotecting gave: where the plain APDU stands, and what is to be noted of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plain {
+    /// First octet of the plain APDU.
+    pub start: usize,
+    /// Behind its last octet.
+    pub end: usize,
+    /// The invocation counter.
+    pub counter: u32,
+    /// Whether the counter belongs to the lasting key, so that its high-water mark must be made durable.
+    pub lasting: bool,
+    /// The counter is far ahead of the one before.
+    pub jump: bool,
+}
+
+impl Channel {
+    /// A channel from our own sealer (title, encryption key, reserved counters), the authentication key, and the
+    /// peer's title with the highest counter believed of it.
+    pub fn new(own: Sealer, authentication_key: Key, peer: SystemTitle, peer_counter: HighWater) -> Self {
+        Self { own, authentication_key, peer, peer_counter, floor: peer_counter, dedicated: None }
+    }
+
+    /// The peer's provisioned system title.
+    pub fn peer(&self) -> SystemTitle {
+        self.peer
+    }
+
+    /// Our own system title.
+    pub fn title(&self) -> SystemTitle {
+        self.own.title
+    }
+
+    /// The counters left of the lasting key.
+    pub fn counters(&self) -> &CounterBlock {
+        self.own.counters()
+    }
+
+    /// Take the peer's title as it names itself: for a meter, which learns its head-ends' titles from their AARQs.
+    /// Another title than before has counters of its own.
+    pub fn meet(&mut self, peer: SystemTitle) {
+        if peer != self.peer {
+            self.peer = peer;
+            self.peer_counter = HighWater::default();
+        }
+    }
+
+    /// The highest counter believed of the peer under the lasting key.
+    pub fn peer_counter(&self) -> HighWater {
+        self.peer_counter
+    }
+
+    /// Add a durably reserved block of counters.
+    pub fn grant(&mut self, next: u32, end: u32) -> bool {
+        self.own.grant(next, end)
+    }
+
+    /// Use a dedicated key from now on: fresh for this association, its counters start anew (Green Book, "Dedicated
+    /// key").
+    pub fn dedicate(&mut self, key: Key) {
+        let counters = CounterBlock::new(0, u32::MAX);
+        self.dedicated = Some(Box::new((Sealer::new(self.own.title, key, counters), HighWater::default())));
+    }
+
+    /// Begin a new association: an earlier one's dedicated key is forgotten.
+    pub fn begin(&mut self) {
+        self.dedicated = None;
+        self.floor = self.peer_counter;
+    }
+
+    /// Protect the plain APDU at `out[start..]` in place as the profile says, under the dedicated key if there is one
+    /// and `kind` asks for it.
+    ///
+    /// # Errors
+    /// [`Exhausted`]; `out` is as it was.
+    pub fn protect(
+        &mut self,
+        profile: &Profile,
+        kind: KeyKind,
+        out: &mut Vec<u8>,
+        start: usize,
+    ) -> Result<u32, Exhausted> {
+        let (sealer, kind) = match (&mut self.dedicated, kind) {
+            (Some(dedicated), KeyKind::Dedicated) => (&mut dedicated.0, KeyKind::Dedicated),
+            _ => (&mut self.own, KeyKind::Global),
+        };
+        let plain_tag = out.get(start).copied().unwrap_or_default();
+        let counter = sealer.seal(profile.protection, &self.authentication_key, out, start)?;
+        match (profile.ciphering, tags::ciphered(plain_tag, kind)) {
+            (Ciphering::ServiceSpecific, Some(tag)) => ciphered::wrap_service(out, start, tag),
+            // Services without a tag of their own, as notifications, always travel in the general form.
+            _ => ciphered::wrap_general(out, start, kind, &sealer.title.0),
+        }
+        Ok(counter)
+    }
+
+    /// Open a protected APDU in place: framing, then tag, then counter.
+    ///
+    /// # Errors
+    /// Remote, see [`suite0::open`]; also `bad-ciphering` for broken framing, `system-title` for another title than
+    /// the provisioned one, `no-dedicated-key`.
+    pub fn unprotect(&mut self, profile: &Profile, apdu: &mut [u8]) -> Result<Plain, ProtocolError> {
+        let frame = CipheredApdu::decode(apdu)?;
+        if frame.system_title.is_some_and(|title| !title.is_empty() && apdu[title] != self.peer.0) {
+            return Err(ProtocolError::remote(
+                "ciphering",
+                2,
+                "system-title",
+                format!("the APDU does not name system title {}", self.peer),
+            ));
+        }
+        let lasting = frame.key == KeyKind::Global;
+        let (key, water) = match (&mut self.dedicated, frame.key) {
+            (_, KeyKind::Global) => (self.own.key(), &mut self.peer_counter),
+            (Some(dedicated), KeyKind::Dedicated) => (dedicated.0.key(), &mut dedicated.1),
+            (None, KeyKind::Dedicated) => {
+                return Err(ProtocolError::remote(
+                    "ciphering",
+                    0,
+                    "no-dedicated-key",
+                    "protected under a dedicated key, but this association has none",
+                ));
+            }
+        };
+        let before = *water;
+        let content = frame.body;
+        let opened = suite0::open(
+            key,
+            &self.authentication_key,
+            self.peer,
+            profile.protection,
+            water,
+            &mut apdu[content.clone()],
+        )?;
+        let (start, end) = (content.start + opened.start, content.start + opened.end);
+        let inner = apdu[start..end].first().copied();
+        if frame.plain_tag.is_some() && inner != frame.plain_tag {
+            return Err(ProtocolError::remote(
+                "ciphering",
+                start,
+                "bad-ciphering",
+                "the protected APDU is not of the kind that its tag says",
+            ));
+        }
+        Ok(Plain { start, end, counter: opened.counter, lasting, jump: before.is_jump(opened.counter) })
+    }
+
+    /// Our proof for the peer's challenge (HLS-GMAC), under the lasting key.
+    ///
+    /// # Errors
+    /// [`Exhausted`]
+    pub fn proof(&mut self, challenge: &[u8]) -> Result<[u8; PROOF], Exhausted> {
+        self.own.gmac_proof(&self.authentication_key, challenge)
+    }
+
+    /// Check the peer's proof of our challenge (HLS-GMAC), under the lasting key.
+    ///
+    /// # Errors
+    /// Remote, see [`suite0::verify_gmac_proof`].
+    pub fn verify_proof(&mut self, challenge: &[u8], proof: &[u8]) -> Result<u32, ProtocolError> {
+        let (key, floor) = (self.own.key(), self.floor);
+        let counter = suite0::verify_gmac_proof(key, &self.authentication_key, self.peer, challenge, floor, proof)?;
+        // Lower than the carrying APDU's own counter as a rule: then there is nothing to raise.
+        let _ = self.peer_counter.raise(counter);
+        Ok(counter)
+    }
+}

@@ -1,0 +1,220 @@
+//! A small meter and a head-end that fits it, for tests of both roles.
+
+use std::sync::Arc;
+
+use ipss_dlms::axdr::{BufferShape, tag};
+use ipss_dlms::cosem::descriptor::CaptureObject;
+use ipss_dlms::cosem::{ActionResult, AttributeDescriptor, DataAccessResult, LogicalName, MethodDescriptor, Selection};
+use ipss_dlms::head_end::{Attributes, Buffer, HeadEnd, Item, Plan, Wanted, Work};
+use ipss_dlms::meter::{Access, Meter, Objects, Settings};
+use ipss_dlms::profile::{Authentication, Ciphering, Profile};
+use ipss_dlms::security::{Channel, CounterBlock, HighWater, Key, Protection, Sealer, SystemTitle};
+use ipss_session::rig::Rig;
+use ipss_session::{Input, Instant, Now, Outcome, Priority, Request, Session, WallTime};
+
+pub const ENERGY: LogicalName = LogicalName([1, 0, 1, 8, 0, 255]);
+pub const EXPORT: LogicalName = LogicalName([1, 0, 2, 8, 0, 255]);
+pub const LOAD_PROFILE: LogicalName = LogicalName([1, 0, 99, 1, 0, 255]);
+pub const SWITCH: LogicalName = LogicalName([0, 0, 96, 3, 10, 255]);
+pub const START: WallTime = WallTime(1_767_225_600_000_000); // 2026-01-01T00:00:00Z
+pub const METER_TITLE: SystemTitle = SystemTitle(*b"TSTmeter");
+pub const HEAD_END_TITLE: SystemTitle = SystemTitle(*b"TSThead1");
+
+/// A meter with two registers, a year of load profile and a switch.
+#[derive(Debug)]
+pub struct Small {
+    pub energy: u32,
+    pub connected: bool,
+    pub switched: u32,
+}
+
+impl Default for Small {
+    fn default() -> Self {
+        Self { energy: 123_456, connected: true, switched: 0 }
+    }
+}
+
+/// The value of a channel in the quarter-hour that begins at `at`.
+pub fn load(at: WallTime, channel: i64) -> i64 {
+    (at.0 / 900_000_000 * 31 + channel * 7).rem_euclid(5_000)
+}
+
+fn quarter_hours(from: WallTime, to: WallTime) -> impl Iterator<Item = WallTime> {
+    let first = from.0.div_euclid(900_000_000) + i64::from(from.0.rem_euclid(900_000_000) != 0);
+    (first..=to.0.div_euclid(900_000_000)).map(|quarter| WallTime(quarter * 900_000_000))
+}
+
+impl Objects for Small {
+    fn get(
+        &mut self,
+        access: Access,
+        descriptor: AttributeDescriptor,
+        selection: Option<&Selection>,
+        _: Now,
+        out: &mut Vec<u8>,
+    ) -> Result<(), DataAccessResult> {
+        match (descriptor.class_id, descriptor.logical_name, descriptor.attribute) {
+            (1, LogicalName::LOGICAL_DEVICE_NAME, 2) => out.extend_from_slice(b"\x09\x04TST1"),
+            _ if access.client == 16 => return Err(DataAccessResult::ReadWriteDenied),
+            (3, ENERGY, 2) => {
+                out.push(tag::DOUBLE_LONG_UNSIGNED);
+                out.extend_from_slice(&self.energy.to_be_bytes());
+            }
+            (3, EXPORT, 2) => out.extend_from_slice(&[tag::DOUBLE_LONG_UNSIGNED, 0, 0, 0, 9]),
+            (7, LOAD_PROFILE, 2) => {
+                let Some(Selection::Range(range)) = selection else { return Err(DataAccessResult::OtherReason) };
+                let times: Vec<WallTime> = quarter_hours(range.from, range.to).collect();
+                out.push(tag::ARRAY);
+                ipss_dlms::axdr::write_length(out, times.len());
+                for at in times {
+                    out.extend_from_slice(&[tag::STRUCTURE, 5, tag::OCTET_STRING, 12]);
+                    out.extend_from_slice(&ipss_dlms::axdr::DateTime::from_wall(at, -60).0);
+                    for channel in 0..4 {
+                        out.push(tag::DOUBLE_LONG_UNSIGNED);
+                        out.extend_from_slice(&(load(at, channel) as u32).to_be_bytes());
+                    }
+                }
+            }
+            (70, SWITCH, 2) => out.extend_from_slice(&[tag::BOOLEAN, u8::from(self.connected)]),
+            _ => return Err(DataAccessResult::ObjectUndefined),
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, _: Access, descriptor: AttributeDescriptor, value: &[u8], _: Now) -> DataAccessResult {
+        match (descriptor.logical_name, value) {
+            (ENERGY, [tag::DOUBLE_LONG_UNSIGNED, a, b, c, d]) => {
+                self.energy = u32::from_be_bytes([*a, *b, *c, *d]);
+                DataAccessResult::Success
+            }
+            (ENERGY, _) => DataAccessResult::TypeUnmatched,
+            _ => DataAccessResult::ReadWriteDenied,
+        }
+    }
+
+    fn act(&mut self, _: Access, method: MethodDescriptor, _: Option<&[u8]>, _: Now, _: &mut Vec<u8>) -> ActionResult {
+        match (method.logical_name, method.method) {
+            (SWITCH, 1 | 2) => {
+                self.connected = method.method == 2;
+                self.switched += 1;
+                ActionResult::Success
+            }
+            _ => ActionResult::ObjectUndefined,
+        }
+    }
+}
+
+/// A profile with HLS-GMAC, authenticated and encrypted.
+pub fn secured() -> Profile {
+    Profile {
+        client: 1,
+        authentication: Authentication::HlsGmac,
+        protection: Protection::Both,
+        client_title: HEAD_END_TITLE,
+        ..Profile::public()
+    }
+}
+
+/// Every way in which the profile may pin an association.
+pub fn all_profiles() -> Vec<Profile> {
+    let mut profiles = vec![
+        Profile { client: 1, ..Profile::public() },
+        Profile { client: 1, authentication: Authentication::Low, ..Profile::public() },
+    ];
+    for authentication in [Authentication::None, Authentication::Low, Authentication::HlsGmac] {
+        for protection in [Protection::Authenticated, Protection::Encrypted, Protection::Both] {
+            for ciphering in [Ciphering::ServiceSpecific, Ciphering::General] {
+                for dedicated in [false, true] {
+                    profiles.push(Profile { authentication, protection, ciphering, dedicated, ..secured() });
+                }
+            }
+        }
+    }
+    profiles.push(Profile { protection: Protection::None, ..secured() });
+    profiles
+}
+
+pub fn key(seed: u8) -> Key {
+    Key([seed; 16].map(|octet: u8| octet.wrapping_mul(31).wrapping_add(seed)))
+}
+
+pub fn head_end_channel(encryption: u8, counters: CounterBlock, peer_counter: Option<u32>) -> Channel {
+    let sealer = Sealer::new(HEAD_END_TITLE, key(encryption), counters);
+    Channel::new(sealer, key(2), METER_TITLE, HighWater::new(peer_counter))
+}
+
+pub fn meter_channel(title: SystemTitle) -> Channel {
+    let sealer = Sealer::new(title, key(1), CounterBlock::new(1_000, u32::MAX));
+    Channel::new(sealer, key(2), SystemTitle::default(), HighWater::default())
+}
+
+pub fn head_end(profile: &Profile) -> HeadEnd {
+    let channel = profile.needs_keys().then(|| head_end_channel(1, CounterBlock::new(10, 10_000), None));
+    HeadEnd::new(7, Arc::new(profile.clone()), channel, b"secret").unwrap()
+}
+
+pub fn meter(profile: &Profile) -> Meter<Small> {
+    let settings =
+        Settings { clients: vec![profile.clone(), Profile::public()], largest_answer: 400, log_nonces: true };
+    Meter::new(7, Arc::new(settings), Small::default(), meter_channel(METER_TITLE), b"secret")
+}
+
+pub type TestRig = Rig<HeadEnd, Meter<Small>>;
+
+pub fn rig(profile: &Profile) -> TestRig {
+    Rig::new(head_end(profile), meter(profile), 1, START)
+}
+
+pub fn attribute(class_id: u16, logical_name: LogicalName, attribute: i8) -> AttributeDescriptor {
+    AttributeDescriptor { class_id, logical_name, attribute }
+}
+
+pub fn read(attributes: &[AttributeDescriptor]) -> Item {
+    Item::Attributes(Attributes { layout: 1, attributes: attributes.into(), capture_time: None })
+}
+
+pub fn energy() -> Item {
+    read(&[attribute(3, ENERGY, 2)])
+}
+
+pub fn switch(method: i8) -> Item {
+    Item::Action(MethodDescriptor { class_id: 70, logical_name: SWITCH, method }, Some([tag::INTEGER, 0].into()))
+}
+
+pub fn load_profile() -> Item {
+    let clock = AttributeDescriptor { class_id: 8, logical_name: LogicalName::CLOCK, attribute: 2 };
+    Item::Buffer(Buffer {
+        layout: 2,
+        logical_name: LOAD_PROFILE,
+        shape: BufferShape { columns: 5, clock_column: Some(0), status_column: None, capture_period_s: 900 },
+        wanted: Wanted::Range {
+            restricting_object: CaptureObject { descriptor: clock, data_index: 0 },
+            columns: vec![],
+        },
+    })
+}
+
+pub fn request(id: u64, items: Vec<Item>) -> Request<Work> {
+    let hours = |count: i64| WallTime(START.0 + count * 3_600_000_000);
+    let plan = Arc::new(Plan { items: items.into() });
+    Request {
+        id,
+        deadline: Instant(u64::MAX),
+        priority: Priority::OnDemand,
+        attempts_left: 0,
+        exchanges: 0,
+        work: Work { plan, from: hours(0), to: WallTime(hours(24).0 - 1) },
+    }
+}
+
+/// Connect, ask, and let everything happen; the outcome of the request, if it ended.
+pub fn ask(rig: &mut TestRig, items: Vec<Item>) -> Option<Outcome> {
+    while !rig.open || !rig.near.session.ready() {
+        rig.disconnect();
+        rig.connect();
+    }
+    let id = rig.near.finished.len() as u64 + 1;
+    rig.tell_near(Input::Request(request(id, items)));
+    rig.run(std::time::Duration::from_secs(100), 2_000);
+    rig.near.finished.last().filter(|(request, _)| request.id == id).map(|(_, outcome)| *outcome)
+}
