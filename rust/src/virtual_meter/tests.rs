@@ -1,5 +1,7 @@
 //! What a virtual meter promises: it agrees with itself, answers alike every time, and takes little memory.
 
+mod changes;
+
 use std::sync::Arc;
 
 use ipss_dlms::axdr::Data;
