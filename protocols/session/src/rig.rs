@@ -68,6 +68,49 @@ pub struct Line {
     pub corruption: u32,
 }
 
+impl Line {
+    /// What becomes of a chunk written at `now`: `deliver` is called for each piece that arrives, with the moment.
+    /// `last` is when the piece before it arrives, which this one does not overtake unless the line reorders.
+    /// Returns true if the line breaks instead.
+    pub fn carry(
+        &self,
+        mut octets: Vec<u8>,
+        now: Instant,
+        last: Instant,
+        random: &mut SeededRandom,
+        mut deliver: impl FnMut(Instant, Vec<u8>),
+    ) -> bool {
+        if random.chance(self.reset) {
+            return true;
+        }
+        if random.chance(self.loss) {
+            return false;
+        }
+        if random.chance(self.corruption) {
+            let bit = random.below(octets.len() as u64 * 8) as usize;
+            octets[bit / 8] ^= 1 << (bit % 8);
+        }
+        let copies = if random.chance(self.duplication) { 2 } else { 1 };
+        let mut last = last;
+        for _ in 0..copies {
+            let jitter = Duration::from_nanos(random.below(self.jitter.as_nanos() as u64 + 1));
+            let mut at = now + self.delay + jitter;
+            if !random.chance(self.reordering) {
+                at = at.max(last);
+            }
+            last = last.max(at);
+            let mut rest = octets.as_slice();
+            while !rest.is_empty() {
+                let cut =
+                    if random.chance(self.split) { 1 + random.below(rest.len() as u64) as usize } else { rest.len() };
+                deliver(at, rest[..cut].to_vec());
+                rest = &rest[cut..];
+            }
+        }
+        false
+    }
+}
+
 /// One end of the pipe with its session and everything it said.
 pub struct End<S: Session> {
     /// The session.
@@ -281,37 +324,16 @@ impl<A: Session, B: Session> Rig<A, B> {
 /// Put a chunk into the other end's inbox as the line would; true if the line breaks instead.
 fn carry(
     inbox: &mut VecDeque<(Instant, Vec<u8>)>,
-    mut octets: Vec<u8>,
+    octets: Vec<u8>,
     line: &Line,
     now: Instant,
     random: &mut SeededRandom,
 ) -> bool {
-    if random.chance(line.reset) {
-        return true;
-    }
-    if random.chance(line.loss) {
-        return false;
-    }
-    if random.chance(line.corruption) {
-        let bit = random.below(octets.len() as u64 * 8) as usize;
-        octets[bit / 8] ^= 1 << (bit % 8);
-    }
-    let copies = if random.chance(line.duplication) { 2 } else { 1 };
-    for _ in 0..copies {
-        let jitter = Duration::from_nanos(random.below(line.jitter.as_nanos() as u64 + 1));
-        let mut at = now + line.delay + jitter;
-        if !random.chance(line.reordering) {
-            at = at.max(inbox.back().map_or(at, |(last, _)| *last));
-        }
-        let mut rest = octets.as_slice();
-        while !rest.is_empty() {
-            let cut = if random.chance(line.split) { 1 + random.below(rest.len() as u64) as usize } else { rest.len() };
-            let place = inbox.partition_point(|(due, _)| *due <= at);
-            inbox.insert(place, (at, rest[..cut].to_vec()));
-            rest = &rest[cut..];
-        }
-    }
-    false
+    let last = inbox.back().map_or(now, |(last, _)| *last);
+    line.carry(octets, now, last, random, |at, piece| {
+        let place = inbox.partition_point(|(due, _)| *due <= at);
+        inbox.insert(place, (at, piece));
+    })
 }
 
 #[cfg(test)]
