@@ -1,0 +1,215 @@
+//! What the reactor keeps of one peer: its session, its connection, and the requests that wait for it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipss_session::{Instant, MeterId, Outcome, RequestId};
+
+use super::queue::Queue;
+
+/// A meter as its owner hands it to the reactor.
+#[derive(Clone, Debug)]
+pub struct NewMeter<S> {
+    /// The owner's number for it. Never used again for another meter.
+    pub meter: MeterId,
+    /// Its session: lives as long as the meter is known, over all its connections.
+    pub session: S,
+    /// Where to reach it.
+    pub route: Route,
+    /// What it may call itself when it dials in (logical device name, system title).
+    pub identities: Vec<Vec<u8>>,
+}
+
+/// How a meter is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where it listens; `None` if it only dials in.
+    pub address: Option<SocketAddr>,
+    /// The address to dial from; `None` for any.
+    pub local: Option<IpAddr>,
+    /// When to connect and when to close.
+    pub hold: Hold,
+}
+
+/// When a meter's connection is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// Always: opened at once, and again after each loss.
+    Open,
+    /// While there are requests, and for this long after the last one.
+    OnDemand {
+        /// Quiet time after which the association is released and the connection closed.
+        idle: Duration,
+    },
+}
+
+impl Route {
+    /// Dial `address` and keep the connection.
+    pub fn held(address: SocketAddr) -> Self {
+        Self { address: Some(address), local: None, hold: Hold::Open }
+    }
+
+    /// Dial `address` when there is something to ask; close after `idle`.
+    pub fn on_demand(address: SocketAddr, idle: Duration) -> Self {
+        Self { address: Some(address), local: None, hold: Hold::OnDemand { idle } }
+    }
+
+    /// Wait until the meter dials in.
+    pub fn inbound() -> Self {
+        Self { address: None, local: None, hold: Hold::Open }
+    }
+}
+
+/// One peer. Generic over its session and the network's socket.
+pub(super) struct Entry<S: ipss_session::Session, K> {
+    pub session: S,
+    pub meter: MeterId,
+    pub route: Route,
+    pub state: State,
+    pub link: Option<Link<K>>,
+    pub queue: Queue<S::Work>,
+    pub active: Option<Active>,
+    /// What the session asked for; the end of the clock if nothing.
+    pub session_deadline: Instant,
+    /// What belongs to `state`; the end of the clock if nothing.
+    pub state_deadline: Instant,
+    /// The earliest deadline in `queue`.
+    pub queue_deadline: Instant,
+    /// Connections in a row that came to nothing.
+    pub failures: u32,
+    /// The session greets inbound connections whose meter is not known yet.
+    pub greeter: bool,
+    /// Counted as associated.
+    pub associated: bool,
+    /// The session panicked: it is never stepped again.
+    pub dead: bool,
+}
+
+/// Where a peer's connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// None, and none wanted (or we wait for the meter to dial in).
+    Idle,
+    /// None; waits for admission.
+    Waiting,
+    /// Being opened.
+    Connecting,
+    /// Open, not associated.
+    Associating,
+    /// Open and associated.
+    Open,
+    /// Open, and told to end in good order.
+    Releasing,
+    /// None for a while, after failures.
+    BackingOff,
+}
+
+/// An open (or opening) connection.
+pub(super) struct Link<K> {
+    pub socket: K,
+    /// Tells this connection's events from those of an earlier one of the same peer.
+    pub epoch: u32,
+    /// The start of a frame that is not complete.
+    pub received: Vec<u8>,
+    /// What the transport has not taken yet.
+    pub unsent: Vec<u8>,
+    /// When the frame that has begun must be complete; the end of the clock if none has.
+    pub frame_deadline: Instant,
+    pub last_received: Instant,
+    pub opened: Instant,
+    /// A request was answered over it.
+    pub useful: bool,
+    /// The association has stood.
+    pub associated: bool,
+    /// Reading stopped in the middle; it is in the list of those to go on with.
+    pub deferred: bool,
+    pub inbound: bool,
+    /// The peer will send no more: read until the end shows.
+    pub ended: bool,
+    /// Why no association can stand, if the session said so.
+    pub rejected: Option<Outcome>,
+}
+
+/// The request that the session holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Active {
+    pub id: RequestId,
+    pub accepted: Instant,
+    pub deadline: Instant,
+    pub age: u64,
+    /// Its owner withdrew it.
+    pub cancelled: bool,
+}
+
+/// A moment that never comes.
+pub(super) const NEVER: Instant = Instant(u64::MAX);
+
+impl<S: ipss_session::Session, K> Entry<S, K> {
+    pub fn new(meter: MeterId, session: S, route: Route, greeter: bool) -> Self {
+        Self {
+            session,
+            meter,
+            route,
+            state: State::Idle,
+            link: None,
+            queue: Queue::default(),
+            active: None,
+            session_deadline: NEVER,
+            state_deadline: NEVER,
+            queue_deadline: NEVER,
+            failures: 0,
+            greeter,
+            associated: false,
+            dead: false,
+        }
+    }
+
+    /// The earliest of everything that has to happen at some moment.
+    #[inline]
+    pub fn deadline(&self) -> Option<Instant> {
+        let mut deadline = self.session_deadline.min(self.state_deadline).min(self.queue_deadline);
+        if let Some(active) = &self.active {
+            deadline = deadline.min(active.deadline);
+        }
+        if let Some(link) = &self.link {
+            deadline = deadline.min(link.frame_deadline);
+        }
+        (deadline != NEVER).then_some(deadline)
+    }
+
+    /// Whether a connection that is not there should be opened by us.
+    pub fn wants_connection(&self) -> bool {
+        self.route.address.is_some() && !self.dead && (self.route.hold == Hold::Open || !self.queue.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipss_session::{Context, Input, Session, Step};
+
+    use super::*;
+
+    struct Nothing;
+
+    impl Session for Nothing {
+        type Work = std::sync::Arc<()>;
+        type Control = ();
+
+        fn step(&mut self, _: Input<'_, Self::Work, ()>, _: &mut Context<'_>) -> Step<Self::Work> {
+            Step::wait(None)
+        }
+
+        fn ready(&self) -> bool {
+            false
+        }
+
+        fn associated(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn entry_costs_less_than_400_octets_beside_its_session() {
+        assert!(size_of::<Option<Entry<Nothing, mio::net::TcpStream>>>() < 400);
+    }
+}
