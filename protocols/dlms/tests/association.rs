@@ -296,3 +296,14 @@ fn a_wrong_password_is_told_from_a_dead_line() {
 
     assert!(kinds(&rig).contains(&EventKind::AssociationRejected));
 }
+
+#[test]
+fn the_greeter_learns_who_dialled_in_and_says_nothing_else() {
+    let profile = secured();
+    let mut rig = ipss_session::rig::Rig::new(ipss_dlms::head_end::Greeter::default(), meter(&profile), 1, START);
+    rig.connect();
+    rig.run(Duration::from_secs(1), 100);
+
+    assert_eq!(rig.near.identified, [b"TST1".to_vec()]);
+    assert!(rig.near.batch.is_empty());
+}

@@ -119,6 +119,8 @@ pub struct End<S: Session> {
     pub batch: Batch,
     /// Requests that it finished.
     pub finished: Vec<(Request<S::Work>, Outcome)>,
+    /// Identities that it learnt.
+    pub identified: Vec<Vec<u8>>,
     /// Every chunk that it wrote, in order.
     pub written: Vec<Vec<u8>>,
     received: Vec<u8>,
@@ -132,6 +134,7 @@ impl<S: Session> End<S> {
             session,
             batch: Batch::default(),
             finished: Vec::new(),
+            identified: Vec::new(),
             written: Vec::new(),
             received: Vec::new(),
             deadline: None,
@@ -143,7 +146,8 @@ impl<S: Session> End<S> {
     fn step(&mut self, input: Input<'_, S::Work, S::Control>, now: Now, random: &mut SeededRandom) -> (Vec<u8>, bool) {
         let mut to_send = Vec::new();
         let mut cx = Context { now, random, to_send: &mut to_send, batch: &mut self.batch };
-        let Step { deadline, transport, finished, .. } = self.session.step(input, &mut cx);
+        let Step { deadline, transport, finished, identified, .. } = self.session.step(input, &mut cx);
+        self.identified.extend(identified);
         self.deadline = deadline;
         self.finished.extend(finished);
         (to_send, transport == Transport::Close)
@@ -159,6 +163,7 @@ impl<S: Session> End<S> {
             let step = self.session.step(Input::Bytes(&mut received), &mut cx);
             self.deadline = step.deadline;
             self.finished.extend(step.finished);
+            self.identified.extend(step.identified);
             close = step.transport == Transport::Close;
             received.drain(..step.consumed);
             if step.consumed == 0 {

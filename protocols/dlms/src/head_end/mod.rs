@@ -11,6 +11,7 @@
 
 mod associate;
 mod exchange;
+mod greeter;
 mod work;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use ipss_session::{
     Context, EventKind, Fault, Input, Instant, MeterId, Outcome, ProtocolError, Request, Session, Step, Transport,
 };
 
+pub use greeter::Greeter;
 pub use work::{Attributes, Buffer, Item, Plan, Wanted, Work};
 
 use crate::apdu::ciphered::is_ciphered;
@@ -104,11 +106,16 @@ impl HeadEnd {
                 "the profile has ciphering or HLS-GMAC, but no keys and system title were given",
             ));
         }
-        Ok(Self {
+        Ok(Self { channel: channel.map(Box::new), password: password.into(), ..Self::open(meter, profile) })
+    }
+
+    /// A meter whose profile needs neither keys nor a password.
+    pub(crate) fn open(meter: MeterId, profile: Arc<Profile>) -> Self {
+        Self {
             meter,
             profile,
-            channel: channel.map(Box::new),
-            password: password.into(),
+            channel: None,
+            password: [].into(),
             state: State::Down,
             current: None,
             progress: exchange::Progress::default(),
@@ -120,7 +127,7 @@ impl HeadEnd {
             conformance: Conformance::NONE,
             server_max_pdu: 0,
             challenge: [0; 16],
-        })
+        }
     }
 
     /// When to wake up if nothing happens.
