@@ -220,7 +220,8 @@ class Reactor:
         Returns the first request's number; the others follow in the meters' order. Each ends exactly once in a
         batch's `ends`. Raises RuntimeError when the reactor has stopped or too much is on its way already.
         """
-    def cancel(self, first: int, count: int = 1) -> None: ...
+    def cancel(self, requests: Sequence[tuple[int, int]]) -> None:
+        """Withdraw requests, (meter, request) each. Those that have not ended yet end as cancelled, or as unknown if a write was sent."""
     def listen(self, address: str) -> str:
         """Take connections of meters that dial in at "host:port" (port 0: any); returns the address bound."""
     def take(self) -> Batch | None:
@@ -245,7 +246,6 @@ class VirtualFleet:
         first_address: str = "127.1.0.1",
         port: int = 4059,
         faults: str = "",
-        authentication: Authentication = "hls-gmac",
         protection: Protection = "auth+enc",
         largest_answer: int = 1024,
         capture_period_s: int = 900,
@@ -254,7 +254,11 @@ class VirtualFleet:
         log_nonces: bool = False,
         threads: int = 1,
     ) -> VirtualFleet:
-        """Raises ValueError for what cannot be, OSError when the port cannot be bound."""
+        """Start them, with `history_days` of load profile behind them.
+
+        Client 1 associates by HLS-GMAC under `protection`, client 2 by password (LLS) in the clear, client 16 is
+        the public client. Raises ValueError for what cannot be, OSError when the port cannot be bound.
+        """
     @property
     def port(self) -> int: ...
     def csv(self) -> str:
