@@ -9,7 +9,7 @@ use super::random::{below, noise};
 
 /// One way in which a virtual meter misbehaves. A meter has at most one.
 ///
-/// The session and the network of the meter's end act on all of them but [`Fault::BadClock`], which is in the model.
+/// The session of the meter's end acts on all of them but [`Fault::BadClock`], which is in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Fault {
@@ -17,22 +17,35 @@ pub enum Fault {
     Slow,
     /// Accepts the connection and never answers.
     Silent,
-    /// Resets the connection in the middle of an answer.
+    /// Closes the connection instead of giving some answers.
     Reset,
-    /// Ciphers with a wrong authentication tag.
+    /// Some answers have a wrong authentication tag.
     WrongTag,
-    /// Sends an answer once more, with its old invocation counter.
+    /// Some answers are the one before, with its old invocation counter.
     Replay,
     /// Ends a block transfer before its last block.
     TruncatedBlock,
+    /// Answers in the clear on a protected association.
+    Plaintext,
+    /// Sends octets that are no frame.
+    Garbage,
     /// The clock is hours to weeks off.
     BadClock,
 }
 
 impl Fault {
     /// All faults.
-    pub const ALL: [Self; 7] =
-        [Self::Slow, Self::Silent, Self::Reset, Self::WrongTag, Self::Replay, Self::TruncatedBlock, Self::BadClock];
+    pub const ALL: [Self; 9] = [
+        Self::Slow,
+        Self::Silent,
+        Self::Reset,
+        Self::WrongTag,
+        Self::Replay,
+        Self::TruncatedBlock,
+        Self::Plaintext,
+        Self::Garbage,
+        Self::BadClock,
+    ];
 
     /// Name in a specification.
     pub fn name(self) -> &'static str {
@@ -43,6 +56,8 @@ impl Fault {
             Self::WrongTag => "wrong-tag",
             Self::Replay => "replay",
             Self::TruncatedBlock => "truncated-block",
+            Self::Plaintext => "plaintext",
+            Self::Garbage => "garbage",
             Self::BadClock => "clock-bad",
         }
     }

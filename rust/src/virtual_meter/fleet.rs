@@ -7,6 +7,8 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use ipss_dlms::profile::{Authentication, Ciphering};
+use ipss_dlms::security::Protection;
 use ipss_session::WallTime;
 use sha2::{Digest, Sha256};
 
@@ -64,6 +66,32 @@ impl FromStr for Mix {
     }
 }
 
+/// How the meters' associations with client 1 (management) and client 2 (reading) are secured. The public client,
+/// 16, needs no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Security {
+    /// How both ends prove who they are.
+    pub authentication: Authentication,
+    /// How APDUs are protected.
+    pub protection: Protection,
+    /// In which APDUs.
+    pub ciphering: Ciphering,
+    /// Whether the head-end is to bring a dedicated key.
+    pub dedicated: bool,
+}
+
+impl Default for Security {
+    /// HLS-GMAC, authenticated and encrypted, service-specific APDUs under the global key.
+    fn default() -> Self {
+        Self {
+            authentication: Authentication::HlsGmac,
+            protection: Protection::Both,
+            ciphering: Ciphering::ServiceSpecific,
+            dedicated: false,
+        }
+    }
+}
+
 /// What a fleet is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FleetSpec {
@@ -75,6 +103,10 @@ pub struct FleetSpec {
     pub first_address: Ipv4Addr,
     /// TCP port of all of them; 4059 is the registered port of DLMS.
     pub port: u16,
+    /// How associations are secured.
+    pub security: Security,
+    /// Octets of the largest APDU that the meters send and take, 128 to 65,535. What is longer goes in blocks.
+    pub max_pdu: u16,
     /// How many of each kind.
     pub mix: Mix,
     /// Which meters misbehave.
@@ -100,6 +132,9 @@ impl Default for FleetSpec {
             count: 1_000,
             first_address: Ipv4Addr::new(127, 0, 1, 1),
             port: 4059,
+            security: Security::default(),
+            // A day of load profile fits.
+            max_pdu: 4_096,
             mix: Mix::default(),
             faults: Faults::none(),
             start: WallTime(1_767_225_600 * WallTime::SECOND),
@@ -170,6 +205,9 @@ impl Fleet {
         }
         if spec.port == 0 {
             return wrong("port: 0 is not a port; use 4059 for DLMS".into());
+        }
+        if spec.max_pdu < 128 {
+            return wrong(format!("max_pdu: {} is too small for an association; use 128 to 65535", spec.max_pdu));
         }
         if ![60, 300, 600, 900, 1_800, 3_600].contains(&spec.capture_period_s) {
             return wrong(format!(
@@ -306,18 +344,31 @@ impl Fleet {
 
     /// The fleet file that the head-end imports: one line a meter, columns as [`CSV_HEADER`] names them.
     ///
-    /// All meters offer HLS-GMAC (mechanism 5) with suite 0, authenticated and encrypted, to client 1.
+    /// The model is `virtual`, the group is the kind.
     pub fn csv(&self) -> String {
         let mut csv = String::with_capacity(self.spec.count as usize * 180);
         csv.push_str(CSV_HEADER);
         csv.push('\n');
+        let security = self.spec.security;
+        let authentication = match security.authentication {
+            Authentication::None => "none",
+            Authentication::Low => "low",
+            Authentication::HlsGmac => "hls-gmac",
+        };
+        let protection = match security.protection {
+            Protection::None => "none",
+            Protection::Authenticated => "auth",
+            Protection::Encrypted => "enc",
+            Protection::Both => "auth+enc",
+        };
+        let dedicated = if security.dedicated { "yes" } else { "no" };
         for index in 0..self.spec.count {
             let identity = self.identity(index);
             let password = identity.password.map(char::from).iter().collect::<String>();
             // Writing into a string cannot fail.
             let _ = writeln!(
                 csv,
-                "{},{}:{},{},{},{},{password},1,1,hls-gmac,0,auth+enc,no,virtual,{}",
+                "{},{}:{},{},{},{},{password},1,1,{authentication},0,{protection},{dedicated},virtual,{}",
                 identity.name,
                 self.address(index),
                 self.spec.port,
@@ -428,6 +479,7 @@ mod tests {
             (FleetSpec { first_address: Ipv4Addr::new(10, 0, 0, 1), ..spec() }, "first_address: "),
             (FleetSpec { first_address: Ipv4Addr::new(127, 255, 255, 0), ..spec() }, "first_address: 1000 meters"),
             (FleetSpec { port: 0, ..spec() }, "port: 0"),
+            (FleetSpec { max_pdu: 64, ..spec() }, "max_pdu: 64"),
             (FleetSpec { capture_period_s: 7, ..spec() }, "capture_period_s: 7"),
             (FleetSpec { profile_entries: 0, ..spec() }, "profile_entries: "),
             (FleetSpec { zone: Zone { deviation_min: -61, daylight_saving: true }, ..spec() }, "deviation_min: -61"),

@@ -17,8 +17,8 @@
 //! # Ok::<(), ipss_core::virtual_meter::SpecError>(())
 //! ```
 //!
-//! A [`VirtualMeter`] is the [`Objects`](ipss_dlms::meter::Objects) behind a meter-role session. [`Fault`]s but the
-//! bad clock are for the session and the network of the meter's end to commit.
+//! A [`VirtualMeter`] is the [`Objects`](ipss_dlms::meter::Objects) behind a meter-role session;
+//! [`Fleet::session`] puts both together, with the keys and the faults that the session commits.
 
 mod calendar;
 mod consumption;
@@ -30,6 +30,7 @@ mod objects;
 mod profile;
 mod random;
 mod season;
+mod session;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -43,7 +44,7 @@ pub use calendar::Zone;
 use consumption::Consumption;
 pub use consumption::{Energy, Kind};
 pub use fault::{Fault, Faults};
-pub use fleet::{CSV_HEADER, Fleet, FleetSpec, Identity, Mix, SpecError};
+pub use fleet::{CSV_HEADER, Fleet, FleetSpec, Identity, Mix, Security, SpecError};
 pub use state::Supply;
 use state::{Changes, Event, Switching, event};
 use timebase::Stretch;
@@ -126,11 +127,6 @@ impl VirtualMeter {
     /// What the meter's clock shows, as UTC.
     pub fn clock(&self, now: WallTime) -> WallTime {
         WallTime(self.clock_us(now))
-    }
-
-    /// Tell the meter the highest invocation counter that its session has believed, for 0-0:43.1.0*255.
-    pub fn note_invocation_counter(&mut self, highest: u32) {
-        self.invocation_counter = self.invocation_counter.max(highest);
     }
 
     /// Whether somebody has invoked the push setup's push since the last call. Then [`VirtualMeter::push_body`] is

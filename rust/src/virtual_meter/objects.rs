@@ -101,6 +101,10 @@ impl Objects for VirtualMeter {
         }
         self.invoke(object.item, method.method, parameters, now.wall)
     }
+
+    fn counter_believed(&mut self, counter: u32) {
+        self.invocation_counter = self.invocation_counter.max(counter);
+    }
 }
 
 impl VirtualMeter {

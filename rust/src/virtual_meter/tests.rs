@@ -274,10 +274,10 @@ fn public_client_sees_who_the_meter_is_and_no_more() {
 }
 
 #[test]
-fn invocation_counter_shows_the_highest_one_noted() {
+fn invocation_counter_shows_the_highest_one_believed() {
     let mut meter = meter_of(Kind::Household);
-    meter.note_invocation_counter(77);
-    meter.note_invocation_counter(5);
+    meter.counter_believed(77);
+    meter.counter_believed(5);
 
     let counter = attribute(1, LogicalName([0, 0, 43, 1, 0, 255]), 2);
     let answer = try_read(&mut meter, PUBLIC, counter, None, utc(2026, 2, 1, 0, 0));
