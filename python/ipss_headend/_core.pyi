@@ -153,7 +153,8 @@ class Batch:
     def answers(self) -> list[tuple[int, int, int, int | None, int, int, list[int | bytes | None]]]:
         """The lines without one: meter, request, item, capture_time_us, deviation_min, clock_status, cells.
 
-        A cell is an exact integer, A-XDR octets (`decode_data`), or None. Request 0 is a notification.
+        A cell is the value's A-XDR octets with its type (`decode_data`), or None; in a line of a buffer an exact
+        integer, octets of what is no integer, or None. Request 0 is a notification.
         """
     def events(self) -> list[tuple[int, int, int, int, str]]:
         """Meter, at_us, kind, number, detail."""

@@ -5,8 +5,8 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use ipss_dlms::cosem::LogicalName;
-use ipss_dlms::head_end::Item;
+use ipss_dlms::cosem::{AttributeDescriptor, LogicalName};
+use ipss_dlms::head_end::{Attributes, Item};
 use ipss_dlms::meter::{Fault, MeterControl};
 use ipss_dlms::profile::{Authentication, Profile};
 use ipss_session::{Cell, EventKind, Input, Line, Outcome, Session, WallTime};
@@ -53,6 +53,21 @@ fn lists_are_asked_at_once_and_a_refused_attribute_is_a_null_cell() {
     let refusal = rig.near.batch.refusals[0];
     assert_eq!((refusal.item, refusal.code), (0, 4));
     assert_eq!(rig.near.finished[0].0.exchanges, 1);
+}
+
+#[test]
+fn an_answer_without_a_layout_keeps_the_types_of_its_values() {
+    let mut rig = rig(&secured());
+    let one = attribute(3, ENERGY, 2);
+    let of = |attributes: &[AttributeDescriptor]| {
+        Item::Attributes(Attributes { layout: 0, attributes: attributes.into(), capture_time: None })
+    };
+
+    assert_eq!(ask(&mut rig, vec![of(&[one]), of(&[one, one])]), Some(Outcome::Done));
+
+    let octets = Cell::Raw(&[6, 0, 1, 0xE2, 0x40]);
+    assert_eq!(rig.near.batch.cells(0), [octets]);
+    assert_eq!(rig.near.batch.cells(1), [octets, octets]);
 }
 
 #[test]

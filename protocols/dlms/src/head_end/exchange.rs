@@ -1,6 +1,6 @@
 //! Questions and answers on a standing association: one on the wire at a time.
 
-use ipss_session::{Cell, Context, EventKind, Line, Outcome, ProtocolError, Step, WallTime};
+use ipss_session::{Cell, Context, EventKind, Limits, Line, Outcome, ProtocolError, Step, WallTime};
 
 use super::{Attributes, Buffer, HeadEnd, Item, Wanted, Work};
 use crate::apdu::InvokeIdAndPriority;
@@ -255,7 +255,7 @@ impl HeadEnd {
             (Item::Attributes(attributes), result) => {
                 head.layout = attributes.layout;
                 if let ([_], DataOrResult::Data(octets)) = (&attributes.attributes[..], result) {
-                    cx.batch.push_cell(decode_value(octets, &self.profile.limits)?);
+                    cx.batch.push_cell(decode_cell(octets, head.layout, &self.profile.limits)?);
                     cx.batch.close_line(head);
                 } else if attributes.attributes.len() > 1 {
                     self.keep(result)?;
@@ -337,7 +337,7 @@ impl HeadEnd {
         for index in 0..attributes.attributes.len() {
             let from = reader.offset();
             let cell = skip(&mut reader, &self.profile.limits)
-                .and_then(|()| decode_value(reader.since(from), &self.profile.limits));
+                .and_then(|()| decode_cell(reader.since(from), attributes.layout, &self.profile.limits));
             match cell {
                 Ok(cell) if attributes.capture_time == Some(index as u16) => {
                     let value = if let Cell::Raw(octets) = cell { octets } else { &[tag::NULL_DATA] };
@@ -368,7 +368,7 @@ impl HeadEnd {
             return Ok(());
         }
         match returned {
-            Some(DataOrResult::Data(octets)) => cx.batch.push_cell(decode_value(octets, &self.profile.limits)?),
+            Some(DataOrResult::Data(octets)) => cx.batch.push_cell(decode_cell(octets, 0, &self.profile.limits)?),
             // Done, but the value that it should return cannot be read.
             Some(DataOrResult::Result(code)) if code != 0 => self.refused(&head, code, cx),
             _ => {}
@@ -489,6 +489,13 @@ fn stamp(line: &mut Line, time: Option<DateTime>) {
     line.capture_time = time.and_then(DateTime::to_wall).unwrap_or(WallTime::UNKNOWN);
     line.deviation = time.and_then(DateTime::deviation).unwrap_or(Line::NO_DEVIATION);
     line.clock_status = time.and_then(DateTime::status).unwrap_or(0xFF);
+}
+
+/// A value as a cell of its line. A line without a layout is an answer for somebody who knows nothing of the attribute
+/// but what is in it: its cells keep the value's octets, and with them its type.
+fn decode_cell<'a>(octets: &'a [u8], layout: u32, limits: &Limits) -> Result<Cell<'a>, ProtocolError> {
+    let cell = decode_value(octets, limits)?;
+    Ok(if layout == 0 && cell != Cell::Null { Cell::Raw(octets) } else { cell })
 }
 
 fn violation(code: &'static str, message: String) -> ProtocolError {

@@ -49,7 +49,8 @@ pub enum Item {
 /// Attributes read for one line.
 #[derive(Clone, Debug)]
 pub struct Attributes {
-    /// The line's layout, chosen by the asker.
+    /// The line's layout, chosen by the asker. In a line of layout 0 integers too keep their octets, so that the asker
+    /// sees their types.
     pub layout: u32,
     /// What to read. A refused attribute leaves a null cell and a refusal.
     pub attributes: Box<[AttributeDescriptor]>,
