@@ -17,7 +17,7 @@ RefusalRow = tuple[int, int, int, int]
 """(meter_id, request_id, item, code)."""
 
 EndRow = tuple[int, int, int, int, int, str]
-"""(meter_id, request_id, outcome, exchanges, duration_us, detail); outcomes are the session's Outcome."""
+"""(request_id, meter_id, outcome, exchanges, duration_us, detail); outcomes are the session's Outcome."""
 
 PeerCounterRow = tuple[int, int]
 """(meter_id, counter)."""
@@ -67,6 +67,6 @@ _LEDGER = "INSERT INTO ledger (written_us, epoch, readings) VALUES (?, ?, ?)"
 _EVENTS = "INSERT INTO events (meter_id, at_us, kind, number, detail) VALUES (?, ?, ?, ?, ?)"
 _REFUSALS = "INSERT INTO refusals (meter_id, request_id, item, code, received_us, epoch) VALUES (?, ?, ?, ?, ?, ?)"
 _ENDS = (
-    "INSERT INTO ends (meter_id, request_id, outcome, exchanges, duration_us, detail, received_us, epoch) "
+    "INSERT INTO ends (request_id, meter_id, outcome, exchanges, duration_us, detail, received_us, epoch) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )

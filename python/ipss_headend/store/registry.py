@@ -60,9 +60,9 @@ class Meter:
 
     meter_id: int
     name: str
-    host: str
-    """Empty: the meter dials in and is known by its system title."""
-    port: int
+    host: str | None
+    """None: the meter dials in and is known by its system title."""
+    port: int | None
     server: int
     system_title: bytes | None
     model: str
@@ -107,25 +107,23 @@ def layouts_with(connection: Connection, logical_name: str) -> dict[int, Layout]
 def add_meters(connection: Connection, added: Sequence[Meter]) -> None:
     """Put meters into the registry under the numbers that they carry (from `next_meter_id`)."""
     moment_us = now_us()
-    if added:
-        connection.execute(
-            insert(meters),
-            [
-                {
-                    "meter_id": meter.meter_id,
-                    "name": meter.name,
-                    "host": meter.host,
-                    "port": meter.port,
-                    "server": meter.server,
-                    "system_title": meter.system_title,
-                    "model": meter.model,
-                    "group_name": meter.group,
-                    "protocol": json.dumps(dict(meter.protocol), separators=(",", ":")),
-                    "added_us": moment_us,
-                }
-                for meter in added
-            ],
+    rows = [
+        (
+            meter.meter_id,
+            meter.name,
+            meter.host,
+            meter.port,
+            meter.server,
+            meter.system_title,
+            meter.model,
+            meter.group,
+            json.dumps(dict(meter.protocol), separators=(",", ":")),
+            moment_us,
         )
+        for meter in added
+    ]
+    if rows:
+        connection.exec_driver_sql(_ADD_METERS, rows)
 
 
 def next_meter_id(connection: Connection) -> int:
@@ -166,8 +164,8 @@ def remove_meter(connection: Connection, meter_id: int) -> None:
 def _meter(
     meter_id: int,
     name: str,
-    host: str,
-    port: int,
+    host: str | None,
+    port: int | None,
     server: int,
     system_title: bytes | None,
     model: str,
@@ -206,3 +204,7 @@ def _add_layout(connection: Connection, layout: Layout, digest: bytes) -> int:
 
 
 _LAYOUT_DIGESTS = select(layouts.c.layout_id, layouts.c.digest)
+_ADD_METERS = (
+    f"INSERT INTO meters ({', '.join(column.name for column in meters.columns)}) "  # noqa: S608 - constants
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)

@@ -42,8 +42,8 @@ meters = Table(
     metadata,
     Column("meter_id", Integer, primary_key=True),
     Column("name", Text, nullable=False, unique=True),
-    Column("host", Text, nullable=False),
-    Column("port", Integer, nullable=False),
+    Column("host", Text),
+    Column("port", Integer),
     Column("server", Integer, nullable=False),
     Column("system_title", LargeBinary, unique=True),
     Column("model", Text, nullable=False),
@@ -52,7 +52,7 @@ meters = Table(
     Column("added_us", BigInteger, nullable=False),
     UniqueConstraint("host", "port", "server"),
     sqlite_autoincrement=True,
-    comment="The registry. `protocol` is JSON without secrets; an empty host is a meter that dials in.",
+    comment="The registry. `protocol` is JSON without secrets; a meter without host dials in.",
 )
 
 meter_keys = Table(

@@ -82,7 +82,7 @@ def test_events_refusals_and_ends_are_stored_with_their_epoch(database: Database
         WriteBatch(
             events=[(1, T0, 7, 41, "replayed")],
             refusals=[(1, 9, 0, 4)],
-            ends=[(1, 9, 1, 3, 41_000, "")],
+            ends=[(9, 1, 1, 3, 41_000, "")],
         ),
     )
 
@@ -91,8 +91,8 @@ def test_events_refusals_and_ends_are_stored_with_their_epoch(database: Database
             (1, T0, 7, 41, "replayed")
         ]
         assert connection.exec_driver_sql("SELECT request_id, item, code, epoch FROM refusals").all() == [(9, 0, 4, 1)]
-        assert connection.exec_driver_sql("SELECT outcome, exchanges, duration_us, epoch FROM ends").all() == [
-            (1, 3, 41_000, 1)
+        assert connection.exec_driver_sql("SELECT request_id, meter_id, outcome, duration_us FROM ends").all() == [
+            (9, 1, 1, 41_000)
         ]
 
 

@@ -1,0 +1,295 @@
+"""The file that meters are imported from: CSV, a meter a line, each line right or refused in words.
+
+| column | what it says | if left out |
+|---|---|---|
+| `name` | what people call the meter; once only | (needed) |
+| `address` | `host:port`, `host`, `[IPv6]:port`; empty: the meter dials in | port 4059 |
+| `system_title` | 16 hexadecimal digits | (needed with keys, and to dial in) |
+| `encryption_key`, `authentication_key`, `master_key` | 32 hexadecimal digits each | none |
+| `password` | the low-level-security secret, as text | none |
+| `client`, `server` | the addresses of the association | 1 with `low` or `hls-gmac`, else 16; 1 |
+| `auth` | `none`, `low`, `hls-gmac` | `hls-gmac` with keys, `low` with a password, else `none` |
+| `suite` | 0 | 0 |
+| `protection` | `none`, `auth`, `enc`, `auth+enc` | `auth+enc` with keys, else `none` |
+| `dedicated` | `yes`, `no`: a fresh key for each association | `no` |
+| `invocation_counter` | the first counter that was not used before, for a key that another head-end has used | 1 |
+| `model`, `group` | free text | empty |
+
+No message repeats a key or a password.
+"""
+
+import csv
+import difflib
+import re
+import socket
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ipss_headend.config import DLMS_PORT, system_title
+from ipss_headend.errors import ConfigError
+from ipss_headend.security.keystore import MeterKeys
+from ipss_headend.security.sample_keys import why_no_key
+from ipss_headend.store.counters import LIMIT
+
+COLUMNS = (
+    "name",
+    "address",
+    "system_title",
+    "encryption_key",
+    "authentication_key",
+    "password",
+    "client",
+    "server",
+    "auth",
+    "suite",
+    "protection",
+    "dedicated",
+    "model",
+    "group",
+    "master_key",
+    "invocation_counter",
+)
+NEEDED = ("name", "address")
+KEY_COLUMNS = ("encryption_key", "authentication_key", "master_key")
+
+AUTHENTICATIONS = ("none", "low", "hls-gmac")
+PROTECTIONS = ("none", "auth", "enc", "auth+enc")
+KEY_OCTETS = 16
+
+_HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")
+_NUMERIC_HOST = re.compile(r"[\d.]+")
+_LONGEST_NAME = 100
+
+
+class LineError(ValueError):
+    """What is wrong with one line, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """How a meter is spoken to. Everything in it may be shown."""
+
+    client: int = 16
+    auth: str = "none"
+    suite: int = 0
+    protection: str = "none"
+    dedicated: bool = False
+
+    def shown(self) -> dict[str, int | str | bool]:
+        """As the registry keeps it."""
+        return {slot: getattr(self, slot) for slot in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class MeterLine:
+    """One good line of the file. `keys` shows itself as a count."""
+
+    line: int
+    name: str
+    host: str | None
+    port: int | None
+    server: int
+    system_title: bytes | None
+    model: str
+    group: str
+    protocol: Protocol
+    keys: MeterKeys
+    invocation_counter: int
+
+    @property
+    def address(self) -> str:
+        """As it is written in messages."""
+        host = f"[{self.host}]" if self.host and ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def read(lines: Iterable[str], source: str) -> Iterator[MeterLine | str]:
+    """Each line of the file as a meter or as the message that refuses it, in order.
+
+    Raises:
+        ConfigError: the first line does not name the columns, so that no other can be understood.
+    """
+    reader = csv.reader(lines, strict=True)
+    try:
+        header = [name.removeprefix("\ufeff").strip() for name in next(reader, [])]
+    except csv.Error as error:
+        raise ConfigError(f"{source}: line 1: not CSV: {error}") from error
+    _check_header(header, source)
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield f"{source}: line {reader.line_num}: not CSV: {error}"
+            continue
+        if not any(cell.strip() for cell in cells):
+            continue
+        try:
+            yield _meter(reader.line_num, _named(header, cells))
+        except LineError as error:
+            yield f"{source}: line {reader.line_num}: {error}"
+
+
+def _check_header(header: list[str], source: str) -> None:
+    mistakes = []
+    for name in header:
+        if name not in COLUMNS:
+            near = difflib.get_close_matches(name, COLUMNS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(COLUMNS)}"
+            # A file without a first line of names has a meter there, and that may be its key.
+            shown = f'"{name}"' if re.fullmatch(r"[a-z_]{1,24}", name) else "a column that is no name"
+            mistakes.append(f"{source}: line 1: {shown} is unknown; {hint}")
+        elif header.count(name) > 1:
+            mistakes.append(f"{source}: line 1: {name} stands there {header.count(name)} times; once is enough")
+    mistakes += [f"{source}: line 1: {name} is missing; it is needed" for name in NEEDED if name not in header]
+    if mistakes:
+        raise ConfigError(*dict.fromkeys(mistakes))
+
+
+def _named(header: list[str], cells: list[str]) -> dict[str, str]:
+    if len(cells) != len(header):
+        raise LineError(f"{len(cells)} columns; the first line names {len(header)}")
+    return dict(zip(header, map(str.strip, cells), strict=True))
+
+
+def _meter(line: int, cells: dict[str, str]) -> MeterLine:
+    name = _name(cells["name"])
+    host, port = _address(cells["address"])
+    title = _title(cells.get("system_title", ""))
+    keys = MeterKeys(
+        encryption_key=_key("encryption_key", cells),
+        authentication_key=_key("authentication_key", cells),
+        password=cells["password"].encode() if cells.get("password") else None,
+        master_key=_key("master_key", cells),
+    )
+    _check_own_keys_differ(keys)
+    protocol = _protocol(cells, keys)
+    if title is None and (protocol.auth == "hls-gmac" or protocol.protection != "none"):
+        raise LineError("system_title is empty; security needs it, as 16 hexadecimal digits")
+    if host is None and title is None:
+        raise LineError("address and system_title are empty; a meter that dials in is known by its system title")
+    return MeterLine(
+        line=line,
+        name=name,
+        host=host,
+        port=port,
+        server=_number("server", cells, 1, 1, 0xFFFF),
+        system_title=title,
+        model=_words("model", cells),
+        group=_words("group", cells),
+        protocol=protocol,
+        keys=keys,
+        invocation_counter=_number("invocation_counter", cells, 1, 0, LIMIT - 1),
+    )
+
+
+def _name(text: str) -> str:
+    if not text:
+        raise LineError("name is empty; every meter has one")
+    if len(text) > _LONGEST_NAME:
+        raise LineError(f"name has {len(text)} characters; at most {_LONGEST_NAME}")
+    if not text.isprintable() or "://" in text:
+        raise LineError("name has characters that no name has; use letters, digits and - _ . /")
+    return text
+
+
+def _address(text: str) -> tuple[str | None, int | None]:
+    if not text:
+        return None, None
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise LineError(f'address: "{text}" is not an address; write [2001:db8::1]:{DLMS_PORT}')
+        port_text = rest[1:] if rest else str(DLMS_PORT)
+    elif text.count(":") > 1:
+        host, port_text = text, str(DLMS_PORT)
+    else:
+        host, colon, port_text = text.partition(":")
+        port_text = port_text if colon else str(DLMS_PORT)
+    if not (port_text.isascii() and port_text.isdecimal() and 1 <= int(port_text) <= 0xFFFF):
+        raise LineError(f'address: "{port_text}" is not a port; use {DLMS_PORT} for DLMS or leave it out')
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        host = socket.inet_ntop(family, socket.inet_pton(family, host))
+    except (OSError, ValueError):
+        if not _HOST_NAME.fullmatch(host) or _NUMERIC_HOST.fullmatch(host):
+            raise LineError(f'address: "{host}" is neither an IP address nor a host name') from None
+    return host, int(port_text)
+
+
+def _title(text: str) -> bytes | None:
+    if not text:
+        return None
+    try:
+        title = system_title(text)
+    except ValueError as error:
+        raise LineError(f"system_title: {error}") from None
+    if not any(title):
+        raise LineError("system_title is all zero; take the one that is printed on the meter or in its delivery file")
+    return title
+
+
+def _key(column: str, cells: dict[str, str]) -> bytes | None:
+    text = cells.get(column, "")
+    if not text:
+        return None
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        odd = f"{len(text)} characters that are not all" if len(text) % 2 == 0 else f"an odd number, {len(text)}, of"
+        raise LineError(f"{column} is {odd} hexadecimal digits; expected {2 * KEY_OCTETS}") from None
+    if len(key) != KEY_OCTETS:
+        raise LineError(f"{column} has {2 * len(key)} hexadecimal digits; suite 0 has keys of {2 * KEY_OCTETS}")
+    wrong = why_no_key(key)
+    if wrong is not None:
+        raise LineError(f"{column} {wrong}; give the meter a random key of its own")
+    return key
+
+
+def _check_own_keys_differ(keys: MeterKeys) -> None:
+    given = [key for key in (keys.encryption_key, keys.authentication_key, keys.master_key) if key is not None]
+    if len(set(given)) != len(given):
+        raise LineError("two of the meter's keys are the same; each has its own use and its own value")
+
+
+def _protocol(cells: dict[str, str], keys: MeterKeys) -> Protocol:
+    has_keys = keys.encryption_key is not None and keys.authentication_key is not None
+    fallback = "hls-gmac" if has_keys else "low" if keys.password else "none"
+    auth = _choice("auth", cells, fallback, AUTHENTICATIONS)
+    protection = _choice("protection", cells, "auth+enc" if has_keys else "none", PROTECTIONS)
+    if _number("suite", cells, 0, 0, 2) != 0:
+        raise LineError("suite: this version knows suite 0 only; set the meter to suite 0 or leave it out for now")
+    if (auth == "hls-gmac" or protection != "none") and not has_keys:
+        missing = "encryption_key" if keys.encryption_key is None else "authentication_key"
+        raise LineError(f"{missing} is empty; {auth} with protection {protection} needs both keys")
+    if auth == "low" and keys.password is None:
+        raise LineError("password is empty; low needs one")
+    dedicated = _choice("dedicated", cells, "no", ("yes", "no", "true", "false", "1", "0")) in {"yes", "true", "1"}
+    if dedicated and protection == "none":
+        raise LineError("dedicated is yes and protection none; a dedicated key protects something or is left out")
+    client = _number("client", cells, 16 if auth == "none" else 1, 1, 0xFFFF)
+    return Protocol(client, auth, 0, protection, dedicated)
+
+
+def _number(column: str, cells: dict[str, str], default: int, least: int, most: int) -> int:
+    text = cells.get(column, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal() and len(text) < 12 and least <= int(text) <= most):
+        raise LineError(f'{column}: "{text[:24]}" is not a number from {least} to {most}')
+    return int(text)
+
+
+def _choice(column: str, cells: dict[str, str], default: str, choices: tuple[str, ...]) -> str:
+    text = cells.get(column, "").lower() or default
+    if text not in choices:
+        raise LineError(f'{column}: "{text[:24]}" is none of {", ".join(choices)}')
+    return text
+
+
+def _words(column: str, cells: dict[str, str]) -> str:
+    text = cells.get(column, "")
+    if not text.isprintable() or len(text) > _LONGEST_NAME:
+        raise LineError(f"{column} is longer than {_LONGEST_NAME} characters or cannot be printed")
+    return text
