@@ -209,6 +209,9 @@ impl Fleet {
         if spec.max_pdu < 128 {
             return wrong(format!("max_pdu: {} is too small for an association; use 128 to 65535", spec.max_pdu));
         }
+        if spec.security.dedicated && spec.security.protection == Protection::None {
+            return wrong("security: a dedicated key protects something or is left out; choose a protection".into());
+        }
         if ![60, 300, 600, 900, 1_800, 3_600].contains(&spec.capture_period_s) {
             return wrong(format!(
                 "capture_period_s: {} is not a capture period; use 60, 300, 600, 900, 1800 or 3600",
@@ -474,7 +477,9 @@ mod tests {
     #[test]
     fn impossible_fleets_are_refused_with_the_remedy() {
         let spec = FleetSpec::default;
+        let unprotected = Security { protection: Protection::None, dedicated: true, ..Security::default() };
         let cases = [
+            (FleetSpec { security: unprotected, ..spec() }, "security: a dedicated key"),
             (FleetSpec { count: 0, ..spec() }, "count: 0"),
             (FleetSpec { first_address: Ipv4Addr::new(10, 0, 0, 1), ..spec() }, "first_address: "),
             (FleetSpec { first_address: Ipv4Addr::new(127, 255, 255, 0), ..spec() }, "first_address: 1000 meters"),

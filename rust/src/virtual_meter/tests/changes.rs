@@ -342,3 +342,34 @@ fn push_carries_what_its_object_list_names() {
     }
     assert_eq!(body.elements().unwrap().len(), list.elements().unwrap().len());
 }
+
+#[test]
+fn whatever_is_asked_or_written_the_meter_answers() {
+    let fleet = fleet(5);
+    let mut meters: Vec<VirtualMeter> = (0..6).map(|index| fleet.meter(index)).collect();
+    let extremes =
+        [i64::MIN, i64::MIN + 1, -1, 0, 1_767_225_600_000_000, 1_790_000_000_000_000, i64::MAX - 1, i64::MAX];
+    for step in 0..6_000 {
+        let draw = |tag| noise(77, tag, step);
+        let meter = &mut meters[below(draw(1), 6) as usize];
+        let object = directory::objects(true).nth(below(draw(2), 36) as usize).unwrap();
+        let object = attribute(object.class_id, object.name, draw(3) as i8 % 13);
+        let at = later(utc(2026, 4, 1, 0, 0), step * 1_800);
+        let moment = |tag| WallTime(extremes[below(draw(tag), 8) as usize]);
+        let selection = match draw(4) % 3 {
+            0 => range(moment(5), moment(6)),
+            _ => entry(draw(5) as u32 % 9, draw(6) as u32 >> (draw(7) % 32), draw(7) as u16 % 9, draw(8) as u16 % 9),
+        };
+        let selection = (draw(9) % 2 == 0).then_some(selection);
+        // A whole profile is long and asked for elsewhere.
+        if object.class_id != 7 || selection.is_some() {
+            let _ = try_read(meter, MANAGER, object, selection.as_ref(), at);
+        }
+        let octets: Vec<u8> = (0..draw(10) % 15).map(|place| draw(20 + place as u32) as u8).collect();
+        let tagged = [&[[9, 12, 16, 22, 6, 15][below(draw(11), 6) as usize]][..], &octets].concat();
+        meter.set(MANAGER, object, &tagged, now(at));
+        let AttributeDescriptor { class_id, logical_name, attribute } = object;
+        let method = MethodDescriptor { class_id, logical_name, method: attribute };
+        meter.act(MANAGER, method, (draw(12) % 2 == 0).then_some(&tagged), now(at), &mut Vec::new());
+    }
+}
