@@ -42,7 +42,9 @@ def main() -> None:
         "get-response": bytes.fromhex("c401c1000600bc614e"),
         "profile": bytes.fromhex("c401c100") + profile_data(),
     }
-    text = '# Made by make_fixtures.py; dlms-cosem did the ciphering. Keys of the benches, used nowhere else.\n\n[keys]\n'
+    text = (
+        "# Made by make_fixtures.py; dlms-cosem did the ciphering. Keys of the benches, used nowhere else.\n\n[keys]\n"
+    )
     text += "".join(f'{name} = "{value}"\n' for name, value in KEYS.items())
     with dlms_cosem() as peer:
         shared = {"encryption_key": KEYS["encryption_key"], "authentication_key": KEYS["authentication_key"]}

@@ -1,12 +1,15 @@
 /* The limit that the head-end is held against: an epoll loop, AES-GCM, and nothing else. One thread.
  *
- * Connects and associates with N meters at 127.A.B.C (HLS-GMAC, suite 0), then for S seconds asks each for one register:
+ * Connects and associates with N meters at 127.A.B.C (HLS-GMAC, suite 0), asks each for one register, and counts S seconds of it after W:
  *   saturated   each meter is asked again as soon as it answered
  *   paced       R requests a second, round robin over the meters that are not asked already
  *   cycle       connect, associate, GET, release, close, again, C at a time
  * Prints one JSON line: exchanges, loss, CPU of this process, latencies, memory.
  *
- *   epoll_client --port P --meters N --mode MODE [--rate R] [--concurrency C] [--seconds S] [--first NUMBER]
+ *   held        only connected and associated: what a connection costs in memory
+ *
+ *   epoll_client --port P --meters N --mode MODE [--rate R] [--tick-ms T] [--concurrency C]
+ *                [--warm-up W] [--seconds S] [--first NUMBER]
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -23,7 +26,7 @@
 
 #include "asking.h"
 
-enum { EVENTS = 512, IN_SIZE = 512, BUCKETS = 64 * 16, SATURATED = 0, PACED, CYCLE };
+enum { EVENTS = 512, IN_SIZE = 512, BUCKETS = 64 * 16, SATURATED = 0, PACED, CYCLE, HELD };
 enum { CONNECTING, ASSOCIATING, PROVING, IDLE, ASKING, RELEASING, GONE };
 
 /* What a connection keeps between turns; octets are read into a buffer of the loop's and a rest is rare. */
@@ -172,16 +175,19 @@ static void turn(int wait_ms) {
 }
 
 int main(int argc, char **argv) {
-    double seconds = 3, rate = 10000;
+    double seconds = 3, rate = 10000, warm_up = 1;
     uint32_t concurrency = 64;
+    uint64_t tick_ns = 1000000;
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *name = argv[i], *value = argv[i + 1];
         if (!strcmp(name, "--port")) port = atoi(value);
         else if (!strcmp(name, "--meters")) meters = atoi(value);
         else if (!strcmp(name, "--first")) first = strtoul(value, NULL, 0);
-        else if (!strcmp(name, "--mode")) mode = !strcmp(value, "paced") ? PACED : !strcmp(value, "cycle") ? CYCLE : SATURATED;
+        else if (!strcmp(name, "--mode")) mode = !strcmp(value, "paced") ? PACED : !strcmp(value, "cycle") ? CYCLE : !strcmp(value, "held") ? HELD : SATURATED;
         else if (!strcmp(name, "--rate")) rate = atof(value);
+        else if (!strcmp(name, "--tick-ms")) tick_ns = (uint64_t)(atof(value) * 1e6);
         else if (!strcmp(name, "--concurrency")) concurrency = atoi(value);
+        else if (!strcmp(name, "--warm-up")) warm_up = atof(value);
         else if (!strcmp(name, "--seconds")) seconds = atof(value);
         else { fprintf(stderr, "unknown option %s\n", name); return 2; }
     }
@@ -212,22 +218,29 @@ int main(int argc, char **argv) {
     uint32_t associated_before = associated;
 
     double cpu = cpu_us();
-    uint64_t begin = now_ns(), end = begin + (uint64_t)(seconds * 1e9), issued = 0;
+    uint64_t begin = now_ns(), warm = begin + (uint64_t)(warm_up * 1e9), end = warm + (uint64_t)(seconds * 1e9), issued = 0, counted = 0;
     measuring = 1;
     if (mode == CYCLE) for (; opened < held; opened++, next_meter++) open_connection(&connections[opened], first + next_meter);
     if (mode == SATURATED) while (idle_head != idle_tail) ask(&connections[idle[idle_head++ & idle_mask]]);
     for (uint64_t now = begin; now < end; now = now_ns()) {
+        if (!counted && now >= warm) {
+            counted = now;
+            exchanges = cycles = late = 0;
+            memset(histogram, 0, sizeof histogram);
+            cpu = cpu_us();
+        }
         if (mode == PACED) {
-            uint64_t due = (uint64_t)((now - begin) * rate / 1e9);
+            uint64_t due = (uint64_t)((now - begin) / tick_ns * tick_ns * rate / 1e9);
             while (issued < due) {
                 issued++;
                 if (idle_head == idle_tail) { late++; continue; }
                 ask(&connections[idle[idle_head++ & idle_mask]]);
             }
         }
-        turn(1);
+        uint64_t next = begin + ((now - begin) / tick_ns + 1) * tick_ns, spent = now_ns();
+        turn(mode != PACED ? 1 : next > spent ? (int)((next - spent) / 1000000) + 1 : 0);
     }
-    double took = (now_ns() - begin) / 1e9;
+    double took = (now_ns() - counted) / 1e9;
     cpu = cpu_us() - cpu;
     measuring = 0;
     uint32_t outstanding = 0;

@@ -5,6 +5,9 @@
  * attribute 2: a 96 x 4 load profile) and RLRQ, under glo- or general-glo- tags as it was asked. Counters must rise.
  *
  *   epoll_meter --port P [--delay-ms D] [--seconds S]     stops at S seconds or when standard input ends
+ *
+ * With a delay, meter N answers a GET after half to one and a half of it, always the same: slow meters, each at its own
+ * pace. Associations are not delayed.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -21,7 +24,7 @@
 
 #include "suite0.h"
 
-enum { IN_SIZE = 512, LINES = 96, PROFILE_SIZE = LINES * 36 + 16, OUT_SIZE = PROFILE_SIZE + 128, EVENTS = 512 };
+enum { SLOTS = 4096, NONE = UINT32_MAX, IN_SIZE = 512, LINES = 96, PROFILE_SIZE = LINES * 36 + 16, OUT_SIZE = PROFILE_SIZE + 128, EVENTS = 512 };
 
 typedef struct {
     int fd;
@@ -31,12 +34,13 @@ typedef struct {
     uint8_t in[IN_SIZE];
 } Connection;
 
-typedef struct { uint64_t due; uint32_t at, generation; uint16_t length; uint8_t bytes[256]; } Later;
+typedef struct { uint32_t at, generation, next; uint16_t length; uint8_t bytes[256]; } Later;
 
 static EVP_CIPHER_CTX *sealer, *opener;
 static Connection *connections;
-static Later *queue;
-static uint32_t queue_head, queue_tail, queue_mask, delay_us, *free_list, free_count;
+static Later *later;
+static uint32_t slots[SLOTS], later_free, waiting, delay_ms, *free_list, free_count;
+static uint64_t slot_at;
 static uint64_t answered, associations, refused, dropped;
 static uint8_t profile[PROFILE_SIZE];
 static int profile_length, epoll;
@@ -77,16 +81,39 @@ static void transmit(Connection *c, const uint8_t *bytes, int n) {
 }
 
 /* Put an answer's wrapper round it and send it, now or after the delay. */
-static void answer(Connection *c, uint8_t *frame, int apdu_length) {
+static void answer(Connection *c, uint8_t *frame, int apdu_length, uint32_t delay) {
     wrapper(frame, c->to, c->from, apdu_length);
     int n = WRAPPER + apdu_length;
-    if (!delay_us || n > (int)sizeof queue->bytes || queue_tail - queue_head > queue_mask) { transmit(c, frame, n); return; }
-    Later *later = &queue[queue_tail++ & queue_mask];
-    later->due = now_us() + delay_us;
-    later->at = c - connections;
-    later->generation = c->generation;
-    later->length = n;
-    memcpy(later->bytes, frame, n);
+    if (!delay || n > (int)sizeof later->bytes || later_free == NONE) { transmit(c, frame, n); return; }
+    uint32_t which = later_free, wait = delay / 2 + c->number * 2654435761u % (delay + 1);
+    Later *l = &later[which];
+    uint32_t *slot = &slots[(now_us() / 1000 + (wait < SLOTS - 2 ? wait : SLOTS - 2) + 1) % SLOTS];
+    later_free = l->next;
+    l->at = c - connections;
+    l->generation = c->generation;
+    l->length = n;
+    memcpy(l->bytes, frame, n);
+    l->next = *slot;
+    *slot = which;
+    waiting++;
+}
+
+/* Send what is due, a slot a millisecond. */
+static void send_due(void) {
+    for (uint64_t now = now_us() / 1000; slot_at <= now; slot_at++) {
+        uint32_t which = slots[slot_at % SLOTS];
+        slots[slot_at % SLOTS] = NONE;
+        while (which != NONE) {
+            Later *l = &later[which];
+            uint32_t next = l->next;
+            Connection *c = &connections[l->at];
+            if (c->fd >= 0 && c->generation == l->generation) transmit(c, l->bytes, l->length);
+            l->next = later_free;
+            later_free = which;
+            which = next;
+            waiting--;
+        }
+    }
 }
 
 static uint8_t *put_length(uint8_t *p, int n) {
@@ -108,14 +135,14 @@ static void answer_ciphered(Connection *c, uint8_t tag, const uint8_t *plain, in
     put32(p, c->counter);
     p += 4;
     p += seal(sealer, ek, ak, title, c->counter++, plain, n, p);
-    answer(c, frame, p - frame - WRAPPER);
+    answer(c, frame, p - frame - WRAPPER, tag == 0xCC ? delay_ms : 0);
 }
 
 static void exception_response(Connection *c) {
     uint8_t frame[WRAPPER + 3] = {0};
     memcpy(frame + WRAPPER, "\xD8\x01\x01", 3);
     refused++;
-    answer(c, frame, 3);
+    answer(c, frame, 3, 0);
 }
 
 static void associate(Connection *c, const uint8_t *apdu, int n) {
@@ -154,7 +181,7 @@ static void associate(Connection *c, const uint8_t *apdu, int n) {
     memcpy(p, sealed, text); p += text;
     frame[WRAPPER + 1] = p - frame - WRAPPER - 2;
     c->state = 1;
-    answer(c, frame, p - frame - WRAPPER);
+    answer(c, frame, p - frame - WRAPPER, 0);
 }
 
 static void serve_get(Connection *c, const uint8_t *plain) {
@@ -193,7 +220,7 @@ static void serve(Connection *c, const uint8_t *apdu, int n) {
         uint8_t frame[WRAPPER + 5];
         memcpy(frame + WRAPPER, "\x63\x03\x80\x01\x00", 5);
         c->state = 0;
-        answer(c, frame, 5);
+        answer(c, frame, 5, 0);
         return;
     }
     const uint8_t *p = apdu + 1;
@@ -259,7 +286,7 @@ int main(int argc, char **argv) {
     int port = 0, seconds = 120, most = 20000;
     for (int i = 1; i + 1 < argc; i += 2) {
         if (!strcmp(argv[i], "--port")) port = atoi(argv[i + 1]);
-        else if (!strcmp(argv[i], "--delay-ms")) delay_us = atoi(argv[i + 1]) * 1000;
+        else if (!strcmp(argv[i], "--delay-ms")) delay_ms = atoi(argv[i + 1]);
         else if (!strcmp(argv[i], "--seconds")) seconds = atoi(argv[i + 1]);
         else { fprintf(stderr, "unknown option %s\n", argv[i]); return 2; }
     }
@@ -268,8 +295,10 @@ int main(int argc, char **argv) {
     connections = calloc(most, sizeof *connections);
     free_list = calloc(most, sizeof *free_list);
     for (int i = most - 1; i >= 0; i--) { connections[i].fd = -1; free_list[free_count++] = i; }
-    queue_mask = (1 << 15) - 1;
-    queue = calloc(queue_mask + 1, sizeof *queue);
+    later = calloc(most, sizeof *later);
+    for (int i = 0; i < most; i++) later[i].next = i + 1 < most ? (uint32_t)i + 1 : NONE;
+    for (int i = 0; i < SLOTS; i++) slots[i] = NONE;
+    slot_at = now_us() / 1000;
     sealer = new_context(1);
     opener = new_context(0);
     make_profile();
@@ -290,22 +319,13 @@ int main(int argc, char **argv) {
 
     uint64_t end = now_us() + (uint64_t)seconds * 1000000;
     for (int running = 1; running && now_us() < end;) {
-        int wait = 200;
-        if (queue_head != queue_tail) {
-            int64_t left = (int64_t)(queue[queue_head & queue_mask].due - now_us());
-            wait = left <= 0 ? 0 : (int)(left / 1000) + 1;
-        }
-        int ready = epoll_wait(epoll, events, EVENTS, wait);
+        int ready = epoll_wait(epoll, events, EVENTS, waiting ? 1 : 200);
         for (int i = 0; i < ready; i++) {
             if (events[i].data.ptr == &listener) accept_all(listener);
             else if (!events[i].data.ptr) { char rest[64]; if (read(0, rest, sizeof rest) <= 0) running = 0; }
             else if (((Connection *)events[i].data.ptr)->fd >= 0) readable(events[i].data.ptr);
         }
-        for (uint64_t now = now_us(); queue_head != queue_tail && queue[queue_head & queue_mask].due <= now; queue_head++) {
-            Later *later = &queue[queue_head & queue_mask];
-            Connection *c = &connections[later->at];
-            if (c->fd >= 0 && c->generation == later->generation) transmit(c, later->bytes, later->length);
-        }
+        send_due();
     }
     printf("{\"answered\": %lu, \"associations\": %lu, \"refused\": %lu, \"dropped\": %lu}\n", answered, associations, refused, dropped);
     return 0;

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from benches.timing import report
 from dlms_cosem import cosem, enumerations, security, utils
 from dlms_cosem.connection import DlmsConnection, XDlmsApduFactory, make_conformance
 from dlms_cosem.dlms_data import OctetStringData
 from dlms_cosem.parsers import ProfileGenericBufferParser
 from dlms_cosem.protocol import acse, xdlms
-
-from benches.timing import report
 
 # The library logs each APDU; a head-end in production would not, so it does not here either.
 structlog.configure(

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from benches.timing import report
 from gurux_dlms import GXByteBuffer, GXReplyData
 from gurux_dlms.ConnectionState import ConnectionState
 from gurux_dlms.enums import Authentication, Command, Conformance, InterfaceType, Security
@@ -17,8 +18,6 @@ from gurux_dlms.GXDLMSLNParameters import GXDLMSLNParameters
 from gurux_dlms.GXDLMSSettings import GXDLMSSettings
 from gurux_dlms.objects import GXDLMSRegister
 from gurux_dlms.secure import GXDLMSSecureClient
-
-from benches.timing import report
 
 FIXTURES = tomllib.loads((Path(__file__).parents[1] / "fixtures" / "codec.toml").read_text())
 KEYS = {name: bytes.fromhex(value) for name, value in FIXTURES["keys"].items()}

@@ -150,7 +150,7 @@ fn associate(ends: &Ends, fixtures: &Association, out: &mut Vec<u8>, scratch: &m
         &ends.authentication,
         ends.meter,
         &fixtures.c_to_s,
-        &mut HighWater::new(None),
+        HighWater::new(None),
         &fixtures.meter_proof,
     )
     .unwrap();

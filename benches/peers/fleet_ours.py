@@ -1,0 +1,142 @@
+"""Our head-end in the fleet bench: the reactor on one thread, trio taking its batches. In the project's `.venv`."""
+
+from __future__ import annotations
+
+import array
+import sys
+import time
+from typing import Any
+
+import trio
+from benches.peers import asking
+
+from ipss_headend import _core
+
+REGISTER = (3, bytes([1, 0, 1, 8, 0, 255]), 2)
+# Counters enough for a run; in production blocks come from the store.
+COUNTERS = 1 << 24
+
+
+class Fleet:
+    """The reactor, and when each meter is asked."""
+
+    def __init__(self) -> None:
+        self.given = given = asking.options()
+        self.cycle = given.mode == "cycle"
+        self.meter = asking.Meter("ours", given)
+        self.profile = _core.Profile(
+            client=1,
+            server=1,
+            authentication="hls-gmac",
+            protection="auth+enc",
+            client_title=asking.CLIENT_TITLE,
+            max_pdu=8192,
+        )
+        self.plan = _core.Plan([_core.Item.attributes(1, [REGISTER])])
+        self.reactor = _core.Reactor(
+            threads=1, connects_per_second=1_000_000, connect_burst=1024, connections=given.meters, queue=2
+        )
+        self.paced = given.mode == "paced"
+        self.idle = array.array("I")
+        self.asking = False
+        self.out = 0
+        # Set when no request is out.
+        self.quiet = trio.Event()
+
+    def added(self, number: int) -> Any:
+        return _core.Meter(
+            number - asking.FIRST + 1,
+            f"{asking.address(number)}:{self.given.port}",
+            self.profile,
+            system_title=asking.title(number),
+            encryption_key=asking.key(asking.KEYS[0], number),
+            authentication_key=asking.key(asking.KEYS[1], number),
+            counters=(asking.counter(), asking.counter() + COUNTERS),
+            hold_open=not self.cycle,
+            idle_s=0.0 if self.cycle else 600.0,
+        )
+
+    def submit(self, meters: Any, count: int) -> None:
+        self.out += count
+        self.reactor.submit(self.plan, meters, timeout_s=30.0, attempts=1)
+
+    async def pump(self) -> None:
+        """Take batches and ask again those that answered."""
+        reactor, meter, sampled = self.reactor, self.meter, 0
+        while True:
+            await trio.lowlevel.wait_readable(reactor.fileno())
+            while (batch := reactor.take()) is not None:
+                done = batch.done_meters()
+                count = len(done) // 4
+                ended = len(batch.ended_requests()) // 8
+                if not ended:
+                    continue
+                self.out -= ended
+                if not self.out:
+                    self.quiet.set()
+                meter.exchanges += count
+                meter.lost += ended - count
+                sampled += 1
+                if sampled & 63 == 0:
+                    meter.latencies.extend(end[4] / 1e6 for end in batch.ends())
+                if self.asking and not self.paced:
+                    self.submit(done, count)
+                else:
+                    self.idle.frombytes(done)
+
+    async def pace(self) -> None:
+        """Ask `rate` meters a second, those that have waited longest first."""
+        began, issued = time.monotonic(), 0
+        while self.asking:
+            due = int((time.monotonic() - began) * self.given.rate)
+            wanted = due - issued
+            issued = due
+            now = self.idle[:wanted]
+            del self.idle[:wanted]
+            self.meter.late += wanted - len(now)
+            if now:
+                self.submit(now.tobytes(), len(now))
+            await trio.sleep(self.given.tick_ms / 1000)
+
+    async def run(self) -> int:
+        given, meter, reactor = self.given, self.meter, self.reactor
+        everybody = array.array("I", range(1, given.meters + 1))
+        reactor.add([])
+        before = asking.resident_kib()
+        reactor.add([self.added(asking.FIRST + index) for index in range(given.meters)])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.pump)
+            if not self.cycle:
+                # One answer from each: all are associated.
+                self.submit(everybody.tobytes(), given.meters)
+                with trio.move_on_after(60):
+                    await self.quiet.wait()
+                meter.associated = meter.exchanges
+                await trio.sleep(0.2)
+                meter.kib_a_connection = (asking.resident_kib() - before) / given.meters
+            self.asking = True
+            meter.begin()
+            if self.paced:
+                nursery.start_soon(self.pace)
+            elif given.mode == "saturated":
+                self.idle = array.array("I")
+                self.submit(everybody.tobytes(), given.meters)
+            elif self.cycle:
+                self.submit(everybody[: given.concurrency].tobytes(), given.concurrency)
+            await trio.sleep(given.warm_up)
+            meter.count_from_now()
+            await trio.sleep(given.seconds)
+            meter.count_until_now()
+            self.asking = False
+            with trio.move_on_after(3):
+                if self.out:
+                    self.quiet = trio.Event()
+                    await self.quiet.wait()
+            meter.lost += self.out
+            nursery.cancel_scope.cancel()
+        reactor.stop()
+        return meter.report()
+
+
+if __name__ == "__main__":
+    sys.exit(trio.run(Fleet().run))

@@ -1,0 +1,119 @@
+"""Readings made durable a second: the store against a bare bulk insert of the same rows into the same table.
+
+    python -m benches.store [--quick]
+
+Both write the same lines (a day of quarter-hours a meter, four values and a status a line), 10,000 in a synced
+transaction (WAL, synchronous=FULL), into a new file on the disk under the repository. The bare side is `sqlite3`'s
+executemany into the `readings` table alone. The store writes what a head-end must write beside them: the ends of the
+requests, the meters' counters, the marks, the ledger, and checks its ownership. Rounds take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sqlite3
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import trio
+from benches.harness import BUILD, keep, summary
+
+from ipss_headend.store.database import Database
+from ipss_headend.store.journal import WriteBatch
+from ipss_headend.store.records import READING_COLUMNS, ReadingRow, reading_row
+from ipss_headend.store.store import Store
+
+LINES = 96
+VALUES = 4
+BATCH_METERS = 104
+PERIOD_US = 900_000_000
+BEGIN_US = 1_772_323_200_000_000
+TARGET = 0.7
+RECEIVED_US = BEGIN_US + 2 * 86_400_000_000
+INSERT = f"INSERT INTO readings ({', '.join(READING_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+def batch(number: int) -> WriteBatch:
+    """What some 104 meters hand over after their daily read, lines in the order in which meters answered."""
+    rows: list[ReadingRow] = []
+    meters = range(number * BATCH_METERS + 1, (number + 1) * BATCH_METERS + 1)
+    for meter in meters:
+        for line in range(LINES):
+            cells = [1_000_000 + 250 * line + meter, 7 * line, 40_000 + 11 * line, line, 0]
+            captured = BEGIN_US + PERIOD_US * (line + 1)
+            rows.append(
+                reading_row(meter, 1, captured, cells, received_us=RECEIVED_US, deviation_min=-60, clock_status=0)
+            )
+    return WriteBatch(
+        readings=rows,
+        ends=[(meter, meter, 0, 8, 40_000, "") for meter in meters],
+        peer_counters=[(meter, 1000 + number) for meter in meters],
+        marks=[(meter, 1, BEGIN_US, BEGIN_US + LINES * PERIOD_US) for meter in meters],
+    )
+
+
+def bare(path: Path, batches: list[WriteBatch]) -> float:
+    """Seconds that `sqlite3` needs for the rows alone."""
+    Database(path, reserve_bytes=0).close()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA cache_size=-65536")
+    began = time.perf_counter()
+    for one in batches:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany(INSERT, one.readings)
+        connection.execute("COMMIT")
+    took = time.perf_counter() - began
+    connection.close()
+    return took
+
+
+def ours(path: Path, batches: list[WriteBatch]) -> float:
+    """Seconds that the store needs for the batches."""
+
+    async def run() -> float:
+        async with Store(Database(path, own=True, reserve_bytes=0)) as store:
+            began = time.perf_counter()
+            for one in batches:
+                await store.write(one)
+            return time.perf_counter() - began
+
+    return trio.run(run)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two short rounds, nothing kept")
+    given = parser.parse_args()
+    rounds, count = (2, 5) if given.quick else (5, 30)
+    batches = [batch(number) for number in range(count)]
+    lines = sum(len(one.readings) for one in batches)
+    figures: dict[str, list[float]] = {"bare": [], "ours": []}
+    BUILD.mkdir(exist_ok=True)
+    for _ in range(rounds):
+        for name, run in (("bare", bare), ("ours", ours)):
+            directory = Path(tempfile.mkdtemp(dir=BUILD))
+            figures[name].append(lines / run(directory / "store.sqlite3", batches))
+            shutil.rmtree(directory)
+    results = {name: summary(each) for name, each in figures.items()}
+    ratio = round(results["ours"]["median"] / results["bare"]["median"], 3)
+    for name, result in results.items():
+        print(
+            f"{name:6} {result['median']:10.0f} lines/s {result['median'] * VALUES:10.0f} values/s "
+            f"spread {result['spread_percent']:.0f}%"
+        )
+    print(f"ours/bare {ratio} (at least {TARGET} is asked for)")
+    if not given.quick:
+        keep(
+            "store",
+            {"lines": lines, "values_a_line": VALUES, "lines_per_second": results, "ratio": ratio, "target": TARGET},
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
