@@ -271,6 +271,23 @@ class VirtualFleet:
     def stats(self) -> dict[str, int]: ...
     def stop(self) -> None: ...
 
+@final
+class Decipher:
+    """Opens and decodes get-responses under one key, without an association: for recorded frames and comparisons.
+
+    Replays are not noticed here: each call starts from the counter that it finds.
+    """
+
+    def __new__(
+        cls, system_title: bytes, encryption_key: bytes, authentication_key: bytes, protection: Protection = "auth+enc"
+    ) -> Decipher: ...
+    def value(self, apdu: bytes) -> int | bytes | None:
+        """The value of a ciphered get-response: an exact integer, A-XDR octets, or None. Raises ValueError."""
+    def buffer(
+        self, apdu: bytes, columns: int, clock_column: int | None = 0, capture_period_s: int = 900
+    ) -> Batch:
+        """The lines of a profile's buffer in a ciphered get-response. Raises ValueError."""
+
 def decode_data(octets: bytes) -> list[Any]:
     """One A-XDR value as [type, value] (CLI.md's form). Raises ValueError."""
 

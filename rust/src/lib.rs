@@ -1,5 +1,9 @@
 //! The extension `ipss_headend._core`: the reactor that owns sockets and steps sessions, column batches, bindings.
 //! It decides no protocol.
 
+#[cfg(feature = "python")]
+mod bindings;
 pub mod reactor;
+pub mod rows;
+pub mod sessions;
 pub mod virtual_meter;

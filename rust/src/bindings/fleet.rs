@@ -1,0 +1,201 @@
+//! A virtual fleet on the Python side.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ipss_dlms::meter::{Fault as MeterFault, Meter, Settings};
+use ipss_dlms::profile::{Authentication, Profile};
+use ipss_dlms::security::{Channel, CounterBlock, HighWater, Key, Sealer, SystemTitle};
+use ipss_session::WallTime;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::batch::PyBatch;
+use super::meter::protection_named;
+use super::reactor::{counts, os_error};
+use crate::reactor::{Accepted, Config, Handle, Hold, MioNetwork, NewMeter, Reactor, Route};
+use crate::virtual_meter::{Fault, Faults, Fleet, FleetSpec, VirtualMeter};
+
+type VirtualSession = Meter<VirtualMeter>;
+
+/// See `_core.pyi`.
+#[pyclass(module = "ipss_headend._core", frozen)]
+pub struct VirtualFleet {
+    fleet: Arc<Fleet>,
+    handle: Handle<VirtualSession, MioNetwork>,
+    reactor: Mutex<Reactor<VirtualSession>>,
+    port: u16,
+    /// The CSV's columns auth, suite, protection, dedicated.
+    security: String,
+    make: Maker,
+}
+
+/// What makes the sessions, so that meters can be made again to dial out.
+#[derive(Clone)]
+struct Maker {
+    fleet: Arc<Fleet>,
+    settings: Arc<Settings>,
+    first_counter: u32,
+}
+
+#[pymethods]
+impl VirtualFleet {
+    #[new]
+    #[pyo3(signature = (*, count, seed=1, first_address="127.1.0.1", port=4059, faults="", protection="auth+enc",
+        largest_answer=1024, capture_period_s=900, history_days=90, dedicated=false, log_nonces=false, threads=1))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        count: u32,
+        seed: u64,
+        first_address: &str,
+        port: u16,
+        faults: &str,
+        protection: &str,
+        largest_answer: usize,
+        capture_period_s: u32,
+        history_days: u32,
+        dedicated: bool,
+        log_nonces: bool,
+        threads: usize,
+    ) -> PyResult<Self> {
+        let first_address: Ipv4Addr = first_address
+            .parse()
+            .map_err(|_| PyValueError::new_err(format!("first_address: '{first_address}' is no IPv4 address")))?;
+        let protection_name = protection;
+        let protection = protection_named(protection)?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+        let start = WallTime((now.div_euclid(86_400) - i64::from(history_days)) * 86_400 * WallTime::SECOND);
+        let wrong = |error: &dyn std::fmt::Display| PyValueError::new_err(error.to_string());
+        // Port 0 is for the operating system to choose; the list of addresses follows it.
+        let (listener, port) = match port {
+            0 => {
+                let probe = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+                let port = probe.local_addr()?.port();
+                drop(probe);
+                (SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), port)
+            }
+            port => (SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), port),
+        };
+        let spec = FleetSpec {
+            seed,
+            count,
+            first_address,
+            port,
+            faults: faults.parse::<Faults>().map_err(|error| wrong(&error))?,
+            start,
+            capture_period_s,
+            ..FleetSpec::default()
+        };
+        let fleet = Fleet::new(spec).map_err(|error| wrong(&error))?;
+        let management =
+            Profile { client: 1, authentication: Authentication::HlsGmac, protection, dedicated, ..Profile::public() };
+        let reading = Profile { client: 2, authentication: Authentication::Low, ..Profile::public() };
+        let clients = vec![management, reading, Profile::public()];
+        let settings = Arc::new(Settings { clients, largest_answer, log_nonces });
+        let first_counter = ((now - COUNTERS_SINCE).max(0) as u32).saturating_mul(COUNTERS_PER_SECOND);
+        let make = Maker { fleet: fleet.clone(), settings, first_counter };
+        let config = Config {
+            threads,
+            connects_per_second: 0,
+            // Somebody may connect first and associate later.
+            associate_timeout: Duration::from_secs(3_600),
+            ..Config::default()
+        };
+        let reactor = Reactor::start(config)?;
+        let handle = reactor.handle().clone();
+        let meters = (0..count).map(|index| make.meter(index, Route::inbound())).collect();
+        handle.add(meters).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        let known = fleet.clone();
+        let accept = move |local: SocketAddr, _| match local.ip() {
+            IpAddr::V4(address) => match known.index_of(address) {
+                Some(meter) => Accepted::Meter { meter, newest_wins: true },
+                None => Accepted::Refuse,
+            },
+            IpAddr::V6(_) => Accepted::Refuse,
+        };
+        reactor
+            .listen(listener, Arc::new(accept))
+            .map_err(|error| os_error(&format!("virtual meters cannot listen on port {port}"), &error))?;
+        let security = format!("hls-gmac,0,{protection_name},{}", if dedicated { "yes" } else { "no" });
+        Ok(Self { fleet, handle, reactor: Mutex::new(reactor), port, security, make })
+    }
+
+    #[getter]
+    fn port(&self) -> u16 {
+        self.port
+    }
+
+    fn csv(&self) -> String {
+        self.fleet.csv().replace("hls-gmac,0,auth+enc,no", &self.security)
+    }
+
+    fn dial(&self, address: &str) -> PyResult<()> {
+        let remote: SocketAddr = address
+            .parse()
+            .map_err(|_| PyValueError::new_err(format!("'{address}' is not a numeric host and a port")))?;
+        let refused = |error: crate::reactor::SubmitError| PyRuntimeError::new_err(error.to_string());
+        let meters: Vec<u32> = (0..self.fleet.count()).collect();
+        self.handle.remove(&meters).map_err(refused)?;
+        let route = |index| Route {
+            address: Some(remote),
+            local: Some(IpAddr::V4(self.fleet.address(index))),
+            hold: Hold::Open,
+        };
+        self.handle.add(meters.iter().map(|index| self.make.meter(*index, route(*index))).collect()).map_err(refused)
+    }
+
+    fn fileno(&self) -> PyResult<i32> {
+        self.handle.waker_fd().ok_or_else(|| PyRuntimeError::new_err("this fleet has no descriptor"))
+    }
+
+    fn take(&self) -> Option<PyBatch> {
+        self.handle.take().map(PyBatch)
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        counts(py, &self.handle.stats())
+    }
+
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        self.handle.stop();
+        py.detach(|| self.lock().join())?;
+        Ok(())
+    }
+}
+
+impl VirtualFleet {
+    fn lock(&self) -> MutexGuard<'_, Reactor<VirtualSession>> {
+        self.reactor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A virtual meter's own invocation counters begin where the clock says, so that they never fall when the fleet is
+/// started again: 32 a second since 2026-01-01.
+const COUNTERS_SINCE: i64 = 1_767_225_600;
+const COUNTERS_PER_SECOND: u32 = 32;
+
+impl Maker {
+    fn meter(&self, index: u32, route: Route) -> NewMeter<VirtualSession> {
+        let identity = self.fleet.identity(index);
+        let counters = CounterBlock::new(self.first_counter, u32::MAX);
+        let own = Sealer::new(SystemTitle(identity.system_title), Key(identity.encryption_key), counters);
+        let channel = Channel::new(own, Key(identity.authentication_key), SystemTitle::default(), HighWater::default());
+        let objects = self.fleet.meter(index);
+        let session = Meter::new(index, self.settings.clone(), objects, channel, &identity.password);
+        let session = session.with_fault(match self.fleet.fault(index) {
+            Some(Fault::Slow) => MeterFault::Slow(self.fleet.slowness(index)),
+            Some(Fault::Silent) => MeterFault::Silent,
+            Some(Fault::Reset) => MeterFault::Resets(EVERY),
+            Some(Fault::WrongTag) => MeterFault::WrongTag(EVERY),
+            Some(Fault::Replay) => MeterFault::Replays(EVERY),
+            Some(Fault::TruncatedBlock) => MeterFault::TruncatedBlocks,
+            Some(Fault::BadClock) | None => MeterFault::None,
+        });
+        NewMeter { meter: index, session, route, identities: vec![] }
+    }
+}
+
+/// A meter that misbehaves now and then does so at every answer with this number.
+const EVERY: u32 = 7;

@@ -1,0 +1,178 @@
+//! Profiles and meters, checked as they are made.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ipss_dlms::head_end::HeadEnd;
+use ipss_dlms::profile::{Authentication, Ciphering, Profile};
+use ipss_dlms::security::{Channel, CounterBlock, HighWater, Key, Protection, Sealer, SystemTitle};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::reactor::{Hold, NewMeter, Route};
+use crate::sessions::Peer;
+
+/// See `_core.pyi`.
+#[pyclass(name = "Profile", module = "ipss_headend._core", frozen)]
+pub struct PyProfile(pub Arc<Profile>);
+
+#[pymethods]
+impl PyProfile {
+    #[new]
+    #[pyo3(signature = (*, client=16, server=1, authentication="none", protection="none", ciphering="service",
+        dedicated=false, client_title=Vec::new(), max_pdu=65535, with_list=16, range_deviation_min=0,
+        range_send_deviation=true, range_date_time_type=false, heartbeat_s=480.0, associate_s=60.0, answer_s=30.0,
+        frame_s=30.0))]
+    #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
+    fn new(
+        client: u16,
+        server: u16,
+        authentication: &str,
+        protection: &str,
+        ciphering: &str,
+        dedicated: bool,
+        client_title: Vec<u8>,
+        max_pdu: u16,
+        with_list: u16,
+        range_deviation_min: i16,
+        range_send_deviation: bool,
+        range_date_time_type: bool,
+        heartbeat_s: f64,
+        associate_s: f64,
+        answer_s: f64,
+        frame_s: f64,
+    ) -> PyResult<Self> {
+        let mut profile = Profile {
+            client,
+            server,
+            authentication: authentication_named(authentication)?,
+            protection: protection_named(protection)?,
+            ciphering: match ciphering {
+                "service" => Ciphering::ServiceSpecific,
+                "general" => Ciphering::General,
+                other => return Err(not_one_of("ciphering", other, "service, general")),
+            },
+            dedicated,
+            max_pdu,
+            with_list,
+            heartbeat: seconds("heartbeat_s", heartbeat_s)?,
+            ..Profile::public()
+        };
+        profile.selection.deviation = range_deviation_min;
+        profile.selection.send_deviation = range_send_deviation;
+        profile.selection.date_time_type = range_date_time_type;
+        profile.limits.associate = seconds("associate_s", associate_s)?;
+        profile.limits.answer = seconds("answer_s", answer_s)?;
+        profile.limits.frame = seconds("frame_s", frame_s)?;
+        if profile.needs_keys() {
+            profile.client_title = SystemTitle::from_slice(&client_title)
+                .map_err(|error| PyValueError::new_err(format!("client_title: {}", error.message)))?;
+        }
+        if max_pdu != 0 && max_pdu < 64 {
+            return Err(PyValueError::new_err(format!("max_pdu: {max_pdu} is too small for an answer; 64 or more")));
+        }
+        Ok(Self(Arc::new(profile)))
+    }
+}
+
+/// See `_core.pyi`.
+#[pyclass(name = "Meter", module = "ipss_headend._core", frozen)]
+pub struct PyMeter(Mutex<Option<NewMeter<Peer>>>);
+
+impl PyMeter {
+    /// The meter for the reactor; a meter can be added once.
+    pub fn take(&self) -> PyResult<NewMeter<Peer>> {
+        let mut meter = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        meter.take().ok_or_else(|| PyValueError::new_err("this Meter was added to a reactor already; make a new one"))
+    }
+}
+
+#[pymethods]
+impl PyMeter {
+    #[new]
+    #[pyo3(signature = (meter, address, profile, *, system_title=Vec::new(), encryption_key=Vec::new(),
+        authentication_key=Vec::new(), password=Vec::new(), counters=(0, 0), peer_counter=None, hold_open=true,
+        idle_s=30.0, identities=Vec::new()))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        meter: u32,
+        address: Option<&str>,
+        profile: &PyProfile,
+        system_title: Vec<u8>,
+        encryption_key: Vec<u8>,
+        authentication_key: Vec<u8>,
+        password: Vec<u8>,
+        counters: (u32, u32),
+        peer_counter: Option<u32>,
+        hold_open: bool,
+        idle_s: f64,
+        identities: Vec<Vec<u8>>,
+    ) -> PyResult<Self> {
+        let profile = profile.0.clone();
+        let wrong = |what: &str, text: String| PyValueError::new_err(format!("meter {meter}: {what}: {text}"));
+        let channel = if profile.needs_keys() {
+            let key = |name: &str, octets: &[u8]| Key::from_slice(octets).map_err(|error| wrong(name, error.message));
+            let title = SystemTitle::from_slice(&system_title).map_err(|error| wrong("system_title", error.message))?;
+            if title == profile.client_title {
+                return Err(wrong("system_title", format!("{title} is the head-end's own")));
+            }
+            let own = Sealer::new(
+                profile.client_title,
+                key("encryption_key", &encryption_key)?,
+                CounterBlock::new(counters.0, counters.1),
+            );
+            let authentication_key = key("authentication_key", &authentication_key)?;
+            Some(Channel::new(own, authentication_key, title, HighWater::new(peer_counter)))
+        } else {
+            None
+        };
+        let session =
+            HeadEnd::new(meter, profile, channel, &password).map_err(|error| wrong(error.code, error.message))?;
+        let address = address
+            .map(|text| {
+                text.parse::<SocketAddr>().map_err(|_| {
+                    wrong("address", format!("'{text}' is not a numeric host and a port, as 10.0.0.7:4059"))
+                })
+            })
+            .transpose()?;
+        let hold = if hold_open || address.is_none() {
+            Hold::Open
+        } else {
+            Hold::OnDemand { idle: seconds("idle_s", idle_s)? }
+        };
+        let route = Route { address, local: None, hold };
+        Ok(Self(Mutex::new(Some(NewMeter { meter, session: Peer::Dlms(session), route, identities }))))
+    }
+}
+
+/// The mechanism for its name.
+pub fn authentication_named(name: &str) -> PyResult<Authentication> {
+    match name {
+        "none" => Ok(Authentication::None),
+        "low" => Ok(Authentication::Low),
+        "hls-gmac" => Ok(Authentication::HlsGmac),
+        other => Err(not_one_of("authentication", other, "none, low, hls-gmac")),
+    }
+}
+
+/// The protection for its name.
+pub fn protection_named(name: &str) -> PyResult<Protection> {
+    match name {
+        "none" => Ok(Protection::None),
+        "auth" => Ok(Protection::Authenticated),
+        "enc" => Ok(Protection::Encrypted),
+        "auth+enc" => Ok(Protection::Both),
+        other => Err(not_one_of("protection", other, "none, auth, enc, auth+enc")),
+    }
+}
+
+/// A duration that was given in seconds.
+pub fn seconds(name: &str, value: f64) -> PyResult<Duration> {
+    Duration::try_from_secs_f64(value)
+        .map_err(|_| PyValueError::new_err(format!("{name}: {value} is not a time in seconds, 0 or more")))
+}
+
+fn not_one_of(name: &str, found: &str, wanted: &str) -> PyErr {
+    PyValueError::new_err(format!("{name}: '{found}' is not one of {wanted}"))
+}

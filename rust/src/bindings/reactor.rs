@@ -1,0 +1,224 @@
+//! The reactor on the Python side.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ipss_dlms::head_end::{Control, Work};
+use ipss_session::{Priority, WallTime};
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::batch::PyBatch;
+use super::meter::{PyMeter, seconds};
+use super::plan::PyPlan;
+use crate::reactor::{Accepted, Config, Handle, MioNetwork, Reactor, Stats, SubmitError};
+use crate::sessions::Peer;
+
+/// See `_core.pyi`.
+#[pyclass(name = "Reactor", module = "ipss_headend._core", frozen)]
+pub struct PyReactor {
+    handle: Handle<Peer, MioNetwork>,
+    reactor: Mutex<Reactor<Peer>>,
+    next: AtomicU64,
+}
+
+#[pymethods]
+impl PyReactor {
+    #[new]
+    #[pyo3(signature = (*, threads=None, batch_rows=100, batch_delay_s=0.002, batches=64, connects_per_second=500,
+        connect_burst=1000, connections=None, queue=16, connect_timeout_s=10.0, associate_timeout_s=60.0,
+        identify_timeout_s=30.0, frame_timeout_s=30.0, release_timeout_s=5.0, backoff_base_s=1.0, backoff_cap_s=300.0,
+        authentication_pause_s=450.0, breaker=5))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        threads: Option<usize>,
+        batch_rows: usize,
+        batch_delay_s: f64,
+        batches: usize,
+        connects_per_second: u32,
+        connect_burst: u32,
+        connections: Option<usize>,
+        queue: usize,
+        connect_timeout_s: f64,
+        associate_timeout_s: f64,
+        identify_timeout_s: f64,
+        frame_timeout_s: f64,
+        release_timeout_s: f64,
+        backoff_base_s: f64,
+        backoff_cap_s: f64,
+        authentication_pause_s: f64,
+        breaker: u32,
+    ) -> PyResult<Self> {
+        let defaults = Config::default();
+        let config = Config {
+            threads: threads.unwrap_or(defaults.threads),
+            batch_rows,
+            batch_delay: seconds("batch_delay_s", batch_delay_s)?,
+            batches,
+            connects_per_second,
+            connect_burst,
+            connections: connections.unwrap_or(defaults.connections),
+            queue,
+            connect_timeout: seconds("connect_timeout_s", connect_timeout_s)?,
+            associate_timeout: seconds("associate_timeout_s", associate_timeout_s)?,
+            identify_timeout: seconds("identify_timeout_s", identify_timeout_s)?,
+            frame_timeout: seconds("frame_timeout_s", frame_timeout_s)?,
+            release_timeout: seconds("release_timeout_s", release_timeout_s)?,
+            backoff_base: seconds("backoff_base_s", backoff_base_s)?,
+            backoff_cap: seconds("backoff_cap_s", backoff_cap_s)?,
+            authentication_pause: seconds("authentication_pause_s", authentication_pause_s)?,
+            breaker,
+            ..defaults
+        };
+        let reactor = Reactor::start(config)?;
+        Ok(Self { handle: reactor.handle().clone(), reactor: Mutex::new(reactor), next: AtomicU64::new(1) })
+    }
+
+    fn fileno(&self) -> PyResult<i32> {
+        self.handle.waker_fd().ok_or_else(|| PyRuntimeError::new_err("this reactor has no descriptor"))
+    }
+
+    fn add(&self, meters: Vec<PyRef<'_, PyMeter>>) -> PyResult<()> {
+        let meters = meters.iter().map(|meter| meter.take()).collect::<PyResult<Vec<_>>>()?;
+        self.handle.add(meters).map_err(refused)
+    }
+
+    fn remove(&self, meters: Vec<u32>) -> PyResult<()> {
+        self.handle.remove(&meters).map_err(refused)
+    }
+
+    fn grant(&self, grants: Vec<(u32, u32, u32)>) -> PyResult<()> {
+        let grants = grants.into_iter().map(|(meter, next, end)| (meter, Control::Grant { next, end })).collect();
+        self.handle.control(grants).map_err(refused)
+    }
+
+    #[pyo3(signature = (plan, meters, *, timeout_s, priority="scheduled", attempts=3, from_us=0, to_us=0))]
+    #[allow(clippy::too_many_arguments)]
+    fn submit(
+        &self,
+        py: Python<'_>,
+        plan: &PyPlan,
+        meters: &Bound<'_, PyAny>,
+        timeout_s: f64,
+        priority: &str,
+        attempts: u8,
+        from_us: i64,
+        to_us: i64,
+    ) -> PyResult<u64> {
+        let meters = numbers(py, meters)?;
+        let priority = match priority {
+            "backfill" => Priority::Backfill,
+            "scheduled" => Priority::Scheduled,
+            "on-demand" => Priority::OnDemand,
+            "critical" => Priority::Critical,
+            other => {
+                let wanted = "backfill, scheduled, on-demand, critical";
+                return Err(PyValueError::new_err(format!("priority: '{other}' is not one of {wanted}")));
+            }
+        };
+        let deadline = self.lock().now().monotonic + seconds("timeout_s", timeout_s)?;
+        let work = Work { plan: plan.0.clone(), from: WallTime(from_us), to: WallTime(to_us) };
+        let first = self.next.fetch_add(meters.len() as u64, Ordering::Relaxed);
+        self.handle.submit(work, &meters, first, deadline, priority, attempts).map_err(refused)?;
+        Ok(first)
+    }
+
+    fn cancel(&self, requests: Vec<(u32, u64)>) -> PyResult<()> {
+        self.handle.cancel(&requests).map_err(refused)
+    }
+
+    fn listen(&self, address: &str) -> PyResult<String> {
+        let address: SocketAddr = address.parse().map_err(|_| {
+            PyValueError::new_err(format!("'{address}' is not a numeric host and a port, as 0.0.0.0:4059"))
+        })?;
+        let greet = |_, _| Accepted::Greet(Peer::Greeter(Box::default()));
+        let bound = self.lock().listen(address, Arc::new(greet))?;
+        Ok(bound.to_string())
+    }
+
+    fn take(&self) -> Option<PyBatch> {
+        self.handle.take().map(PyBatch)
+    }
+
+    fn finished(&self) -> bool {
+        self.handle.finished()
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = counts(py, &self.handle.stats())?;
+        stats.set_item("batches_waiting", self.handle.depth())?;
+        Ok(stats)
+    }
+
+    fn drain(&self, timeout_s: f64) -> PyResult<()> {
+        let deadline = self.lock().now().monotonic + seconds("timeout_s", timeout_s)?;
+        self.handle.drain(deadline);
+        Ok(())
+    }
+
+    fn stop(&self) {
+        self.handle.stop();
+    }
+}
+
+impl PyReactor {
+    fn lock(&self) -> MutexGuard<'_, Reactor<Peer>> {
+        self.reactor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Meters as a sequence of numbers, or as octets of unsigned 32-bit ones.
+fn numbers(py: Python<'_>, meters: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    let Ok(buffer) = PyBuffer::<u8>::get(meters) else {
+        return meters.extract();
+    };
+    let octets = buffer.to_vec(py)?;
+    if octets.len() % 4 != 0 {
+        return Err(PyValueError::new_err(format!("meters: {} octets are no whole number of u32", octets.len())));
+    }
+    Ok(octets.chunks_exact(4).map(|octets| u32::from_ne_bytes([octets[0], octets[1], octets[2], octets[3]])).collect())
+}
+
+fn refused(error: SubmitError) -> PyErr {
+    PyRuntimeError::new_err(error.to_string())
+}
+
+/// What a reactor counts, by name.
+pub fn counts<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict>> {
+    let counts = PyDict::new(py);
+    for (name, count) in [
+        ("meters", stats.meters),
+        ("connections", stats.connections),
+        ("associated", stats.associated),
+        ("queued", stats.queued),
+        ("active", stats.active),
+        ("retries", stats.retries),
+        ("connects", stats.connects),
+        ("connect_failures", stats.connect_failures),
+        ("accepts", stats.accepts),
+        ("claims_refused", stats.claims_refused),
+        ("admission_delays", stats.admission_delays),
+        ("octets_in", stats.octets_in),
+        ("octets_out", stats.octets_out),
+        ("turns", stats.turns),
+        ("batches", stats.batches),
+        ("rows", stats.rows),
+        ("stalls", stats.stalls),
+        ("panics", stats.panics),
+    ] {
+        counts.set_item(name, count)?;
+    }
+    for outcome in ipss_session::Outcome::ALL {
+        let name = format!("ended_{}", outcome.name().replace('-', "_"));
+        counts.set_item(name, stats.ended[outcome as usize])?;
+    }
+    Ok(counts)
+}
+
+/// An error of the operating system, with what it was about.
+pub fn os_error(what: &str, error: &std::io::Error) -> PyErr {
+    PyOSError::new_err(format!("{what}: {error}"))
+}
