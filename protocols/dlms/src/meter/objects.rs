@@ -43,4 +43,8 @@ pub trait Objects {
         now: Now,
         out: &mut Vec<u8>,
     ) -> ActionResult;
+
+    /// The highest invocation counter believed of the head-end, told before each request is answered: what a meter
+    /// shows as 0-0:43.1.0*255. A model without that object need not listen.
+    fn counter_believed(&mut self, _counter: u32) {}
 }

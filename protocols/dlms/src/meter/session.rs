@@ -218,6 +218,9 @@ impl<O: Objects> Meter<O> {
         let frame = wrapper::begin(cx.to_send, profile.server, profile.client);
         let start = cx.to_send.len();
         let (access, largest) = (self.access(), self.largest_answer());
+        if let Some(highest) = self.channel.peer_counter().highest() {
+            self.objects.counter_believed(highest);
+        }
         self.transfer.answer(&mut self.objects, access, apdu, largest, cx.now, cx.to_send)?;
         self.protect(frame, start, KeyKind::Dedicated, cx)
     }
