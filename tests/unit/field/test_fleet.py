@@ -343,7 +343,7 @@ def test_broken_quotes_are_one_bad_line(desk: Desk) -> None:
     assert report.mistakes[0].startswith("f.csv: line 2: not CSV: ")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.lists(st.lists(st.text(max_size=12), min_size=len(COLUMNS), max_size=len(COLUMNS)), max_size=4))
 def test_whatever_stands_in_a_file_it_is_imported_or_refused(desk: Desk, rows: list[list[str]]) -> None:
     text = ",".join(COLUMNS) + "\n" + "".join(",".join(row) + "\n" for row in rows)

@@ -78,7 +78,7 @@ def test_senseless_reservation_is_refused(database: Database, meters: list[int],
         reserve(database, meters, size)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.lists(st.integers(1, 5), unique=True, min_size=1), st.integers(1, 50), st.booleans())))
 def test_no_counter_is_granted_twice_over_restarts(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[list[int], int, bool]]

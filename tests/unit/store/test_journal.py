@@ -55,7 +55,7 @@ def test_two_entries_of_one_moment_are_both_kept_and_flagged(database: Database)
         assert readings.conflicts(connection, 1, 1) == [T0 + 1]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 20), st.integers(0, 2)), max_size=60), st.randoms())
 def test_any_order_with_any_repeats_stores_each_entry_once(
     tmp_path_factory: pytest.TempPathFactory, entries: list[tuple[int, int, int]], random: st.DataObject
