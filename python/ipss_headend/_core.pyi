@@ -247,18 +247,18 @@ class VirtualFleet:
         first_address: str = "127.1.0.1",
         port: int = 4059,
         faults: str = "",
+        authentication: Authentication = "hls-gmac",
         protection: Protection = "auth+enc",
-        largest_answer: int = 1024,
+        dedicated: bool = False,
+        max_pdu: int = 1024,
         capture_period_s: int = 900,
         history_days: int = 90,
-        dedicated: bool = False,
         log_nonces: bool = False,
         threads: int = 1,
     ) -> VirtualFleet:
         """Start them, with `history_days` of load profile behind them.
 
-        Client 1 associates by HLS-GMAC under `protection`, client 2 by password (LLS) in the clear, client 16 is
-        the public client. Raises ValueError for what cannot be, OSError when the port cannot be bound.
+        Clients 1 and 2 associate by `authentication` under `protection`, client 16 is the public client. Raises ValueError for what cannot be, OSError when the port cannot be bound.
         """
     @property
     def port(self) -> int: ...

@@ -4,19 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ipss_dlms::meter::{Fault as MeterFault, Meter, Settings};
-use ipss_dlms::profile::{Authentication, Profile};
-use ipss_dlms::security::{Channel, CounterBlock, HighWater, Key, Sealer, SystemTitle};
+use ipss_dlms::meter::{Meter, Settings};
 use ipss_session::WallTime;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::batch::PyBatch;
-use super::meter::protection_named;
+use super::meter::{authentication_named, protection_named};
 use super::reactor::{counts, os_error};
 use crate::reactor::{Accepted, Config, Handle, Hold, MioNetwork, NewMeter, Reactor, Route};
-use crate::virtual_meter::{Fault, Faults, Fleet, FleetSpec, VirtualMeter};
+use crate::virtual_meter::{Faults, Fleet, FleetSpec, Security, VirtualMeter};
 
 type VirtualSession = Meter<VirtualMeter>;
 
@@ -27,8 +25,6 @@ pub struct VirtualFleet {
     handle: Handle<VirtualSession, MioNetwork>,
     reactor: Mutex<Reactor<VirtualSession>>,
     port: u16,
-    /// The CSV's columns auth, suite, protection, dedicated.
-    security: String,
     make: Maker,
 }
 
@@ -37,14 +33,14 @@ pub struct VirtualFleet {
 struct Maker {
     fleet: Arc<Fleet>,
     settings: Arc<Settings>,
-    first_counter: u32,
 }
 
 #[pymethods]
 impl VirtualFleet {
     #[new]
-    #[pyo3(signature = (*, count, seed=1, first_address="127.1.0.1", port=4059, faults="", protection="auth+enc",
-        largest_answer=1024, capture_period_s=900, history_days=90, dedicated=false, log_nonces=false, threads=1))]
+    #[pyo3(signature = (*, count, seed=1, first_address="127.1.0.1", port=4059, faults="", authentication="hls-gmac",
+        protection="auth+enc", dedicated=false, max_pdu=1024, capture_period_s=900, history_days=90, log_nonces=false,
+        threads=1))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         count: u32,
@@ -52,19 +48,24 @@ impl VirtualFleet {
         first_address: &str,
         port: u16,
         faults: &str,
+        authentication: &str,
         protection: &str,
-        largest_answer: usize,
+        dedicated: bool,
+        max_pdu: u16,
         capture_period_s: u32,
         history_days: u32,
-        dedicated: bool,
         log_nonces: bool,
         threads: usize,
     ) -> PyResult<Self> {
         let first_address: Ipv4Addr = first_address
             .parse()
             .map_err(|_| PyValueError::new_err(format!("first_address: '{first_address}' is no IPv4 address")))?;
-        let protection_name = protection;
-        let protection = protection_named(protection)?;
+        let security = Security {
+            authentication: authentication_named(authentication)?,
+            protection: protection_named(protection)?,
+            dedicated,
+            ..Security::default()
+        };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
         let start = WallTime((now.div_euclid(86_400) - i64::from(history_days)) * 86_400 * WallTime::SECOND);
         let wrong = |error: &dyn std::fmt::Display| PyValueError::new_err(error.to_string());
@@ -86,16 +87,12 @@ impl VirtualFleet {
             faults: faults.parse::<Faults>().map_err(|error| wrong(&error))?,
             start,
             capture_period_s,
+            max_pdu,
+            security,
             ..FleetSpec::default()
         };
         let fleet = Fleet::new(spec).map_err(|error| wrong(&error))?;
-        let management =
-            Profile { client: 1, authentication: Authentication::HlsGmac, protection, dedicated, ..Profile::public() };
-        let reading = Profile { client: 2, authentication: Authentication::Low, ..Profile::public() };
-        let clients = vec![management, reading, Profile::public()];
-        let settings = Arc::new(Settings { clients, largest_answer, log_nonces });
-        let first_counter = ((now - COUNTERS_SINCE).max(0) as u32).saturating_mul(COUNTERS_PER_SECOND);
-        let make = Maker { fleet: fleet.clone(), settings, first_counter };
+        let make = Maker { fleet: fleet.clone(), settings: fleet.settings(log_nonces) };
         let config = Config {
             threads,
             connects_per_second: 0,
@@ -118,8 +115,7 @@ impl VirtualFleet {
         reactor
             .listen(listener, Arc::new(accept))
             .map_err(|error| os_error(&format!("virtual meters cannot listen on port {port}"), &error))?;
-        let security = format!("hls-gmac,0,{protection_name},{}", if dedicated { "yes" } else { "no" });
-        Ok(Self { fleet, handle, reactor: Mutex::new(reactor), port, security, make })
+        Ok(Self { fleet, handle, reactor: Mutex::new(reactor), port, make })
     }
 
     #[getter]
@@ -128,7 +124,7 @@ impl VirtualFleet {
     }
 
     fn csv(&self) -> String {
-        self.fleet.csv().replace("hls-gmac,0,auth+enc,no", &self.security)
+        self.fleet.csv()
     }
 
     fn dial(&self, address: &str) -> PyResult<()> {
@@ -171,31 +167,10 @@ impl VirtualFleet {
     }
 }
 
-/// A virtual meter's own invocation counters begin where the clock says, so that they never fall when the fleet is
-/// started again: 32 a second since 2026-01-01.
-const COUNTERS_SINCE: i64 = 1_767_225_600;
-const COUNTERS_PER_SECOND: u32 = 32;
-
 impl Maker {
     fn meter(&self, index: u32, route: Route) -> NewMeter<VirtualSession> {
-        let identity = self.fleet.identity(index);
-        let counters = CounterBlock::new(self.first_counter, u32::MAX);
-        let own = Sealer::new(SystemTitle(identity.system_title), Key(identity.encryption_key), counters);
-        let channel = Channel::new(own, Key(identity.authentication_key), SystemTitle::default(), HighWater::default());
-        let objects = self.fleet.meter(index);
-        let session = Meter::new(index, self.settings.clone(), objects, channel, &identity.password);
-        let session = session.with_fault(match self.fleet.fault(index) {
-            Some(Fault::Slow) => MeterFault::Slow(self.fleet.slowness(index)),
-            Some(Fault::Silent) => MeterFault::Silent,
-            Some(Fault::Reset) => MeterFault::Resets(EVERY),
-            Some(Fault::WrongTag) => MeterFault::WrongTag(EVERY),
-            Some(Fault::Replay) => MeterFault::Replays(EVERY),
-            Some(Fault::TruncatedBlock) => MeterFault::TruncatedBlocks,
-            Some(Fault::BadClock) | None => MeterFault::None,
-        });
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as i64;
+        let session = self.fleet.session(index, index, &self.settings, WallTime(now));
         NewMeter { meter: index, session, route, identities: vec![] }
     }
 }
-
-/// A meter that misbehaves now and then does so at every answer with this number.
-const EVERY: u32 = 7;
