@@ -1,0 +1,267 @@
+"""What the head-end counts, and how Prometheus sees it. `docs/metrics.md` explains each; a test compares the two.
+
+Counting is adding to an integer: no lock, no label look-up. Only a scrape makes samples of it.
+"""
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+PREFIX = "head_end_"
+
+BOUNDS_US = (*(int(step * 10**power) for power in range(2, 8) for step in (1, 2.5, 5)), 100_000_000, 300_000_000)
+"""Upper bounds of durations, 100 us to 5 minutes."""
+
+
+class Durations:
+    """How long something took, in classes by `BOUNDS_US`."""
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS_US) + 1)
+        self.total_us = 0
+
+    def add(self, duration_us: int) -> None:
+        """Count one."""
+        self.counts[bisect_left(BOUNDS_US, duration_us)] += 1
+        self.total_us += duration_us
+
+    def quantile_s(self, share: float) -> float | None:
+        """The bound, in seconds, of the class in which this share of all is reached; None if nothing was counted."""
+        total = sum(self.counts)
+        if not total:
+            return None
+        for count, bound_us in zip(accumulate(self.counts), (*BOUNDS_US, 2 * BOUNDS_US[-1]), strict=True):
+            if count >= share * total:
+                return bound_us / 1e6
+        return None
+
+
+@dataclass(slots=True)
+class PlanFigures:
+    """Where one read plan stands: requests of its latest turn."""
+
+    asked: int = 0
+    done: int = 0
+    failed: int = 0
+    turn_us: int = 0
+    """When the latest turn was due."""
+    turns: int = 0
+    """Turns that are over."""
+    backfill_pending: int = 0
+    """Windows of old gaps that are asked for and not answered."""
+    backfilled: int = 0
+    """Windows of old gaps that were read."""
+
+    @property
+    def pending(self) -> int:
+        """Asked in the latest turn and not over."""
+        return self.asked - self.done - self.failed
+
+    @property
+    def completeness(self) -> float:
+        """Share of the latest turn that was read, 1 when nothing was due."""
+        return self.done / self.asked if self.asked else 1.0
+
+
+@dataclass(slots=True)
+class Figures:
+    """Everything counted in Python. One object for each head-end; only its own trio thread writes to it."""
+
+    lines: int = 0
+    duplicate_lines: int = 0
+    values: int = 0
+    ends: Counter[int] = field(default_factory=Counter)
+    exchanges: int = 0
+    events: Counter[int] = field(default_factory=Counter)
+    request_durations: Durations = field(default_factory=Durations)
+    write_durations: Durations = field(default_factory=Durations)
+    counter_blocks: int = 0
+    meters_gone: int = 0
+    meters_without_address: int = 0
+    clock_checks: int = 0
+    clocks_deviating: int = 0
+    layouts_learnt: int = 0
+    plans: dict[str, PlanFigures] = field(default_factory=dict)
+    plan_faults: Counter[str] = field(default_factory=Counter)
+    store_trouble: str | None = None
+    """Why the store takes no readings at the moment: `full`, `held`, `failed`; None: it takes them."""
+    loop_lag_s: float = 0.0
+
+    def plan(self, name: str) -> PlanFigures:
+        """The figures of one plan."""
+        return self.plans.setdefault(name, PlanFigures())
+
+
+ReactorStats = Mapping[str, int]
+Sample = tuple[tuple[str, ...], float]
+_Samples = Callable[[Figures, ReactorStats], Iterable[Sample]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One metric."""
+
+    name: str
+    kind: str
+    help: str
+    samples: _Samples
+    labels: tuple[str, ...] = ()
+
+
+def _one(value: Callable[[Figures], float]) -> _Samples:
+    return lambda figures, _: [((), value(figures))]
+
+
+def _stat(name: str) -> _Samples:
+    return lambda _, stats: [((), stats.get(name, 0))]
+
+
+def _plans(value: Callable[[PlanFigures], float]) -> _Samples:
+    return lambda figures, _: [((name,), value(plan)) for name, plan in figures.plans.items()]
+
+
+def _plan_requests(figures: Figures, _: ReactorStats) -> Iterator[Sample]:
+    for name, plan in figures.plans.items():
+        for state in ("done", "failed", "pending"):
+            yield (name, state), getattr(plan, state)
+
+
+def metrics(outcomes: Callable[[int], str], kinds: Callable[[int], str]) -> tuple[Shown, ...]:
+    """Every metric but the histograms; `outcomes` and `kinds` name the numbers of ends and events."""
+    return (
+        Shown("meters", "gauge", "Meters that the reactor knows.", _stat("meters")),
+        Shown("meters_gone", "gauge", "Meters that cannot be reached.", _one(lambda f: f.meters_gone)),
+        Shown(
+            "meters_without_address",
+            "gauge",
+            "Meters whose host name has no address.",
+            _one(lambda f: f.meters_without_address),
+        ),
+        Shown("connections", "gauge", "Open connections.", _stat("connections")),
+        Shown("associations", "gauge", "Associations that stand.", _stat("associated")),
+        Shown("connects", "counter", "Outbound connections tried.", _stat("connects")),
+        Shown("connect_failures", "counter", "Outbound connections that failed.", _stat("connect_failures")),
+        Shown("accepts", "counter", "Inbound connections taken.", _stat("accepts")),
+        Shown("claims_refused", "counter", "Inbound connections refused.", _stat("claims_refused")),
+        Shown("admission_delays", "counter", "Connections that waited for admission.", _stat("admission_delays")),
+        Shown("octets_received", "counter", "Octets read from meters.", _stat("octets_in")),
+        Shown("octets_sent", "counter", "Octets written to meters.", _stat("octets_out")),
+        Shown("requests_queued", "gauge", "Requests that wait for their meter.", _stat("queued")),
+        Shown("requests_active", "gauge", "Requests that a session works on.", _stat("active")),
+        Shown("request_retries", "counter", "Tries after a broken line.", _stat("retries")),
+        Shown(
+            "requests",
+            "counter",
+            "Requests that are over.",
+            lambda f, _: [((outcomes(number),), count) for number, count in f.ends.items()],
+            ("outcome",),
+        ),
+        Shown("exchanges", "counter", "Questions asked and answered.", _one(lambda f: f.exchanges)),
+        Shown(
+            "events",
+            "counter",
+            "What sessions noticed.",
+            lambda f, _: [((kinds(number),), count) for number, count in f.events.items()],
+            ("kind",),
+        ),
+        Shown("reactor_stalls", "counter", "Times that reading stopped for a slow store.", _stat("stalls")),
+        Shown("reactor_panics", "counter", "Sessions taken out of service by a fault of ours.", _stat("panics")),
+        Shown("lines", "counter", "Lines stored.", _one(lambda f: f.lines)),
+        Shown("duplicate_lines", "counter", "Lines that were stored already.", _one(lambda f: f.duplicate_lines)),
+        Shown("values", "counter", "Values received.", _one(lambda f: f.values)),
+        Shown("counter_blocks", "counter", "Blocks of invocation counters granted.", _one(lambda f: f.counter_blocks)),
+        Shown("clock_checks", "counter", "Meter clocks compared with ours.", _one(lambda f: f.clock_checks)),
+        Shown(
+            "clocks_deviating", "gauge", "Meter clocks beyond their plan's limit.", _one(lambda f: f.clocks_deviating)
+        ),
+        Shown("layouts_learnt", "counter", "Layouts learnt from meters.", _one(lambda f: f.layouts_learnt)),
+        Shown("plan_requests", "gauge", "Requests of a plan's latest turn.", _plan_requests, ("plan", "state")),
+        Shown(
+            "plan_completeness",
+            "gauge",
+            "Share of a plan's latest turn that was read.",
+            _plans(lambda p: p.completeness),
+            ("plan",),
+        ),
+        Shown("plan_turns", "counter", "Turns of a plan that are over.", _plans(lambda p: p.turns), ("plan",)),
+        Shown(
+            "plan_due_seconds",
+            "gauge",
+            "When a plan's latest turn was due.",
+            _plans(lambda p: p.turn_us / 1e6),
+            ("plan",),
+        ),
+        Shown(
+            "plan_faults",
+            "counter",
+            "Turns that a fault of ours ended.",
+            lambda f, _: [((name,), count) for name, count in f.plan_faults.items()],
+            ("plan",),
+        ),
+        Shown(
+            "backfill_windows_pending",
+            "gauge",
+            "Old gaps asked for.",
+            _plans(lambda p: p.backfill_pending),
+            ("plan",),
+        ),
+        Shown("backfill_windows", "counter", "Old gaps read.", _plans(lambda p: p.backfilled), ("plan",)),
+        Shown("store_writable", "gauge", "1 while readings can be stored.", _one(lambda f: f.store_trouble is None)),
+        Shown("loop_lag_seconds", "gauge", "How late the trio loop runs its tasks.", _one(lambda f: f.loop_lag_s)),
+    )
+
+
+HISTOGRAMS: tuple[tuple[str, str, Callable[[Figures], Durations]], ...] = (
+    ("request_duration_seconds", "From a request's acceptance to its end.", lambda f: f.request_durations),
+    ("store_write_duration_seconds", "One durable transaction.", lambda f: f.write_durations),
+)
+
+
+class HeadEndCollector(Collector):
+    """Makes samples of the figures when Prometheus asks."""
+
+    def __init__(self, figures: Figures, stats: Callable[[], ReactorStats], shown: Sequence[Shown]) -> None:
+        self._figures = figures
+        self._stats = stats
+        self._shown = shown
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics as they are now."""
+        stats = self._stats()
+        for metric in self._shown:
+            family = _FAMILIES[metric.kind](PREFIX + metric.name, metric.help, labels=metric.labels)
+            for labels, value in metric.samples(self._figures, stats):
+                family.add_metric(labels, float(value))
+            yield family
+        for name, words, durations in HISTOGRAMS:
+            yield _histogram(PREFIX + name, words, durations(self._figures))
+
+
+def registry(figures: Figures, stats: Callable[[], ReactorStats], shown: Sequence[Shown]) -> CollectorRegistry:
+    """A registry of one head-end, so that two in one process do not meet."""
+    found = CollectorRegistry()
+    found.register(HeadEndCollector(figures, stats, shown))
+    return found
+
+
+def _histogram(name: str, words: str, durations: Durations) -> HistogramMetricFamily:
+    bounds = [*(repr(bound / 1e6) for bound in BOUNDS_US), "+Inf"]
+    buckets = list(zip(bounds, map(float, accumulate(durations.counts)), strict=True))
+    return HistogramMetricFamily(name, words, buckets=buckets, sum_value=durations.total_us / 1e6)
+
+
+_FAMILIES: dict[str, type[CounterMetricFamily] | type[GaugeMetricFamily]] = {
+    "counter": CounterMetricFamily,
+    "gauge": GaugeMetricFamily,
+}
