@@ -63,7 +63,7 @@ class ReactorConfig:
     """Requests that wait for one meter before more are refused as overloaded."""
     attempts: int = 3
     """Tries of a request that may be repeated, when the line breaks under it."""
-    counter_block: int = 1000
+    counter_block: int = 4096
     """Invocation counters that a meter's session gets at a time; what a crash leaves unused is burnt (R7)."""
     connect_s: float = 10.0
     associate_s: float = 60.0
@@ -102,8 +102,10 @@ class PlanConfig:
     window_s: int = 0
     """The plan's meters are spread over this time after each recurrence, each at its own fixed place."""
     priority: str = "scheduled"
-    backfill_days: int = 0
-    """How far back gaps of the profile are filled."""
+    backfill_days: int = 30
+    """How far back gaps of the profile are filled. The last day's are always."""
+    clock_limit_s: int = 60
+    """How far a meter's clock may be from ours before it is told, where the plan reads the clock."""
     groups: tuple[str, ...] = ()
     """Only meters of these groups; none: all."""
 
@@ -270,7 +272,8 @@ def _plan(table: "_Table") -> PlanConfig:
         period_s=table.parsed("period", "15min", _period),
         window_s=table.parsed("window", "0s", duration_s),
         priority=table.choice("priority", "scheduled", tuple(PRIORITIES)),
-        backfill_days=table.integer("backfill_days", 0, 0, 3660),
+        backfill_days=table.integer("backfill_days", 30, 0, 3660),
+        clock_limit_s=table.parsed("clock_limit", "60s", duration_s),
         groups=tuple(table.parsed_list("groups", str)),
     )
     if not plan.objects and plan.profile is None and not {"objects", "profile"} & table.values.keys():

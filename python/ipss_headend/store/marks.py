@@ -121,8 +121,10 @@ def due_windows(
     if longest_us <= 0:
         raise ValueError(f"windows of {longest_us} us would never end")
     selected = select(marks.c.meter_id, marks.c.from_us, marks.c.until_us, marks.c.gaps)
+    among = marks.c.meter_id.between(min(meter_ids, default=0), max(meter_ids, default=0))
     known = {
-        meter: _coverage(*mark) for meter, *mark in connection.execute(selected.where(marks.c.layout_id == layout_id))
+        meter: _coverage(*mark)
+        for meter, *mark in connection.execute(selected.where(marks.c.layout_id == layout_id, among))
     }
     due = []
     for meter in meter_ids:
