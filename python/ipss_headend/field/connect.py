@@ -1,0 +1,162 @@
+"""From the registry to the reactor: meters with their keys and counters, and the profile that pins how each is read."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from ipss_headend import _core
+from ipss_headend.config import ReactorConfig
+from ipss_headend.field.fleet import FleetMeter
+from ipss_headend.log import Logger, logger
+from ipss_headend.metrics import Figures
+from ipss_headend.store import CounterBlock
+
+if TYPE_CHECKING:
+    from ipss_headend._core import Meter, Profile, Reactor
+
+LOOK_UPS_AT_ONCE = 16
+LOOK_UP_S = 10.0
+LOOK_UP_AGAIN_S = 60.0
+"""How long a host name without an address rests before it is looked up again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What the store knows of the meters' counters."""
+
+    blocks: Mapping[int, CounterBlock]
+    peer_counters: Mapping[int, int]
+
+
+class Connector:
+    """Makes the reactor's meters. Meters with equal settings share a profile."""
+
+    def __init__(self, limits: ReactorConfig, client_title: bytes) -> None:
+        self._limits = limits
+        self._client_title = client_title
+        self._profiles: dict[tuple[object, ...], Profile] = {}
+
+    def meter(self, meter: FleetMeter, address: str | None, knowledge: Knowledge) -> Meter:
+        """The reactor's view of a meter.
+
+        Raises:
+            ValueError: what does not fit together.
+        """
+        block = knowledge.blocks.get(meter.meter_id)
+        keys = meter.keys
+        return _core.Meter(
+            meter.meter_id,
+            address,
+            self._profile(meter),
+            system_title=meter.system_title or b"",
+            encryption_key=keys.encryption_key or b"",
+            authentication_key=keys.authentication_key or b"",
+            password=keys.password or b"",
+            counters=(0, 0) if block is None else (block.next, block.end),
+            peer_counter=knowledge.peer_counters.get(meter.meter_id),
+            identities=[] if address is not None else identities(meter),
+        )
+
+    def _profile(self, meter: FleetMeter) -> Profile:
+        settings = (meter.protocol, meter.server)
+        if settings not in self._profiles:
+            protocol, limits = meter.protocol, self._limits
+            self._profiles[settings] = _core.Profile(
+                client=protocol.client,
+                server=meter.server,
+                authentication=protocol.auth,  # type: ignore[arg-type]
+                protection=protocol.protection,  # type: ignore[arg-type]
+                dedicated=protocol.dedicated,
+                client_title=self._client_title,
+                heartbeat_s=limits.heartbeat_s,
+                associate_s=limits.associate_s,
+                answer_s=limits.answer_s,
+                frame_s=limits.frame_s,
+            )
+        return self._profiles[settings]
+
+
+def identities(meter: FleetMeter) -> list[bytes]:
+    """What a meter that dials in may call itself: its logical device name or its system title."""
+    found = [meter.name.encode()]
+    if meter.system_title is not None:
+        found.append(meter.system_title)
+    return found
+
+
+def needs_counters(meter: FleetMeter) -> bool:
+    """Whether anything that is sent to the meter is protected by a lasting key."""
+    return meter.protocol.auth == "hls-gmac" or meter.protocol.protection != "none"
+
+
+def make_reactor(limits: ReactorConfig) -> Reactor:
+    """A reactor as the configuration wants it. Its threads run; it knows no meter."""
+    return _core.Reactor(
+        threads=limits.threads or None,
+        batch_rows=limits.batch_rows,
+        batch_delay_s=limits.batch_ms / 1000,
+        batches=limits.queue_batches,
+        connects_per_second=limits.connections_per_second,
+        queue=limits.requests_per_meter,
+        connect_timeout_s=limits.connect_s,
+        associate_timeout_s=limits.associate_s,
+        frame_timeout_s=limits.frame_s,
+    )
+
+
+def numeric(meter: FleetMeter) -> str | None:
+    """The meter's address if it is numeric, with brackets where IPv6 needs them; None: its name has to be looked up."""
+    if meter.host is None:
+        return None
+    try:
+        ipaddress.ip_address(meter.host)
+    except ValueError:
+        return None
+    return meter.address
+
+
+class Addresses:
+    """Looks up the host names of meters, again and again for those that have no address, and adds what it finds."""
+
+    def __init__(self, meters: Iterable[FleetMeter], add: Callable[[FleetMeter, str], None], figures: Figures) -> None:
+        self._open = list(meters)
+        self._add = add
+        self._figures = figures
+        self._log: Logger = logger("field")
+
+    async def run(self) -> None:
+        """Until all have an address."""
+        said = False
+        while self._open:
+            missing: list[FleetMeter] = []
+            room = trio.CapacityLimiter(LOOK_UPS_AT_ONCE)
+            async with trio.open_nursery() as nursery:
+                for meter in self._open:
+                    nursery.start_soon(self._look_up, meter, missing, room)
+            self._open = missing
+            self._figures.meters_without_address = len(missing)
+            if missing and not said:
+                some = ", ".join(meter.name for meter in missing[:5])
+                self._log.warning("meters without address", count=len(missing), some=some)
+                said = True
+            if missing:
+                await trio.sleep(LOOK_UP_AGAIN_S)
+
+    async def _look_up(self, meter: FleetMeter, missing: list[FleetMeter], room: trio.CapacityLimiter) -> None:
+        async with room:
+            with trio.move_on_after(LOOK_UP_S):
+                try:
+                    found = await trio.socket.getaddrinfo(meter.host, meter.port, type=socket.SOCK_STREAM)
+                except OSError:
+                    found = []
+                if found:
+                    host = str(found[0][4][0])
+                    self._add(meter, f"[{host}]:{meter.port}" if ":" in host else f"{host}:{meter.port}")
+                    return
+        missing.append(meter)

@@ -1,0 +1,119 @@
+"""Questions to a meter, as values: compared, hashed and shown; made into the reactor's plan once for all meters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ipss_headend.field.reactor import Native
+
+if TYPE_CHECKING:
+    from ipss_headend._core import Item, Plan
+
+Descriptor = tuple[int, bytes, int]
+"""Class id, logical name, attribute or method."""
+
+CaptureColumn = tuple[int, bytes, int, int]
+"""Class id, logical name, attribute, data index."""
+
+PLANS_KEPT = 1024
+"""Read plans need a few; single questions may differ without end."""
+
+CLOCK = bytes((0, 0, 1, 0, 0, 255))
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """Attributes that make one line; layout 0 makes it an answer. See `_core.Item.attributes`."""
+
+    layout: int
+    attributes: tuple[Descriptor, ...]
+    capture_time: int | None = None
+
+    def item(self, native: Native) -> Item:
+        """The same for the reactor."""
+        return native.Item.attributes(self.layout, self.attributes, capture_time=self.capture_time)
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A profile's buffer, a line an entry. See `_core.Item.buffer`."""
+
+    layout: int
+    logical_name: bytes
+    columns: int
+    clock_column: int | None = 0
+    status_column: int | None = None
+    capture_period_s: int = 0
+    select: Literal["range", "all", "entries"] = "range"
+    entries: tuple[int, int, int, int] = (1, 0, 1, 0)
+    selected: tuple[CaptureColumn, ...] = ()
+
+    def item(self, native: Native) -> Item:
+        """The same for the reactor."""
+        return native.Item.buffer(
+            self.layout,
+            self.logical_name,
+            self.columns,
+            clock_column=self.clock_column,
+            status_column=self.status_column,
+            capture_period_s=self.capture_period_s,
+            select=self.select,
+            entries=self.entries,
+            selected=self.selected,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """Write an attribute; `value` is A-XDR."""
+
+    descriptor: Descriptor
+    value: bytes
+
+    def item(self, native: Native) -> Item:
+        """The same for the reactor."""
+        return native.Item.set(self.descriptor, self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Invoke a method; `parameters` are A-XDR."""
+
+    descriptor: Descriptor
+    parameters: bytes | None = None
+
+    def item(self, native: Native) -> Item:
+        """The same for the reactor."""
+        return native.Item.action(self.descriptor, self.parameters)
+
+
+Question = Attributes | Buffer | Set | Action
+
+
+class Plans:
+    """The reactor's plans of questions, made once for all who ask the same."""
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+        self._made: dict[tuple[Question, ...], Plan] = {}
+
+    def of(self, questions: Sequence[Question]) -> Plan:
+        """The plan of these questions, in order."""
+        key = tuple(questions)
+        if key not in self._made:
+            if len(self._made) >= PLANS_KEPT:
+                self._made.clear()
+            self._made[key] = self._native.Plan([question.item(self._native) for question in key])
+        return self._made[key]
+
+
+def octets(logical_name: str) -> bytes:
+    """`1.0.1.8.0.255` as the six octets of the wire."""
+    return bytes(map(int, logical_name.split(".")))
+
+
+def dotted(logical_name: Sequence[int]) -> str:
+    """The six octets as `1.0.1.8.0.255`."""
+    return ".".join(map(str, logical_name))

@@ -1,0 +1,111 @@
+"""What this room takes from the native core: its two numberings, and the shapes that a test can stand in for.
+
+`EventKind` and `Outcome` repeat the numbers of `protocols/session`; a system test compares them with the module's own.
+"""
+
+# ruff: noqa: D102 - the methods of the two protocols are described in `_core.pyi`
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:  # the rules of this room are tested without the extension
+    from ipss_headend._core import Batch, Priority
+    from ipss_headend._core import Item as _Item
+    from ipss_headend._core import Plan as _Plan
+
+AnswerRow = tuple[int, int, int, int | None, int, int, list[int | bytes | None]]
+"""(meter_id, request_id, item, capture_time_us, deviation_min, clock_status, cells)."""
+
+
+class Outcome(IntEnum):
+    """How a request ended; see `ipss_session::Outcome`."""
+
+    DONE = 0
+    REFUSED = 1
+    TIMED_OUT = 2
+    UNREACHABLE = 3
+    VIOLATION = 4
+    AUTHENTICATION_FAILED = 5
+    CANCELLED = 6
+    COUNTERS_EXHAUSTED = 7
+    OVERLOADED = 8
+    UNKNOWN = 9
+    IMPOSSIBLE = 10
+    INTERRUPTED = 11
+
+    @property
+    def label(self) -> str:
+        """The name in logs and metrics."""
+        return self.name.lower().replace("_", "-")
+
+
+class EventKind(IntEnum):
+    """What happened; see `ipss_session::EventKind`. From 1000 on: noticed here, not by a session."""
+
+    CONNECTED = 1
+    ASSOCIATED = 2
+    DISCONNECTED = 3
+    ASSOCIATION_REJECTED = 4
+    AUTHENTICATION_FAILED = 5
+    TAG_INVALID = 6
+    REPLAY_REFUSED = 7
+    WEAKER_SECURITY = 8
+    SYSTEM_TITLE_MISMATCH = 9
+    PROTOCOL_VIOLATION = 10
+    UNEXPECTED_ANSWER = 11
+    COUNTERS_LOW = 12
+    COUNTERS_EXHAUSTED = 13
+    COUNTER_BEHIND = 14
+    COUNTER_JUMP = 15
+    NOTIFIED = 16
+    CLAIM_REFUSED = 17
+    BACKED_OFF = 18
+    SERVED = 19
+    RELEASED = 20
+    NONCE_SEEN = 21
+
+    CLOCK_DEVIATES = 1001
+    """The meter's clock is further from ours than the plan allows. Number: by how many milliseconds it is ahead."""
+    COLUMNS_DIFFER = 1002
+    """The meter captures other columns than others of its model. Number: how many columns it has."""
+
+    @property
+    def label(self) -> str:
+        """The name in logs and metrics."""
+        return self.name.lower().replace("_", "-")
+
+
+class Reactor(Protocol):
+    """`_core.Reactor`, as far as this room calls it."""
+
+    def fileno(self) -> int: ...
+    def take(self) -> Batch | None: ...
+    def finished(self) -> bool: ...
+    def submit(
+        self,
+        plan: _Plan,
+        meters: Sequence[int] | bytes | bytearray | memoryview,
+        *,
+        timeout_s: float,
+        priority: Priority = "scheduled",
+        attempts: int = 3,
+        from_us: int = 0,
+        to_us: int = 0,
+    ) -> int: ...
+    def cancel(self, requests: Sequence[tuple[int, int]]) -> None: ...
+    def grant(self, grants: Sequence[tuple[int, int, int]]) -> None: ...
+
+
+class Native(Protocol):
+    """The module `_core`, as far as this room calls it beside the reactor."""
+
+    @property
+    def Item(self) -> type[_Item]: ...  # noqa: N802 - the module's name for it
+    @property
+    def Plan(self) -> Callable[[Iterable[_Item]], _Plan]: ...  # noqa: N802
+    def decode_data(self, octets: bytes) -> list[Any]: ...
+    def unit_symbol(self, unit: int) -> str: ...
+    def catalogue(self, logical_name: bytes) -> dict[str, Any] | None: ...

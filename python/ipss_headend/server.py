@@ -1,0 +1,337 @@
+"""The head-end as a process: what runs, in which order it starts, and in which order it stops.
+
+Read `run` from top to bottom for the start and from bottom to top for the stop. The first SIGTERM or SIGINT drains:
+plans stop, requests in work are finished, associations are released, and the pump ends when the last batch is durable.
+The second stops at once; what is not durable is asked again after the next start.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from ipss_headend import _core, metrics
+from ipss_headend.config import Config
+from ipss_headend.endpoint import Endpoint
+from ipss_headend.errors import ConfigError, HeadEndError, StoreError, UnknownLogicalName
+from ipss_headend.field.campaign import Campaign
+from ipss_headend.field.clock import ClockCheck
+from ipss_headend.field.connect import Addresses, Connector, Knowledge, make_reactor, needs_counters, numeric
+from ipss_headend.field.context import Field
+from ipss_headend.field.counters import Counters
+from ipss_headend.field.delivery import Delivery, Newest
+from ipss_headend.field.fleet import FleetMeter, load_fleet
+from ipss_headend.field.layouts import LayoutBook
+from ipss_headend.field.pump import pump
+from ipss_headend.field.reactor import EventKind, Outcome
+from ipss_headend.field.requests import Requests
+from ipss_headend.field.watch import Watch
+from ipss_headend.log import Logger, logger
+from ipss_headend.metrics import Figures
+from ipss_headend.security.keystore import Keystore, forbid_core_dumps
+from ipss_headend.store import Database, Store
+from ipss_headend.store.counters import peer_high_water
+
+if TYPE_CHECKING:
+    from ipss_headend._core import Reactor
+
+LAG_STEP_S = 0.5
+LAG_LIMIT_S = 5.0
+"""A trio loop that is later than this cannot answer anybody in time."""
+
+HEALTH_S = 5.0
+"""How long the store may take to show that it can be written to."""
+
+STOP_S = 5.0
+"""How much longer than asked the reactor may take to drain before it is stopped, and to stop before it is left."""
+
+
+class Stop:
+    """The wish to end: `drain` first, `now` when asked again."""
+
+    def __init__(self) -> None:
+        self.drain = trio.Event()
+        self.now = trio.Event()
+
+    def ask(self) -> None:
+        """Drain; the second time, stop."""
+        (self.now if self.drain.is_set() else self.drain).set()
+
+
+@dataclass(frozen=True, slots=True)
+class HeadEnd:
+    """A head-end that runs, for whoever started it in this process."""
+
+    config: Config
+    store: Store
+    meters: Mapping[int, FleetMeter]
+    reactor: Reactor
+    requests: Requests
+    layouts: LayoutBook
+    figures: Figures
+    listening: tuple[str, ...]
+    """Where meters may dial in."""
+    metrics_address: str | None
+    """`host:port` of `/metrics` and `/healthz`."""
+    stop: Stop
+
+
+async def serve(config: Config, *, task_status: trio.TaskStatus[HeadEnd] = trio.TASK_STATUS_IGNORED) -> None:
+    """Be the head-end of this configuration until a signal ends it. For the main thread, which gets the signals.
+
+    Raises:
+        HeadEndError: what kept it from starting or from going on.
+    """
+    stop = Stop()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_hear_signals, signals, stop)
+            await run(config, stop, task_status=task_status)
+            nursery.cancel_scope.cancel()
+
+
+async def run(config: Config, stop: Stop, *, task_status: trio.TaskStatus[HeadEnd] = trio.TASK_STATUS_IGNORED) -> None:
+    """As `serve`, ended by `stop`.
+
+    Raises:
+        HeadEndError: as `serve`.
+    """
+    try:
+        forbid_core_dumps()
+        database = Database(config.database.path, own=True, reserve_bytes=config.database.reserve_mib << 20)
+        async with Store(database) as store:
+            await _run(config, stop, store, task_status)
+    except BaseExceptionGroup as group:
+        ours = _first_of_ours(group)
+        if ours is None:
+            raise
+        raise ours from group
+
+
+async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskStatus[HeadEnd]) -> None:
+    log: Logger = logger("server")
+    fleet = await store.change(
+        lambda connection: load_fleet(connection, Keystore.open(connection, config.keystore)), spend_reserve=True
+    )
+    figures = Figures()
+    reactor = make_reactor(config.reactor)
+    try:
+        names = {meter.meter_id: meter.name for meter in fleet}
+        requests = Requests(reactor, _core)
+        counters = Counters(store, reactor, figures, config.reactor.counter_block)
+        newest = Newest()
+        watch = Watch(names, counters, figures)
+        delivery = Delivery(store=store, requests=requests, watch=watch, newest=newest, figures=figures)
+        field = _field(config, store, requests, newest, figures, {meter.meter_id: meter for meter in fleet})
+        campaigns = _campaigns(config, field)
+        knowledge = Knowledge(
+            await counters.first_blocks(meter.meter_id for meter in fleet if needs_counters(meter)),
+            await store.read(lambda connection: peer_high_water(connection, list(names))),
+        )
+        addresses = _add_meters(
+            reactor, fleet, Connector(config.reactor, config.client_system_title), knowledge, figures
+        )
+        endpoint = Endpoint(
+            metrics.registry(figures, reactor.stats, exported()),
+            lambda: _health(store, reactor, figures, stop),
+        )
+        pages = await _open_pages(config)
+
+        async with trio.open_nursery() as services:
+            services.start_soon(counters.run)
+            services.start_soon(_watch_lag, figures)
+            services.start_soon(_stop_now, stop, reactor, services.cancel_scope)
+            services.start_soon(addresses.run)
+            if pages:
+                services.start_soon(endpoint.serve, pages)
+
+            async with trio.open_nursery() as pumps:
+                pumps.start_soon(pump, reactor, delivery)
+
+                async with trio.open_nursery() as plans:
+                    for campaign in campaigns:
+                        plans.start_soon(campaign.run)
+                    head_end = HeadEnd(
+                        config=config,
+                        store=store,
+                        meters=field.meters,
+                        reactor=reactor,
+                        requests=requests,
+                        layouts=field.layouts,
+                        figures=figures,
+                        listening=_listen(config, reactor),
+                        metrics_address=_address_of(pages),
+                        stop=stop,
+                    )
+                    gc.collect()
+                    gc.freeze()  # the fleet stays as long as the process: the collector need not walk it
+                    log.info(
+                        "started", meters=len(fleet), plans=len(campaigns), listening=list(head_end.listening),
+                        metrics=head_end.metrics_address,
+                    )  # fmt: skip
+                    task_status.started(head_end)
+                    await stop.drain.wait()
+                    log.info("draining", within_s=config.reactor.drain_s)
+                    plans.cancel_scope.cancel()
+
+                reactor.drain(config.reactor.drain_s)
+                services.start_soon(_limit_drain, config.reactor.drain_s, reactor, services.cancel_scope)
+            services.cancel_scope.cancel()
+        log.info("stopped", lines=figures.lines)
+    finally:
+        reactor.stop()
+
+
+async def _hear_signals(signals: AsyncIterator[int], stop: Stop) -> None:
+    async for _ in signals:
+        stop.ask()
+
+
+async def _stop_now(stop: Stop, reactor: Reactor, services: trio.CancelScope) -> None:
+    await stop.now.wait()
+    logger("server").warning("stopping at once")
+    await _stop_reactor(reactor, services)
+
+
+async def _limit_drain(drain_s: float, reactor: Reactor, services: trio.CancelScope) -> None:
+    await trio.sleep(drain_s + STOP_S)
+    logger("server").warning("not drained in time", waited_s=drain_s + STOP_S)
+    await _stop_reactor(reactor, services)
+
+
+async def _stop_reactor(reactor: Reactor, services: trio.CancelScope) -> None:
+    # The pump ends by itself once the last batch is taken; a store that takes nothing would hold it for ever.
+    reactor.stop()
+    await trio.sleep(STOP_S)
+    services.cancel()
+
+
+def _field(
+    config: Config,
+    store: Store,
+    requests: Requests,
+    newest: Newest,
+    figures: Figures,
+    meters: Mapping[int, FleetMeter],
+) -> Field:
+    names = {number: meter.name for number, meter in meters.items()}
+    layouts = LayoutBook(
+        store=store,
+        requests=requests,
+        native=_core,
+        meters=meters,
+        figures=figures,
+        timeout_s=config.reactor.request_s,
+    )
+    return Field(
+        store=store,
+        requests=requests,
+        layouts=layouts,
+        newest=newest,
+        clocks=ClockCheck(names, figures),
+        figures=figures,
+        meters=meters,
+        zone=config.time_zone,
+        limits=config.reactor,
+    )
+
+
+def _campaigns(config: Config, field: Field) -> list[Campaign]:
+    try:
+        return [Campaign(plan, field) for plan in config.plans]
+    except UnknownLogicalName as error:
+        raise ConfigError(f"plans: {error}") from error
+
+
+def _add_meters(
+    reactor: Reactor, fleet: Iterable[FleetMeter], connector: Connector, knowledge: Knowledge, figures: Figures
+) -> Addresses:
+    """Give the reactor every meter whose address is known, and the rest to whoever looks them up."""
+    known, unknown = [], []
+    for meter in fleet:
+        address = numeric(meter)
+        if address is None and meter.host is not None:
+            unknown.append(meter)
+        else:
+            known.append(connector.meter(meter, address, knowledge))
+    reactor.add(known)
+    return Addresses(
+        unknown,
+        lambda meter, address: reactor.add([connector.meter(meter, address, knowledge)]),
+        figures,
+    )
+
+
+def _listen(config: Config, reactor: Reactor) -> tuple[str, ...]:
+    found = []
+    for listener in config.listeners:
+        host = f"[{listener.host}]" if ":" in listener.host else listener.host
+        try:
+            found.append(reactor.listen(f"{host}:{listener.port}"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"listeners: {host}:{listener.port}: {error}; choose another address or port") from error
+    return tuple(found)
+
+
+async def _open_pages(config: Config) -> list[trio.SocketListener]:
+    where = config.metrics
+    if where.port == 0:
+        return []
+    try:
+        return await trio.open_tcp_listeners(where.port, host=where.host)
+    except OSError as error:
+        raise ConfigError(f"metrics: {where.host}:{where.port}: {error}; choose another address or port") from error
+
+
+def _address_of(pages: list[trio.SocketListener]) -> str | None:
+    if not pages:
+        return None
+    host, port = pages[0].socket.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def _health(store: Store, reactor: Reactor, figures: Figures, stop: Stop) -> dict[str, str]:
+    """What is wrong: by trying, not by remembering."""
+    wrong = {}
+    if figures.store_trouble is not None:
+        wrong["store"] = f"takes no readings: {figures.store_trouble}"
+    else:
+        with trio.move_on_after(HEALTH_S) as scope:
+            try:
+                # Begins and ends a transaction: refused without room on the disk, the ownership, or a sound store.
+                await store.change(lambda _: None)
+            except StoreError as error:
+                wrong["store"] = str(error)
+        if scope.cancelled_caught:
+            wrong["store"] = f"no transaction within {HEALTH_S:g} s"
+    if reactor.finished():
+        wrong["reactor"] = "stopped"
+    if figures.loop_lag_s > LAG_LIMIT_S:
+        wrong["loop"] = f"{figures.loop_lag_s:.1f} s late"
+    if stop.drain.is_set():
+        wrong["head-end"] = "draining"
+    return wrong
+
+
+async def _watch_lag(figures: Figures) -> None:
+    while True:
+        due = trio.current_time() + LAG_STEP_S
+        await trio.sleep_until(due)
+        figures.loop_lag_s = trio.current_time() - due
+
+
+def exported() -> tuple[metrics.Shown, ...]:
+    """The metrics, with the field's names for the reactor's numbers."""
+    return metrics.metrics(lambda number: Outcome(number).label, lambda number: EventKind(number).label)
+
+
+def _first_of_ours(group: BaseExceptionGroup[BaseException]) -> HeadEndError | None:
+    found = group.subgroup(HeadEndError)
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]  # type: ignore[assignment]
+    return found
