@@ -359,6 +359,7 @@ class Association:
                 content = buffer(data)
                 parameters = GXDLMSLNParameters(settings, invoke_id, Command.GET_RESPONSE, 1, None, content, status)
             else:
+                self.log["requests"].append("get-with-list")
                 results = []
                 for _ in range(_GXCommon.getObjectCount(request)):
                     status, data = self.read_attribute(request)
@@ -508,8 +509,9 @@ def counter_of_aarq(apdu: bytes) -> int:
     at = 2
     while apdu[at] != 0xBE:
         at += 2 + apdu[at + 1]
-    # be LL 04 LL 21 LL SC IC
-    counter: int = struct.unpack_from(">I", apdu, at + 7)[0]
+    # be LL 04 LL, then 21 LL SC IC or db 08 TITLE LL SC IC
+    skipped = 7 if apdu[at + 4] == 0x21 else 16
+    counter: int = struct.unpack_from(">I", apdu, at + skipped)[0]
     return counter
 
 

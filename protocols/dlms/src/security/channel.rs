@@ -109,7 +109,11 @@ impl Channel {
         };
         let plain_tag = out.get(start).copied().unwrap_or_default();
         let counter = sealer.seal(profile.protection, &self.authentication_key, out, start)?;
+        // What initiates an association travels in its own form whatever follows: meters and other people's head-ends
+        // look for glo-initiate-request and glo-initiate-response, some for nothing else.
+        let initiates = matches!(plain_tag, tags::INITIATE_REQUEST | tags::INITIATE_RESPONSE);
         match (profile.ciphering, tags::ciphered(plain_tag, kind)) {
+            (_, Some(tag)) if initiates => ciphered::wrap_service(out, start, tag),
             (Ciphering::ServiceSpecific, Some(tag)) => ciphered::wrap_service(out, start, tag),
             // Services without a tag of their own, as notifications, always travel in the general form.
             _ => ciphered::wrap_general(out, start, kind, &sealer.title.0),
