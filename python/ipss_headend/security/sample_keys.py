@@ -26,17 +26,21 @@ _WRITABLE = frozenset((string.ascii_letters + string.digits).encode())
 
 def why_no_key(key: bytes) -> str | None:
     """What is wrong with the key, in words that do not give it away; None if nothing is."""
-    if not any(key):
-        return "is all zero"
+    distinct = len(set(key))
+    if distinct <= len(key) // 2:
+        if distinct == 1:
+            return "is all zero" if not key[0] else "is one octet over and over"
+        if any(key == key[:period] * (len(key) // period) for period in (2, 4, 8)):
+            return "repeats itself, as sample keys do"
+        if distinct < FEWEST_VALUES:
+            return f"has fewer than {FEWEST_VALUES} different octets"
     step = key[1] - key[0]
-    if all((after - before - step) % 256 == 0 for before, after in pairwise(key)):
+    if (key[2] - key[1] - step) % 256 == 0 and all(
+        (after - before - step) % 256 == 0 for before, after in pairwise(key)
+    ):
         return "counts up in equal steps, as sample keys do"
-    if any(key == key[:period] * (len(key) // period) for period in (2, 4, 8)):
-        return "repeats itself, as sample keys do"
     if key in PUBLISHED:
         return "is published as a sample key"
-    if len(set(key)) < FEWEST_VALUES:
-        return f"has fewer than {FEWEST_VALUES} different octets"
     if _WRITABLE.issuperset(key):
         return "is made of letters and digits, not of random octets"
     return None

@@ -26,10 +26,16 @@ reading and is kept once; with another hash it is another reading of that moment
 u32, `capture_time_us` i64, `entry_hash` i64, `deviation_min` i16, `clock_status` u8, `received_us` i64, `quality` u32)
 and then `cells`.
 
-A vector, the same in the Rust tests: meter 7, layout 3, captured 1767225600000000, received 1767225601000000,
-deviation -60, status 0, quality 0, cells (12345, -1, None, b"\x09\x01\xff") is
+**quality**: bit 0 if the meter gave no capture time (then `capture_time_us` is `received_us`); bit 1 if the clock
+status is specified and its bit 0 or 1 is set; bit 2 if the capture time is before 2000-01-01 or more than a day after
+`received_us`. Bit 3 is never stored.
+
+`tests/unit/store/row_vectors.json` has lines and their rows; both languages are tested with it. The first is meter 7,
+layout 3, captured 1767225600000000, received 1767225601000000, deviation -60, status 0, cells
+(12345, -1, None, b"\x09\x01\xff"), and becomes
 
     cells      94cd3039ffc0c4030901ff
+    quality    0
     entry_hash 5840642323851797198
     crc        559487936
 """

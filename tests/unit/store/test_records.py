@@ -1,10 +1,15 @@
 """The row's octets: what Rust builds must be these, and what was damaged must be noticed."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ipss_headend.errors import StoreDamaged
+from ipss_headend.store import records
 from ipss_headend.store.records import (
     FUTURE_LIMIT_US,
     UNKNOWN_TIME,
@@ -21,29 +26,32 @@ RECEIVED_US = 1_767_225_601_000_000
 cells = st.lists(st.none() | st.integers(-(2**63), 2**63 - 1) | st.binary(max_size=300), max_size=20)
 
 
-def test_row_is_the_documented_vector() -> None:
+VECTORS = json.loads(Path(__file__).with_name("row_vectors.json").read_text())
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
+def test_row_is_the_vector(vector: dict[str, Any]) -> None:
+    line = vector["line"]
+    values = [bytes.fromhex(cell["raw"]) if isinstance(cell, dict) else cell for cell in line["cells"]]
+
     row = reading_row(
-        7,
-        3,
-        1_767_225_600_000_000,
-        (12345, -1, None, b"\x09\x01\xff"),
-        received_us=RECEIVED_US,
-        deviation_min=-60,
-        clock_status=0,
+        line["meter"],
+        line["layout"],
+        line["capture_time_us"],
+        values,
+        received_us=vector["received_us"],
+        deviation_min=line["deviation_min"],
+        clock_status=line["clock_status"],
     )
 
-    assert row == (
-        7,
-        3,
-        1_767_225_600_000_000,
-        5840642323851797198,
-        -60,
-        0,
-        RECEIVED_US,
-        0,
-        bytes.fromhex("94cd3039ffc0c4030901ff"),
-        559487936,
-    )
+    assert [*row[:8], row[8].hex(), row[9]] == vector["row"]
+
+
+def test_documented_row_is_the_first_vector() -> None:
+    *_, quality, cells, crc = VECTORS[0]["row"]
+
+    for number in (VECTORS[0]["row"][3], quality, cells, crc):
+        assert str(number) in str(records.__doc__)
 
 
 @given(cells)
