@@ -9,8 +9,10 @@
 pub mod apdu;
 pub mod axdr;
 pub mod cosem;
+pub mod hdlc;
 pub mod head_end;
 pub mod meter;
 pub mod profile;
 pub mod security;
+pub mod translate;
 pub mod wrapper;

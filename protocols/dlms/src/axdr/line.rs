@@ -8,7 +8,8 @@ use ipss_session::{Batch, Cell, CivilDateTime, Limits, Line, ProtocolError, Wall
 use super::date_time::days_in_month;
 use super::reader::Reader;
 use super::skip::skip;
-use super::{Data, tag};
+use super::tag;
+use super::walk::expand;
 
 /// What stands where in a profile's entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +46,9 @@ pub fn decode_buffer(
     let mark = batch.mark();
     let result = match octets.first() {
         Some(&tag::COMPACT_ARRAY) => {
-            // Rare, and its contents carry no types: expanded first, at most a small multiple of its octets.
-            Data::from_octets(octets, limits).and_then(|value| {
-                let Data::CompactArray(array) = value else { return Ok(0) }; // its type octet said so
-                let entries = Data::Array(array.into_elements()).to_octets();
-                Lines::new(&entries, shape, head, limits, batch).run()
-            })
+            // Rare, and its contents carry no types: expanded first, to at most a small multiple of its octets.
+            let mut entries = Vec::new();
+            expand(octets, limits, &mut entries).and_then(|()| Lines::new(&entries, shape, head, limits, batch).run())
         }
         _ => Lines::new(octets, shape, head, limits, batch).run(),
     };
@@ -475,7 +473,7 @@ const REPEATS_AT_LEAST: usize = 16 * 1_024;
 
 #[cfg(test)]
 mod tests {
-    use super::super::DateTime;
+    use super::super::{Data, DateTime};
     use super::*;
 
     const SHAPE: BufferShape =

@@ -11,6 +11,7 @@ pub mod line;
 pub mod reader;
 pub mod skip;
 pub mod tag;
+pub mod walk;
 
 pub use compact_array::TypeDescription;
 pub use data::{BitString, Data};
@@ -18,3 +19,4 @@ pub use date_time::{Date, DateTime, Time};
 pub use line::{BufferShape, decode_buffer, decode_value};
 pub use reader::{Reader, write_length};
 pub use skip::skip;
+pub use walk::{Visitor, walk};

@@ -1,0 +1,471 @@
+//! Explain bytes: what `ipss-headend decode` answers, as JSON that goes out while it is made.
+//!
+//! One request is walked once for each list of the answer (frames, APDUs, readings, warnings), so that nothing but
+//! what reassembly needs is held in memory: time is linear in the request's octets, and so is memory, with a small
+//! factor, whatever the octets are.
+
+mod apdu;
+mod envelope;
+mod json;
+mod keys;
+mod readings;
+
+pub use keys::Keys;
+
+use ipss_session::{Fault, Limits, ProtocolError};
+
+use crate::apdu::tags;
+use crate::axdr::{Reader, skip};
+use crate::cosem::AttributeDescriptor;
+use crate::hdlc::{self, FrameType};
+use crate::wrapper;
+use json::Json;
+use keys::Learnt;
+
+/// What is to be explained.
+#[derive(Clone, Copy, Debug)]
+pub struct TranslateRequest<'a> {
+    /// The asker's own mark, as JSON text; it comes back as it is.
+    pub id: Option<&'a str>,
+    /// What the first octet is: `hdlc`, `wrapper`, `llc`, `apdu`, `data`, `auto`, or a layer that others explain.
+    pub layer: &'a str,
+    /// What was sent, in order.
+    pub transmissions: &'a [Transmission<'a>],
+    /// The meters' keys, none if there are none.
+    pub keys: &'a [Keys],
+}
+
+/// What one side sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Transmission<'a> {
+    /// Who sent it, if that is known. Segments and streams are put together for each sender.
+    pub from: Option<Sender>,
+    /// The octets.
+    pub octets: &'a [u8],
+}
+
+/// Who sent a transmission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sender {
+    /// The meter.
+    Meter,
+    /// The head-end.
+    HeadEnd,
+}
+
+/// How a translation went. The numbers do not matter, the names are the answer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Everything was understood.
+    Decoded,
+    /// A valid beginning; more octets are wanted.
+    Incomplete,
+    /// Valid, but a key is missing.
+    Protected,
+    /// Broken, or not to be explained here.
+    Error,
+}
+
+impl Outcome {
+    /// The name in the answer.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Decoded => "decoded",
+            Self::Incomplete => "incomplete",
+            Self::Protected => "protected",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// Write the answer as one JSON object, piece by piece, and return its outcome.
+pub fn translate(request: &TranslateRequest<'_>, write: &mut dyn FnMut(&str)) -> Outcome {
+    let (outcome, error) = Pass::new(request).run(request);
+    let mut out = Json::new(write);
+    out.begin('{');
+    if let Some(id) = request.id {
+        out.key("id");
+        out.plain(id);
+    }
+    out.member_string("outcome", outcome.name());
+    let lists: [(&str, Select); 4] = [
+        ("frames", |pass| &mut pass.frames),
+        ("apdus", |pass| &mut pass.apdus),
+        ("readings", |pass| &mut pass.readings),
+        ("warnings", |pass| &mut pass.warnings),
+    ];
+    for (key, select) in lists {
+        out.key(key);
+        out.begin('[');
+        {
+            let mut pass = Pass::new(request);
+            *select(&mut pass) = out.inside();
+            pass.run(request);
+        }
+        out.end();
+    }
+    if let Some(error) = error {
+        out.key("error");
+        out.begin('{');
+        out.member_string("fault", if error.fault == Fault::Remote { "remote" } else { "local" });
+        out.member_string("layer", error.layer);
+        out.member_integer("offset", error.offset as u64);
+        out.member_string("code", error.code);
+        out.member_string("message", &error.message);
+        out.end();
+    }
+    out.end();
+    outcome
+}
+
+/// The answer to a request that cannot even be read, such as hexadecimal digits that are none.
+pub fn refuse(id: Option<&str>, code: &'static str, message: &str, write: &mut dyn FnMut(&str)) {
+    let mut out = Json::new(write);
+    out.begin('{');
+    if let Some(id) = id {
+        out.key("id");
+        out.plain(id);
+    }
+    out.member_string("outcome", Outcome::Error.name());
+    for key in ["frames", "apdus", "readings", "warnings"] {
+        out.key(key);
+        out.begin('[');
+        out.end();
+    }
+    out.key("error");
+    out.begin('{');
+    out.member_string("fault", "local");
+    out.member_string("layer", "request");
+    out.member_integer("offset", 0);
+    out.member_string("code", code);
+    out.member_string("message", message);
+    out.end();
+    out.end();
+}
+
+/// The octets that hexadecimal digits name; white space and `#` comments are passed over.
+///
+/// # Errors
+/// Local: `bad-hex`, at the character.
+pub fn parse_hex(text: &str) -> Result<Vec<u8>, ProtocolError> {
+    let mut octets = Vec::with_capacity(text.len() / 2);
+    let (mut half, mut comment) = (None, false);
+    for (offset, character) in text.char_indices() {
+        match character {
+            '\n' => comment = false,
+            _ if comment => {}
+            '#' => comment = true,
+            _ if character.is_whitespace() => {}
+            _ => {
+                let Some(digit) = character.to_digit(16) else {
+                    let message = format!("'{}' is no hexadecimal digit", character.escape_default());
+                    let error = ProtocolError::local("request", "bad-hex", message);
+                    return Err(ProtocolError { offset, ..error });
+                };
+                half = match half {
+                    None => Some(digit as u8),
+                    Some(high) => {
+                        octets.push(high << 4 | digit as u8);
+                        None
+                    }
+                };
+            }
+        }
+    }
+    match half {
+        None => Ok(octets),
+        Some(_) => {
+            let error = ProtocolError::local("request", "bad-hex", "an odd number of hexadecimal digits");
+            Err(ProtocolError { offset: text.len(), ..error })
+        }
+    }
+}
+
+type Select = for<'p, 'a, 'w> fn(&'p mut Pass<'a, 'w>) -> &'p mut Json<'w>;
+
+/// One walk over the request, which writes one of the answer's lists, or none.
+struct Pass<'a, 'w> {
+    frames: Json<'w>,
+    apdus: Json<'w>,
+    readings: Json<'w>,
+    warnings: Json<'w>,
+    keys: &'a [Keys],
+    limits: Limits,
+    session: Session,
+    protected: bool,
+}
+
+/// What is remembered from one APDU to the next.
+#[derive(Default)]
+struct Session {
+    learnt: Learnt,
+    /// For each invoke id, the attribute that was asked for.
+    asked: [Option<AttributeDescriptor>; 16],
+    /// The blocks of a long GET, and the number of the last one.
+    blocks: Vec<u8>,
+    blocks_seen: u32,
+    /// The blocks of a general block transfer, and the number of the last one.
+    general_blocks: Vec<u8>,
+    general_blocks_seen: u16,
+}
+
+impl<'a, 'w> Pass<'a, 'w> {
+    fn new(request: &TranslateRequest<'a>) -> Self {
+        let octets = request.transmissions.iter().map(|transmission| transmission.octets.len()).sum();
+        let limits = Limits { apdu: 65_535, elements: octets, depth: DEPTH, ..Limits::default() };
+        Self {
+            frames: Json::inactive(),
+            apdus: Json::inactive(),
+            readings: Json::inactive(),
+            warnings: Json::inactive(),
+            keys: request.keys,
+            limits,
+            session: Session::default(),
+            protected: false,
+        }
+    }
+
+    fn run(&mut self, request: &TranslateRequest<'a>) -> (Outcome, Option<ProtocolError>) {
+        let ended = self.layer(request.layer, request.transmissions);
+        if self.session.blocks_seen > 0 || self.session.general_blocks_seen > 0 {
+            self.warn("the value goes on in further blocks");
+        }
+        match ended {
+            Ok(true) if self.protected => (Outcome::Protected, None),
+            Ok(true) => (Outcome::Decoded, None),
+            Ok(false) => (Outcome::Incomplete, None),
+            Err(error) => (Outcome::Error, Some(error)),
+        }
+    }
+
+    /// Whether everything was complete.
+    fn layer(&mut self, layer: &str, transmissions: &[Transmission<'_>]) -> Result<bool, ProtocolError> {
+        let layer = match layer {
+            "auto" => guess(transmissions),
+            named => named,
+        };
+        match layer {
+            "hdlc" => self.streams(transmissions, Self::hdlc_stream),
+            "wrapper" => self.streams(transmissions, Self::wrapper_stream),
+            "llc" => self.each(transmissions, |pass, octets| {
+                if octets.len() < LLC_LENGTH && LLC_HEADERS.iter().any(|header| header.starts_with(octets)) {
+                    return Err(ProtocolError::remote("llc", octets.len(), "truncated", "the LLC header is not whole"));
+                }
+                let Some(apdu) = after_llc(octets) else {
+                    return Err(ProtocolError::remote("llc", 0, "bad-llc", "an LLC header is E6 E6 00 or E6 E7 00"));
+                };
+                pass.apdus_in(apdu)
+            }),
+            "apdu" => self.each(transmissions, Self::apdus_in),
+            "data" => self.each(transmissions, |pass, octets| {
+                let depth = pass.apdus.depth();
+                pass.apdus.begin('{');
+                pass.apdus.member_string("apdu", "data");
+                pass.apdus.key("data");
+                let result = pass.value(octets, None, None);
+                pass.apdus.end_to(depth);
+                result
+            }),
+            other => Err(ProtocolError::local(
+                "request",
+                "layer-not-supported",
+                format!(
+                    "layer '{}' is not explained here; hdlc, wrapper, llc, apdu, data and auto are",
+                    other.escape_default()
+                ),
+            )),
+        }
+    }
+
+    /// Each transmission by itself. One that ends too early is incomplete.
+    fn each(
+        &mut self,
+        transmissions: &[Transmission<'_>],
+        mut explain: impl FnMut(&mut Self, &[u8]) -> Result<(), ProtocolError>,
+    ) -> Result<bool, ProtocolError> {
+        for transmission in transmissions {
+            match explain(self, transmission.octets) {
+                Err(error) if error.code == "truncated" => return Ok(false),
+                other => other?,
+            }
+        }
+        Ok(!transmissions.is_empty())
+    }
+
+    /// Transmissions as streams, one a sender: what is left of one goes before what the same sender sends next.
+    fn streams(&mut self, transmissions: &[Transmission<'_>], explain: Explain<'a, 'w>) -> Result<bool, ProtocolError> {
+        let mut streams: [Stream; 3] = Default::default();
+        for transmission in transmissions {
+            let stream = &mut streams[transmission.from.map_or(0, |sender| 1 + sender as usize)];
+            if stream.left.is_empty() {
+                let taken = explain(self, transmission.octets, stream)?;
+                stream.left.extend_from_slice(&transmission.octets[taken..]);
+            } else {
+                stream.left.extend_from_slice(transmission.octets);
+                // A frame is short: a piece that completes none costs no more than a frame's walk.
+                let mut left = std::mem::take(&mut stream.left);
+                let taken = explain(self, &left, stream)?;
+                left.drain(..taken);
+                stream.left = left;
+            }
+        }
+        let whole = streams.iter().all(|stream| {
+            stream.pieces.is_empty() && stream.left.iter().all(|octet| stream.frames > 0 && *octet == hdlc::FLAG)
+        });
+        let any = streams.iter().any(|stream| stream.frames > 0);
+        Ok(any && whole)
+    }
+
+    /// Frames from the front of `octets`; how many octets they took.
+    fn hdlc_stream(&mut self, octets: &[u8], stream: &mut Stream) -> Result<usize, ProtocolError> {
+        let mut taken = 0;
+        while let Some((frame, length)) =
+            hdlc::next_frame(&octets[taken..]).map_err(|error| stream.moved(error, taken))?
+        {
+            let start = taken + length - frame.length;
+            taken += length;
+            stream.frames += 1;
+            self.frames.begin('{');
+            self.frames.member_string("layer", "hdlc");
+            self.frames.member_integer("length", frame.length as u32);
+            self.frames.member_boolean("segmented", frame.segmented);
+            self.frames.member_hex("destination", frame.destination);
+            self.frames.member_hex("source", frame.source);
+            self.frames.member_hex("control", &[frame.control]);
+            self.frames.member_string("type", FrameType::of(frame.control).name());
+            self.frames.key("hcs_ok");
+            match frame.hcs_ok {
+                Some(ok) => self.frames.boolean(ok),
+                None => self.frames.null(),
+            }
+            self.frames.member_boolean("fcs_ok", frame.fcs_ok);
+            self.frames.end();
+            let wrong = |offset, code, what| {
+                let error = ProtocolError::remote("hdlc", offset, code, format!("the {what} check sequence is wrong"));
+                Err(stream.moved(error, start))
+            };
+            if frame.hcs_ok == Some(false) {
+                return wrong(frame.header_length, "bad-hcs", "header");
+            }
+            if !frame.fcs_ok {
+                return wrong(frame.length - 2, "bad-fcs", "frame");
+            }
+            if !FrameType::of(frame.control).carries_data() {
+                continue;
+            }
+            if stream.pieces.is_empty() && !frame.segmented {
+                self.payload(frame.information)?;
+            } else {
+                stream.pieces.extend_from_slice(frame.information);
+                if !frame.segmented {
+                    let whole = std::mem::take(&mut stream.pieces);
+                    self.payload(&whole)?;
+                }
+            }
+        }
+        // Flags between frames mean nothing, but the last one opens the next frame.
+        taken += octets[taken..].windows(2).take_while(|two| two == &[hdlc::FLAG; 2]).count();
+        stream.before += taken;
+        Ok(taken)
+    }
+
+    /// LLC and APDU, perhaps several times: some meters put three into one frame.
+    fn payload(&mut self, octets: &[u8]) -> Result<(), ProtocolError> {
+        let mut rest = octets;
+        while !rest.is_empty() {
+            let apdu = match after_llc(rest) {
+                Some(apdu) => apdu,
+                None => {
+                    self.warn("there is no LLC header in front of the APDU");
+                    rest
+                }
+            };
+            let length = match apdu::length(apdu, &self.limits) {
+                length if after_llc(apdu.get(length..).unwrap_or_default()).is_some() => length,
+                _ => apdu.len(),
+            };
+            self.apdu(&apdu[..length], 0)?;
+            rest = &apdu[length..];
+        }
+        Ok(())
+    }
+
+    fn wrapper_stream(&mut self, octets: &[u8], stream: &mut Stream) -> Result<usize, ProtocolError> {
+        let mut taken = 0;
+        while taken < octets.len() {
+            let found =
+                wrapper::next_wpdu(&octets[taken..], &self.limits).map_err(|error| stream.moved(error, taken))?;
+            let Some(wpdu) = found else { break };
+            taken += wrapper::HEADER + wpdu.apdu.len();
+            stream.frames += 1;
+            self.frames.begin('{');
+            self.frames.member_string("layer", "wrapper");
+            self.frames.member_integer("length", wpdu.apdu.len() as u32);
+            self.frames.member_integer("source", wpdu.source);
+            self.frames.member_integer("destination", wpdu.destination);
+            self.frames.end();
+            self.apdu(wpdu.apdu, 0)?;
+        }
+        stream.before += taken;
+        Ok(taken)
+    }
+
+    fn apdus_in(&mut self, octets: &[u8]) -> Result<(), ProtocolError> {
+        self.apdu(octets, 0)
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.warnings.string(text);
+    }
+}
+
+type Explain<'a, 'w> = fn(&mut Pass<'a, 'w>, &[u8], &mut Stream) -> Result<usize, ProtocolError>;
+
+/// One sender's octets.
+#[derive(Default)]
+struct Stream {
+    /// What no frame has taken yet.
+    left: Vec<u8>,
+    /// Segments of a payload that goes on.
+    pieces: Vec<u8>,
+    /// Frames so far.
+    frames: usize,
+    /// Octets that frames have taken so far.
+    before: usize,
+}
+
+impl Stream {
+    fn moved(&self, error: ProtocolError, taken: usize) -> ProtocolError {
+        ProtocolError { offset: error.offset + self.before + taken, ..error }
+    }
+}
+
+/// What follows the LLC header (Green Book, "LLC sublayer": E6 E6 00 in requests, E6 E7 00 in responses).
+fn after_llc(octets: &[u8]) -> Option<&[u8]> {
+    LLC_HEADERS.iter().find_map(|header| octets.strip_prefix(header))
+}
+
+/// The layer that the first octets look like.
+fn guess(transmissions: &[Transmission<'_>]) -> &'static str {
+    let octets = transmissions.iter().map(|transmission| transmission.octets).find(|octets| !octets.is_empty());
+    match *octets.unwrap_or_default() {
+        [hdlc::FLAG, ..] => "hdlc",
+        [0x00, 0x01, _, _, _, _, ..] => "wrapper",
+        [0x68, first, second, 0x68, ..] if first == second => "mbus",
+        [0xE6, 0xE6 | 0xE7, ..] => "llc",
+        [0x90, 0x01, 0x01, ..] => "llc-61334",
+        [b':', ..] => "modbus-ascii",
+        // Some tags are those of APDUs and of values: what is one whole value is a value.
+        [tag, ..] if crate::axdr::tag::name(tag).is_some() => {
+            let mut reader = Reader::new(octets.unwrap_or_default());
+            let whole = skip(&mut reader, &Limits::default()).is_ok() && reader.is_empty();
+            if whole || tags::name(tag).is_none() { "data" } else { "apdu" }
+        }
+        _ => "apdu",
+    }
+}
+
+/// Structures inside structures. Each takes two brackets, and common JSON readers stop at 128.
+const DEPTH: usize = 32;
+const LLC_HEADERS: [[u8; LLC_LENGTH]; 2] = [[0xE6, 0xE6, 0x00], [0xE6, 0xE7, 0x00]];
+const LLC_LENGTH: usize = 3;
