@@ -222,7 +222,7 @@ where
                     link.useful = true;
                     entry.failures = 0;
                 }
-                Outcome::AuthenticationFailed => link.rejected = Some(outcome),
+                Outcome::AuthenticationFailed if !link.associated => link.rejected = Some(outcome),
                 _ => {}
             }
         }
