@@ -202,7 +202,8 @@ fn time(py: Python<'_>, value: Time) -> PyResult<Bound<'_, PyDict>> {
 
 fn from_python(value: &Bound<'_, PyAny>, depth: usize) -> PyResult<Data> {
     let wrong = || PyValueError::new_err("a value is [type, value], as [\"long-unsigned\", 230]");
-    let (kind, content): (String, Bound<'_, PyAny>) = value.extract().map_err(|_| wrong())?;
+    let [kind, content]: [Bound<'_, PyAny>; 2] = value.extract().map_err(|_| wrong())?;
+    let kind: String = kind.extract().map_err(|_| wrong())?;
     let elements = || -> PyResult<Vec<Data>> {
         let depth = depth.checked_sub(1).ok_or_else(|| PyValueError::new_err("nested too deeply"))?;
         content.try_iter()?.map(|element| from_python(&element?, depth)).collect()

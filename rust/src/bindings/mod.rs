@@ -3,7 +3,6 @@
 mod batch;
 mod codec;
 mod columns;
-mod decode;
 mod fleet;
 mod meter;
 mod plan;
@@ -59,6 +58,5 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<plan::PyItem>()?;
     module.add_class::<plan::PyPlan>()?;
     module.add_class::<reactor::PyReactor>()?;
-    codec::add(module)?;
-    decode::add(module)
+    codec::add(module)
 }
