@@ -1,0 +1,242 @@
+"""One device, asked by hand: a reactor of its own, one meter, one question after the other."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ipss_headend.cli.targets import Target
+from ipss_headend.errors import (
+    AuthenticationFailed,
+    HeadEndError,
+    MeterGone,
+    MeterTimeout,
+    ProtocolViolation,
+    RequestError,
+)
+
+if TYPE_CHECKING:
+    from ipss_headend._core import Item, Reactor
+
+METER = 1
+"""The number of the one meter."""
+
+GRACE_S = 2.0
+"""How long after its deadline a request's end may take to reach us, and a release its answer."""
+
+FAULTS: dict[str, type[HeadEndError]] = {
+    "timed-out": MeterTimeout,
+    "unreachable": MeterGone,
+    "violation": ProtocolViolation,
+    "authentication-failed": AuthenticationFailed,
+    "counters-exhausted": AuthenticationFailed,
+    "unknown": MeterTimeout,
+    "impossible": RequestError,
+}
+
+REMEDIES = {
+    "authentication-failed": "check the keys, the system titles, --client and --auth",
+    "unreachable": "check the address, and whether the meter listens",
+    "unknown": "it may have been done; read it back before doing it again",
+}
+
+TELLING = {
+    "association-rejected",
+    "authentication-failed",
+    "tag-invalid",
+    "replay-refused",
+    "weaker-security",
+    "system-title-mismatch",
+    "protocol-violation",
+    "counter-behind",
+}
+"""The kinds of event that say why a request failed, where its end does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a device said to one item: cells are octets, exact integers or nothing."""
+
+    item: int
+    capture_time_us: int | None
+    deviation_min: int
+    clock_status: int
+    cells: list[int | bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a device said to one request."""
+
+    lines: tuple[Line, ...]
+    refusals: dict[int, int]
+    """Item to the code of the device's own *no*."""
+    exchanges: int
+
+    def cell(self, item: int) -> bytes | None:
+        """The octets of the first cell of an item's line; None where there is none."""
+        for line in self.lines:
+            if line.item == item and line.cells and isinstance(line.cells[0], bytes):
+                return line.cells[0]
+        return None
+
+    def answered(self, item: int) -> bool:
+        """Whether the item has a line."""
+        return any(line.item == item for line in self.lines)
+
+
+@dataclass
+class Conversation:
+    """An open conversation with one device."""
+
+    target: Target
+    core: ModuleType | Any
+    reactor: "Reactor"
+    deadline: float
+    """By trio's clock: the whole operation's end."""
+    exchanges: int = 0
+    peer_counter: int | None = None
+    _events: list[tuple[str, int, str]] = field(default_factory=list)
+
+    async def ask(self, items: Sequence["Item"], *, from_us: int = 0, to_us: int = 0) -> Reply:
+        """Ask these questions in one request and await the answer. The device's own *no* is part of it.
+
+        Raises:
+            MeterError, RequestError: by how the request ended.
+        """
+        left_s = self.deadline - trio.current_time()
+        if left_s <= 0:
+            raise MeterTimeout(f"{self.target.name}: no time left; give more with --timeout")
+        request = self.reactor.submit(
+            self.core.Plan(items),
+            [METER],
+            timeout_s=left_s,
+            priority="on-demand",
+            attempts=1,
+            from_us=from_us,
+            to_us=to_us,
+        )
+        lines: list[Line] = []
+        refusals: dict[int, int] = {}
+        with trio.move_on_after(left_s + GRACE_S):
+            while True:
+                batch = self.reactor.take()
+                if batch is None:
+                    if self.reactor.finished():
+                        raise RequestError(f"{self.target.name}: the reactor has stopped")
+                    await trio.lowlevel.wait_readable(self.reactor.fileno())
+                    continue
+                self._hear(batch.events(), batch.peer_counters())
+                lines += [Line(row[2], *row[3:]) for row in batch.answers() if row[1] == request]
+                refusals.update((item, code) for _, asked, item, code in batch.refusals() if asked == request)
+                for number, _, outcome, exchanges, _, detail in batch.ends():
+                    if number == request:
+                        self.exchanges += exchanges
+                        self._check(self.core.OUTCOMES[outcome], detail)
+                        return Reply(tuple(lines), refusals, exchanges)
+        raise MeterTimeout(f"{self.target.name}: no answer in time")
+
+    def _hear(self, events: Sequence[tuple[int, int, int, int, str]], counters: Sequence[tuple[int, int]]) -> None:
+        for _, _, kind, number, detail in events:
+            name = self.core.EVENT_KINDS.get(kind, str(kind))
+            self._events.append((name, number, detail))
+            if name == "counters-low":
+                self.reactor.grant([(METER, *self.target.reserve())])
+        for _, counter in counters:
+            self.peer_counter = max(counter, self.peer_counter or 0)
+
+    def _check(self, outcome: str, detail: str) -> None:
+        if outcome in {"done", "refused"}:
+            return
+        if not detail:
+            telling = [f"{name} {words}".strip() for name, _, words in self._events if name in TELLING]
+            detail = telling[-1] if telling else ""
+        words = "; ".join(filter(None, (outcome, detail, REMEDIES.get(outcome))))
+        raise FAULTS.get(outcome, HeadEndError)(f"{self.target.name}: {words}")
+
+
+@asynccontextmanager
+async def converse(target: Target, *, timeout_s: float) -> AsyncIterator[Conversation]:
+    """Talk to one device; at the end the association is released and the device's counter is durable.
+
+    Raises:
+        MeterGone: the host's name has no address.
+        RequestError: the target's parts do not fit together.
+    """
+    from ipss_headend import _core
+
+    deadline = trio.current_time() + timeout_s
+    address = await _numeric(target)
+    meter = _meter(_core, target, address, timeout_s)
+    reactor = _core.Reactor(
+        threads=1,
+        batch_delay_s=0.0,
+        connect_timeout_s=timeout_s,
+        associate_timeout_s=timeout_s,
+        frame_timeout_s=timeout_s,
+        release_timeout_s=GRACE_S,
+    )
+    conversation = Conversation(target, _core, reactor, deadline)
+    try:
+        reactor.add([meter])
+        yield conversation
+    finally:
+        with trio.CancelScope(shield=True):
+            await _close(conversation)
+
+
+async def _close(conversation: Conversation) -> None:
+    reactor = conversation.reactor
+    reactor.drain(GRACE_S)
+    with trio.move_on_after(GRACE_S + 1):
+        while not reactor.finished():
+            batch = reactor.take()
+            if batch is None:
+                await trio.lowlevel.wait_readable(reactor.fileno())
+            else:
+                conversation._hear((), batch.peer_counters())
+    reactor.stop()
+    if conversation.peer_counter is not None and conversation.target.needs_counters:
+        conversation.target.keep_peer_counter(conversation.peer_counter)
+
+
+def _meter(core: Any, target: Target, address: str, timeout_s: float) -> Any:
+    try:
+        profile = core.Profile(
+            client=target.client,
+            server=target.server,
+            authentication=target.auth,
+            protection=target.protection,
+            dedicated=target.dedicated,
+            client_title=target.client_title,
+            associate_s=timeout_s,
+            answer_s=timeout_s,
+            frame_s=timeout_s,
+        )
+        return core.Meter(
+            METER,
+            address,
+            profile,
+            system_title=target.server_title,
+            encryption_key=target.keys.encryption_key or b"",
+            authentication_key=target.keys.authentication_key or b"",
+            password=target.keys.password or b"",
+            counters=target.reserve() if target.needs_counters else (0, 0),
+            peer_counter=target.peer_counter,
+            hold_open=False,
+            idle_s=timeout_s,
+        )
+    except ValueError as error:
+        raise RequestError(f"{target.name}: {error}") from error
+
+
+async def _numeric(target: Target) -> str:
+    try:
+        found = await trio.socket.getaddrinfo(target.host, target.port, type=trio.socket.SOCK_STREAM)
+    except OSError as error:
+        raise MeterGone(f"{target.name}: {target.host} has no address: {error.strerror or error}") from error
+    host = str(found[0][4][0])
+    return f"[{host}]:{target.port}" if ":" in host else f"{host}:{target.port}"

@@ -1,0 +1,234 @@
+"""`ipss-headend meters`: the registry. Keys go in; they come out on one explicit wish only."""
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ipss_headend.cli import places
+from ipss_headend.cli.app import JSON, app, command
+from ipss_headend.cli.output import Output, say
+from ipss_headend.cli.simulate import write_private
+from ipss_headend.errors import DONE, ConfigError, RequestError
+from ipss_headend.field import fleet_file
+from ipss_headend.field.fleet import export_meters, import_meters, load_fleet
+from ipss_headend.security.keystore import Keystore
+from ipss_headend.store import counters, registry
+from ipss_headend.store.registry import Meter
+
+meters = typer.Typer(name="meters", help="The registry of meters.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(meters)
+
+Groups = Annotated[list[str] | None, typer.Option("--group", help="Only this group; may be given more than once.")]
+
+
+@command(meters, "import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="CSV, a meter a line; the first line names the columns.")],
+    *,
+    strict: Annotated[bool, typer.Option("--strict", help="Take no line unless all are good.")] = False,
+    config: places.CONFIG = places.DEFAULT_CONFIG,
+    json_output: JSON = False,
+) -> int:
+    r"""Put the meters of a CSV file into the registry, their keys wrapped.
+
+    Each line is taken or refused in words, with its number: duplicates, keys that are all zero or well known, names and
+    addresses that are taken. A running head-end reads new meters after its next start.
+
+    Columns: name, address (needed); system_title, encryption_key, authentication_key, master_key, password, client,
+    server, auth, suite, protection, dedicated, invocation_counter, model, group.
+
+    \b
+    Examples:
+      ipss-headend meters import fleet.csv
+      ipss-headend meters import fleet.csv --strict --json --config /etc/ipss-headend/head_end.toml
+    """
+    loaded = places.load_config(config)
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: {error}; expected a CSV file") from error
+    with places.open_store(loaded, create=True) as database, database.writing() as connection:
+        keystore = Keystore.open(connection, loaded.keystore)
+        report = import_meters(
+            connection,
+            keystore,
+            io.StringIO(text),
+            file.name,
+            strict=strict,
+            client_system_title=loaded.client_system_title,
+        )
+    for mistake in report.mistakes:
+        say(mistake)
+    output = Output(json_output=json_output)
+    if json_output:
+        output.document({"imported": report.imported, "refused": len(report.mistakes), "mistakes": report.mistakes})
+    else:
+        output.line(f"{report.imported} meters imported, {len(report.mistakes)} lines refused")
+    return report.exit_status
+
+
+@command(meters, "list")
+def list_(*, group: Groups = None, config: places.CONFIG = places.DEFAULT_CONFIG, json_output: JSON = False) -> None:
+    r"""List the meters, without any secret.
+
+    \b
+    Examples:
+      ipss-headend meters list
+      ipss-headend meters list --group household --json
+    """
+    loaded = places.load_config(config)
+    with places.open_store(loaded) as database, database.reading() as connection:
+        found = registry.all_meters(connection, group or ())
+    output = Output(json_output=json_output)
+    if json_output:
+        output.document({"meters": [document(meter) for meter in found]})
+        return
+    output.table(
+        ("name", "address", "system title", "auth", "protection", "model", "group"),
+        [
+            (
+                meter.name,
+                address(meter) or "dials in",
+                (meter.system_title or b"").hex(),
+                meter.protocol.get("auth"),
+                meter.protocol.get("protection"),
+                meter.model,
+                meter.group,
+            )
+            for meter in found
+        ],
+    )
+    say(f"{len(found)} meters")
+
+
+@command(meters, "show")
+def show(
+    name: Annotated[str, typer.Argument(help="The meter's name.")],
+    *,
+    config: places.CONFIG = places.DEFAULT_CONFIG,
+    json_output: JSON = False,
+) -> None:
+    r"""Show one meter, without any secret.
+
+    \b
+    Example:
+      ipss-headend meters show virtual-00001
+    """
+    loaded = places.load_config(config)
+    with places.open_store(loaded) as database, database.reading() as connection:
+        meter = registry.meter_named(connection, name)
+        granted = counters.granted_until(connection, [meter.meter_id]).get(meter.meter_id)
+        believed = counters.peer_high_water(connection, [meter.meter_id]).get(meter.meter_id)
+    shown = {
+        **document(meter),
+        "next_invocation_counter": granted,
+        "meter_invocation_counter": believed,
+        "counter_alarm": (granted or 0) >= counters.ALARM,
+    }
+    output = Output(json_output=json_output)
+    if json_output:
+        output.document(shown)
+        return
+    output.table(("property", "value"), [(key.replace("_", " "), _plain(value)) for key, value in shown.items()])
+
+
+@command(meters, "export")
+def export(
+    file: Annotated[Path | None, typer.Argument(help="Where to write; standard output if left out.")] = None,
+    *,
+    group: Groups = None,
+    with_keys: Annotated[bool, typer.Option("--with-keys", help="Write the keys too, in the clear; asks.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before writing keys.")] = False,
+    config: places.CONFIG = places.DEFAULT_CONFIG,
+) -> int:
+    r"""Write the registry as CSV, as `meters import` takes it; without secrets unless they are asked for.
+
+    \b
+    Examples:
+      ipss-headend meters export fleet.csv
+      ipss-headend meters export with_keys.csv --with-keys
+    """
+    loaded = places.load_config(config)
+    if with_keys:
+        if file is None:
+            raise RequestError("--with-keys needs a FILE: keys are not written to a terminal or a pipe")
+        if not yes:
+            if not sys.stdin.isatty():
+                raise RequestError("--with-keys asks first, and nobody is here to answer; add --yes")
+            typer.confirm(f"Write the keys of all chosen meters in the clear to {file}?", abort=True, err=True)
+    text = io.StringIO(newline="")
+    with places.open_store(loaded) as database:
+        if with_keys:
+            with database.writing() as connection:
+                count = _export_keys(connection, Keystore.open(connection, loaded.keystore), text, group or ())
+        else:
+            with database.reading() as connection:
+                count = export_meters(connection, text, group or ())
+    if file is None:
+        sys.stdout.write(text.getvalue())
+        sys.stdout.flush()
+    else:
+        write_private(file, text.getvalue())
+    say(f"{count} meters" + ("" if file is None else f" written to {file}"))
+    return DONE
+
+
+def _export_keys(connection: Any, keystore: Keystore, text: io.StringIO, groups: list[str] | tuple[()]) -> int:
+    found = load_fleet(connection, keystore, groups)
+    granted = counters.granted_until(connection, [meter.meter_id for meter in found])
+    writer = csv.DictWriter(text, fleet_file.COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for meter in found:
+        protocol = meter.protocol
+        writer.writerow(
+            {
+                "name": meter.name,
+                "address": meter.address or "",
+                "system_title": (meter.system_title or b"").hex(),
+                "encryption_key": (meter.keys.encryption_key or b"").hex(),
+                "authentication_key": (meter.keys.authentication_key or b"").hex(),
+                "master_key": (meter.keys.master_key or b"").hex(),
+                "password": (meter.keys.password or b"").decode(),
+                "client": protocol.client,
+                "server": meter.server,
+                "auth": protocol.auth,
+                "suite": protocol.suite,
+                "protection": protocol.protection,
+                "dedicated": "yes" if protocol.dedicated else "no",
+                "model": meter.model,
+                "group": meter.group,
+                "invocation_counter": granted.get(meter.meter_id, counters.FIRST),
+            }
+        )
+    return len(found)
+
+
+def address(meter: Meter) -> str:
+    """`host:port`, empty for a meter that dials in."""
+    if not meter.host:
+        return ""
+    host = f"[{meter.host}]" if ":" in meter.host else meter.host
+    return f"{host}:{meter.port}"
+
+
+def document(meter: Meter) -> dict[str, Any]:
+    """A meter as JSON answers carry it. No secret is in it."""
+    return {
+        "name": meter.name,
+        "address": address(meter) or None,
+        "server": meter.server,
+        "system_title": None if meter.system_title is None else meter.system_title.hex(),
+        "model": meter.model,
+        "group": meter.group,
+        **dict(meter.protocol),
+    }
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
