@@ -85,12 +85,15 @@ class Coverage:
 
 def advance(connection: Connection, rows: Iterable[MarkRow]) -> None:
     """Add windows to their marks. Belongs into the transaction that stores the windows' lines."""
-    by_mark: dict[tuple[int, int], Coverage] = {}
+    added: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for meter, layout, from_us, until_us in rows:
-        key = (meter, layout)
-        if key not in by_mark:
-            by_mark[key] = coverage(connection, meter, layout)
-        by_mark[key] = by_mark[key].with_window(from_us, until_us)
+        added.setdefault((meter, layout), []).append((from_us, until_us))
+    by_mark = _stored_marks(connection, added)
+    for key, windows in added.items():
+        mark = by_mark.get(key, Coverage())
+        for from_us, until_us in windows:
+            mark = mark.with_window(from_us, until_us)
+        by_mark[key] = mark
     stored = [
         (meter, layout, mark.windows[0].from_us, mark.windows[-1].until_us, msgpack.packb(mark.gaps))
         for (meter, layout), mark in by_mark.items()
@@ -120,11 +123,10 @@ def due_windows(
     """
     if longest_us <= 0:
         raise ValueError(f"windows of {longest_us} us would never end")
-    selected = select(marks.c.meter_id, marks.c.from_us, marks.c.until_us, marks.c.gaps)
     among = marks.c.meter_id.between(min(meter_ids, default=0), max(meter_ids, default=0))
     known = {
         meter: _coverage(*mark)
-        for meter, *mark in connection.execute(selected.where(marks.c.layout_id == layout_id, among))
+        for meter, *mark in connection.execute(_MARKS.where(marks.c.layout_id == layout_id, among))
     }
     due = []
     for meter in meter_ids:
@@ -198,6 +200,20 @@ def completeness(
     ]
 
 
+def _stored_marks(connection: Connection, keys: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Coverage]:
+    # One question for many: asked one by one they cost more than the lines that they stand for.
+    by_layout: dict[int, list[int]] = {}
+    for meter, layout in keys:
+        by_layout.setdefault(layout, []).append(meter)
+    found = {}
+    for layout, meters in by_layout.items():
+        for start in range(0, len(meters), _CHUNK):
+            chosen = marks.c.meter_id.in_(meters[start : start + _CHUNK])
+            for meter, *mark in connection.execute(_MARKS.where(marks.c.layout_id == layout, chosen)):
+                found[meter, layout] = _coverage(*mark)
+    return found
+
+
 def _coverage(from_us: int, until_us: int, packed_gaps: bytes) -> Coverage:
     edges = [from_us]
     for gap_from_us, gap_until_us in msgpack.unpackb(packed_gaps):
@@ -206,5 +222,7 @@ def _coverage(from_us: int, until_us: int, packed_gaps: bytes) -> Coverage:
     return Coverage(tuple(Window(*edges[place : place + 2]) for place in range(0, len(edges), 2)))
 
 
+_CHUNK = 500
+_MARKS = select(marks.c.meter_id, marks.c.from_us, marks.c.until_us, marks.c.gaps)
 _SELECT = "SELECT from_us, until_us, gaps FROM marks WHERE meter_id = ? AND layout_id = ?"
 _REPLACE = "INSERT OR REPLACE INTO marks (meter_id, layout_id, from_us, until_us, gaps) VALUES (?, ?, ?, ?, ?)"
