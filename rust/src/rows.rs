@@ -203,6 +203,52 @@ mod tests {
     }
 
     #[test]
+    fn every_row_is_the_vector_that_the_store_is_tested_with() {
+        let text = include_str!("../../tests/unit/store/row_vectors.json");
+        let vectors: Vec<serde_json::Value> = serde_json::from_str(text).unwrap();
+        assert!(vectors.len() >= 18);
+        for vector in &vectors {
+            let (given, row) = (&vector["line"], &vector["row"]);
+            let line = Line {
+                meter: given["meter"].as_u64().unwrap() as u32,
+                layout: given["layout"].as_u64().unwrap() as u32,
+                capture_time: WallTime(given["capture_time_us"].as_i64().unwrap()),
+                deviation: given["deviation_min"].as_i64().unwrap() as i16,
+                clock_status: given["clock_status"].as_u64().unwrap() as u8,
+                ..line()
+            };
+            let octets: Vec<Vec<u8>> = given["cells"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|cell| unhex(cell["raw"].as_str().unwrap_or("")))
+                .collect();
+            let cells = given["cells"].as_array().unwrap().iter().zip(&octets).map(|(cell, raw)| match cell.as_i64() {
+                Some(integer) => Cell::Integer(integer),
+                None if cell.is_null() => Cell::Null,
+                None => Cell::Raw(raw),
+            });
+            let mut batch = Batch::default();
+            batch.push_line(line, cells);
+            let mut packed = Vec::new();
+
+            Walk::new(&batch).pack_next(&mut packed);
+            let head = head(&line, vector["received_us"].as_i64().unwrap(), &packed);
+
+            let name = &vector["name"];
+            assert_eq!(packed, unhex(row[8].as_str().unwrap()), "{name}");
+            assert_eq!(Some(head.capture_time), row[2].as_i64(), "{name}");
+            assert_eq!(Some(head.hash), row[3].as_i64(), "{name}");
+            assert_eq!(Some(u64::from(head.quality)), row[7].as_u64(), "{name}");
+            assert_eq!(Some(u64::from(head.crc)), row[9].as_u64(), "{name}");
+        }
+    }
+
+    fn unhex(text: &str) -> Vec<u8> {
+        (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap()).collect()
+    }
+
+    #[test]
     fn integers_take_the_shortest_form() {
         let lengths = [
             (0, 1),
