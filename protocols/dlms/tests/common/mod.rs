@@ -1,5 +1,7 @@
 //! A small meter and a head-end that fits it, for tests of both roles.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use std::sync::Arc;
 
 use ipss_dlms::axdr::{BufferShape, tag};
