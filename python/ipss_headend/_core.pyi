@@ -3,7 +3,7 @@
 Times are microseconds of UTC since 1970 (`_us`) or seconds (`_s`). Logical names are six octets.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, final
 
 __version__: str
@@ -283,7 +283,9 @@ class Decipher:
     ) -> Decipher: ...
     def value(self, apdu: bytes) -> int | bytes | None:
         """The value of a ciphered get-response: an exact integer, A-XDR octets, or None. Raises ValueError."""
-    def buffer(self, apdu: bytes, columns: int, clock_column: int | None = 0, capture_period_s: int = 900) -> Batch:
+    def buffer(
+        self, apdu: bytes, columns: int, clock_column: int | None = 0, capture_period_s: int = 900
+    ) -> Batch:
         """The lines of a profile's buffer in a ciphered get-response. Raises ValueError."""
 
 def decode_data(octets: bytes) -> list[Any]:
@@ -292,7 +294,7 @@ def decode_data(octets: bytes) -> list[Any]:
 def encode_data(value: Sequence[Any]) -> bytes:
     """The inverse of `decode_data`. Raises ValueError."""
 
-def decode(request: str) -> Iterable[str]:
+def decode(request: str) -> Iterator[str]:
     """Explain octets: one JSON request as `ipss-headend decode --jsonl` takes, the answer in pieces of JSON text."""
 
 def unit_symbol(unit: int) -> str:

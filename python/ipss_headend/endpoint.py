@@ -45,7 +45,7 @@ class Endpoint:
         """Answer on these listeners until cancelled."""
         await trio.serve_listeners(self._connection, listeners)
 
-    async def _connection(self, stream: trio.SocketStream) -> None:
+    async def _connection(self, stream: trio.abc.Stream) -> None:
         try:
             async with self._room, stream:
                 with trio.move_on_after(WAIT_S):

@@ -30,6 +30,7 @@ async def pump(reactor: Reactor, deliver: Deliver, *, largest: int = LARGEST_DEL
         batches = _take(reactor, largest)
         if batches:
             await deliver(batches)
+            await trio.lowlevel.checkpoint()  # a delivery with nothing to store does not wait
         elif reactor.finished():
             return
         else:

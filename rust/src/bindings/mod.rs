@@ -3,6 +3,7 @@
 mod batch;
 mod codec;
 mod columns;
+mod decode;
 mod fleet;
 mod meter;
 mod plan;
@@ -58,5 +59,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<plan::PyItem>()?;
     module.add_class::<plan::PyPlan>()?;
     module.add_class::<reactor::PyReactor>()?;
-    codec::add(module)
+    codec::add(module)?;
+    decode::add(module)
 }

@@ -1,6 +1,6 @@
 //! The requests that wait for one meter: the most urgent first, the oldest first among equals, and never too many.
 
-use ipss_session::{Instant, Outcome, Request, RequestId};
+use ipss_session::{Instant, Outcome, Request};
 
 /// A request that waits, with what its end has to report.
 #[derive(Debug)]
@@ -52,12 +52,6 @@ impl<W> Queue<W> {
         self.0.last()
     }
 
-    /// Take out one request by its number.
-    pub fn remove(&mut self, id: RequestId) -> Option<Waiting<W>> {
-        let place = self.0.iter().position(|waiting| waiting.request.id == id)?;
-        Some(self.0.remove(place))
-    }
-
     /// Take out all that `over` says are over.
     pub fn take_if(&mut self, over: impl Fn(&Waiting<W>) -> bool, mut taken: impl FnMut(Waiting<W>)) {
         let mut place = 0;
@@ -107,6 +101,7 @@ const KEPT: usize = 4;
 #[cfg(test)]
 mod tests {
     use ipss_session::Priority::{self, Backfill, Critical, OnDemand, Scheduled};
+    use ipss_session::RequestId;
 
     use super::*;
 

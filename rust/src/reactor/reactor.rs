@@ -290,6 +290,10 @@ where
 
     /// When the next turn has something to do even if nothing arrives.
     pub fn next_due(&mut self) -> Option<Instant> {
+        if self.engine.blocked && self.handle.depth() < self.engine.config.batches {
+            // In threads the consumer wakes the turn.
+            return Some(self.engine.now.monotonic);
+        }
         self.engine.next_due()
     }
 

@@ -222,7 +222,7 @@ where
                     link.useful = true;
                     entry.failures = 0;
                 }
-                Outcome::AuthenticationFailed => link.rejected = Some(outcome),
+                Outcome::AuthenticationFailed if !link.associated => link.rejected = Some(outcome),
                 _ => {}
             }
         }
@@ -304,19 +304,20 @@ where
         }
     }
 
-    /// The owner withdraws a request.
-    pub(super) fn cancel(&mut self, meter: MeterId, id: RequestId) {
+    /// The owner withdraws a request, if it waits.
+    pub(super) fn cancel_waiting(&mut self, meter: MeterId, id: RequestId) {
         let Some(slot) = self.meters.get(&meter).copied() else { return };
-        let Some(entry) = self.entries.get_mut(slot) else { return };
-        match &mut entry.active {
-            Some(active) if active.id == id => {
-                active.cancelled = true;
-                self.tell(slot, Input::Cancel(id));
-            }
-            _ => {
-                self.end_queued_if(slot, Outcome::Cancelled, "", |waiting| waiting.request.id == id);
-                self.settle(slot);
-            }
+        self.end_queued_if(slot, Outcome::Cancelled, "", |waiting| waiting.request.id == id);
+        self.settle(slot);
+    }
+
+    /// The owner withdraws a request, if the session holds it.
+    pub(super) fn cancel_active(&mut self, meter: MeterId, id: RequestId) {
+        let Some(slot) = self.meters.get(&meter).copied() else { return };
+        let active = self.entries.get_mut(slot).and_then(|entry| entry.active.as_mut());
+        if let Some(active) = active.filter(|active| active.id == id) {
+            active.cancelled = true;
+            self.tell(slot, Input::Cancel(id));
         }
     }
 

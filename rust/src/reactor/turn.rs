@@ -263,7 +263,9 @@ where
                     to - from
                 }
                 Command::Cancel(requests) => {
-                    requests.iter().for_each(|(meter, request)| self.cancel(*meter, *request));
+                    // What waits goes first, so that it is not given to a session by the end of what runs.
+                    requests.iter().for_each(|(meter, request)| self.cancel_waiting(*meter, *request));
+                    requests.iter().for_each(|(meter, request)| self.cancel_active(*meter, *request));
                     requests.len()
                 }
                 Command::Add(meters) => {

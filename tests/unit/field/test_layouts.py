@@ -1,0 +1,173 @@
+from collections.abc import Mapping
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+from tests.unit.field.fakes import FakeReactor, by_number, fleet, meter
+from tests.unit.field.world import ENERGY, PROFILE, World, numbers
+
+from ipss_headend.errors import UnknownLogicalName
+from ipss_headend.field.fleet import FleetMeter
+from ipss_headend.field.layouts import ProfileShape, Register
+from ipss_headend.field.questions import Attributes
+from ipss_headend.names import ObjectName
+from ipss_headend.store import Layout, LayoutColumn, Store
+from ipss_headend.store.registry import all_layouts
+
+ENERGY_OCTETS = b"\x01\x00\x01\x08\x00\xff"
+VALUE = Register(3, ENERGY_OCTETS, 2)
+
+
+def registers(world: World, *meters: int) -> dict[tuple[int, ...], list[int]]:
+    async def main() -> dict[tuple[int, ...], list[int]]:
+        async with world.pumping():
+            found = await world.layouts.registers([VALUE], meters, "scheduled")
+        return {layouts: list(members) for layouts, members in found.items()}
+
+    return trio.run(main)
+
+
+def profiles(world: World, *meters: int, columns: tuple[Register, ...] = ()) -> dict[ProfileShape, list[int]]:
+    async def main() -> dict[ProfileShape, list[int]]:
+        async with world.pumping():
+            found = await world.layouts.profiles(PROFILE, columns, numbers(*meters), "scheduled")
+        return {shape: list(members) for shape, members in found.items()}
+
+    return trio.run(main)
+
+
+def stored(store: Store) -> list[Layout]:
+    with store.database.reading() as connection:
+        return list(all_layouts(connection).values())
+
+
+def world_of(store: Store, reactor: FakeReactor, meters: Mapping[int, FleetMeter]) -> World:
+    return World(store, reactor, meters)
+
+
+def test_scaler_is_asked_of_one_meter_of_each_model(store: Store, reactor: FakeReactor) -> None:
+    world = world_of(store, reactor, by_number([meter(1), meter(2), meter(3, model="M2")]))
+
+    found = registers(world, 1, 2, 3)
+    again = registers(world, 1, 2, 3)
+
+    assert [asked.meters for asked in world.asked("attributes")] == [[1, 3]]
+    assert found == again == {(1,): [1, 2, 3]}
+    assert stored(store) == [
+        Layout(3, ENERGY, 2, (LayoutColumn(3, ENERGY, 2, 0, -3, "Wh", "object of class 3"),)),
+    ]
+
+
+def test_another_meter_of_the_model_is_asked_when_the_first_is_silent(store: Store, reactor: FakeReactor) -> None:
+    world = world_of(store, reactor, fleet(3))
+    world.fleet.silent = {1}
+
+    assert registers(world, 1, 2, 3) == {(1,): [1, 2, 3]}
+    assert [asked.meters for asked in world.asked("attributes")] == [[1], [2]]
+
+
+def test_model_of_which_nobody_answers_is_left_out(store: Store, reactor: FakeReactor) -> None:
+    world = world_of(store, reactor, fleet(5))
+    world.fleet.silent = {1, 2, 3}
+
+    assert registers(world, 1, 2, 3, 4, 5) == {}
+
+
+def test_meter_without_a_model_is_a_model_of_its_own(store: Store, reactor: FakeReactor) -> None:
+    world = world_of(store, reactor, fleet(2, model=""))
+
+    registers(world, 1, 2)
+
+    assert [asked.meters for asked in world.asked("attributes")] == [[1, 2]]
+
+
+def test_every_meter_is_asked_what_its_profile_captures(store: Store, reactor: FakeReactor) -> None:
+    world = world_of(store, reactor, fleet(3))
+
+    [(shape, members)] = profiles(world, 1, 2, 3).items()
+
+    assert members == [1, 2, 3]
+    assert [asked.meters for asked in world.asked("attributes")] == [[1, 2, 3], [1]]
+    assert (shape.columns, shape.clock_column, shape.status_column, shape.period_s) == (3, 0, 1, 900)
+    [layout] = stored(store)
+    assert [(column.logical_name, column.scaler, column.unit) for column in layout.columns] == [
+        ("0.0.96.10.1.255", None, ""),
+        (ENERGY, -3, "Wh"),
+    ]
+
+
+def test_meters_that_capture_other_columns_get_their_own_layout_and_an_event(
+    store: Store, reactor: FakeReactor
+) -> None:
+    world = world_of(store, reactor, fleet(3))
+    world.fleet.columns[2] = b"other"
+
+    with capture_logs() as logs:
+        found = profiles(world, 1, 2, 3)
+
+    assert {shape.columns: members for shape, members in found.items()} == {3: [1, 3], 2: [2]}
+    assert "meters of one model capture different columns" in [line["event"] for line in logs]
+    with store.database.reading() as connection:
+        assert connection.exec_driver_sql("SELECT meter_id, kind, number FROM events").all() == [(2, 1002, 2)]
+
+
+def test_capture_objects_that_make_no_sense_are_told_and_not_read(store: Store, reactor: FakeReactor) -> None:
+    world = world_of(store, reactor, fleet(2))
+    world.fleet.columns[2] = b"garbage"
+
+    with capture_logs() as logs:
+        found = profiles(world, 1, 2)
+
+    assert list(found.values()) == [[1]]
+    assert [line["event"] for line in logs] == ["capture objects not understood"]
+
+
+def test_forgotten_meter_is_asked_again(store: Store, reactor: FakeReactor) -> None:
+    world = world_of(store, reactor, fleet(2))
+    profiles(world, 1, 2)
+    world.asked("attributes")
+    world.fleet.columns[2] = b"other"
+
+    world.layouts.forget(2)
+    found = profiles(world, 1, 2)
+
+    assert [asked.meters for asked in world.asked("attributes")] == [[2]]
+    assert sorted(found.values()) == [[1], [2]]
+
+
+def test_chosen_columns_are_selected_with_clock_and_status(store: Store, reactor: FakeReactor) -> None:
+    world = world_of(store, reactor, fleet(1))
+
+    [shape] = profiles(world, 1, columns=(VALUE,))
+
+    assert shape.selected == (
+        (8, b"\x00\x00\x01\x00\x00\xff", 2, 0),
+        (1, b"\x00\x00\x60\x0a\x01\xff", 2, 0),
+        (3, ENERGY_OCTETS, 2, 0),
+    )
+
+
+@pytest.mark.parametrize(
+    ("register", "expected"),
+    [
+        (VALUE, Attributes(7, ((3, ENERGY_OCTETS, 2),))),
+        (
+            Register(4, ENERGY_OCTETS, 2),
+            Attributes(7, ((4, ENERGY_OCTETS, 2), (4, ENERGY_OCTETS, 5)), capture_time=1),
+        ),
+        (
+            Register(5, ENERGY_OCTETS, 3),
+            Attributes(7, ((5, ENERGY_OCTETS, 3), (5, ENERGY_OCTETS, 6)), capture_time=1),
+        ),
+    ],
+)
+def test_question_asks_for_the_capture_time_where_the_class_has_one(register: Register, expected: Attributes) -> None:
+    assert register.question(7) == expected
+
+
+def test_object_without_class_is_looked_up(store: Store, reactor: FakeReactor) -> None:
+    world = world_of(store, reactor, fleet(1))
+
+    assert world.layouts.register(ObjectName.parse(ENERGY)) == VALUE
+    with pytest.raises(UnknownLogicalName, match=r"write its class too, such as 3/1\.2\.3\.4\.5\.6"):
+        world.layouts.register(ObjectName.parse("1.2.3.4.5.6"))
