@@ -13,6 +13,7 @@ from benches.peers import asking
 from ipss_headend import _core
 
 REGISTER = (3, bytes([1, 0, 1, 8, 0, 255]), 2)
+DISCONNECTED = next(number for number, name in _core.EVENT_KINDS.items() if name == "disconnected")
 # Counters enough for a run; in production blocks come from the store.
 COUNTERS = 1 << 24
 
@@ -66,6 +67,8 @@ class Fleet:
         while True:
             await trio.lowlevel.wait_readable(reactor.fileno())
             while (batch := reactor.take()) is not None:
+                if self.cycle:
+                    self.again(batch)
                 done = batch.done_meters()
                 count = len(done) // 4
                 ended = len(batch.ended_requests()) // 8
@@ -74,15 +77,24 @@ class Fleet:
                 self.out -= ended
                 if not self.out:
                     self.quiet.set()
-                meter.exchanges += count
                 meter.lost += ended - count
                 sampled += 1
                 if sampled & 63 == 0:
                     meter.latencies.extend(end[4] / 1e6 for end in batch.ends())
+                if self.cycle:
+                    continue
+                meter.exchanges += count
                 if self.asking and not self.paced:
                     self.submit(done, count)
                 else:
                     self.idle.frombytes(done)
+
+    def again(self, batch: Any) -> None:
+        """A cycle is over when its connection is released and closed; only then the meter is asked again."""
+        gone = array.array("I", [event[0] for event in batch.events() if event[2] == DISCONNECTED])
+        self.meter.exchanges += len(gone)
+        if gone and self.asking:
+            self.submit(gone.tobytes(), len(gone))
 
     async def pace(self) -> None:
         """Ask `rate` meters a second, those that have waited longest first."""
