@@ -63,7 +63,7 @@ impl HeadEnd {
         if let Some(channel) = &mut self.channel {
             title = Some(channel.title().0);
             if profile.is_ciphered() {
-                channel.protect(&profile, KeyKind::Global, &mut initiate, 0)?;
+                channel.protect(profile.protection, profile.ciphering, KeyKind::Global, &mut initiate, 0)?;
             }
             if dedicated {
                 channel.dedicate(Key(dedicated_key));

@@ -206,7 +206,9 @@ impl HeadEnd {
     /// Protect the plain APDU at `to_send[start..]` as the profile says and complete the frame that `frame` began.
     fn send(&mut self, kind: KeyKind, frame: usize, start: usize, cx: &mut Context<'_>) -> Result<(), Exhausted> {
         if let Some(channel) = self.channel.as_mut().filter(|_| self.profile.is_ciphered()) {
-            if let Err(exhausted) = channel.protect(&self.profile, kind, cx.to_send, start) {
+            if let Err(exhausted) =
+                channel.protect(self.profile.protection, self.profile.ciphering, kind, cx.to_send, start)
+            {
                 cx.to_send.truncate(frame);
                 return Err(exhausted);
             }

@@ -22,7 +22,7 @@ use crate::apdu::notification::DataNotification;
 use crate::apdu::tags::{self, KeyKind};
 use crate::axdr::{Data, DateTime, tag, write_length};
 use crate::cosem::{ActionResult, LogicalName};
-use crate::profile::{Authentication, Profile};
+use crate::profile::{Authentication, Ciphering, Profile};
 use crate::security::{Channel, Exhausted, Key, SystemTitle};
 use crate::wrapper;
 
@@ -54,6 +54,8 @@ pub struct Meter<O> {
     conformance: Conformance,
     /// The largest APDU that the head-end takes.
     client_max_pdu: usize,
+    /// The form of the last request: answers take it too.
+    form: Ciphering,
     challenges: Option<Box<Challenges>>,
     pub(super) transfer: Transfer,
     /// An answer that is sent late, and when.
@@ -102,6 +104,7 @@ impl<O: Objects> Meter<O> {
             client: 0,
             conformance: Conformance::NONE,
             client_max_pdu: 0,
+            form: Ciphering::ServiceSpecific,
             challenges: None,
             transfer: Transfer::default(),
             delayed: None,
@@ -188,6 +191,10 @@ impl<O: Objects> Meter<O> {
         if !is_ciphered(tag) {
             return self.refuse(client, server, SERVICE_UNKNOWN, cx);
         }
+        self.form = match tag {
+            tags::GENERAL_GLO_CIPHERING | tags::GENERAL_DED_CIPHERING => Ciphering::General,
+            _ => Ciphering::ServiceSpecific,
+        };
         let profile = &self.settings.clients[self.client];
         match self.channel.unprotect(profile, apdu) {
             Ok(plain) => self.serve(&apdu[plain.start..plain.end], cx),
@@ -235,7 +242,7 @@ impl<O: Objects> Meter<O> {
     ) -> Result<(), ProtocolError> {
         let profile = &self.settings.clients[self.client];
         if profile.is_ciphered() && self.fault != Fault::Plaintext {
-            if let Err(error) = self.channel.protect(profile, kind, cx.to_send, start) {
+            if let Err(error) = self.channel.protect(profile.protection, self.form, kind, cx.to_send, start) {
                 cx.to_send.truncate(frame);
                 return Err(exhausted(error));
             }
@@ -323,7 +330,9 @@ impl<O: Objects> Meter<O> {
         }
         .encode(&mut initiate);
         if profile.is_ciphered() {
-            self.channel.protect(profile, KeyKind::Global, &mut initiate, 0).map_err(exhausted)?;
+            self.channel
+                .protect(profile.protection, self.form, KeyKind::Global, &mut initiate, 0)
+                .map_err(exhausted)?;
         }
         let hls = profile.authentication == Authentication::HlsGmac;
         let mut ours = [0; 16];

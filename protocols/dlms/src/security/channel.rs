@@ -4,7 +4,7 @@ use ipss_session::ProtocolError;
 
 use super::counter::{CounterBlock, Exhausted, HighWater};
 use super::keys::{Key, SystemTitle};
-use super::suite0::{self, PROOF, Sealer};
+use super::suite0::{self, PROOF, Protection, Sealer};
 use crate::apdu::ciphered::{self, CipheredApdu};
 use crate::apdu::tags::{self, KeyKind};
 use crate::profile::{Ciphering, Profile};
@@ -91,14 +91,15 @@ impl Channel {
         self.floor = self.peer_counter;
     }
 
-    /// Protect the plain APDU at `out[start..]` in place as the profile says, under the dedicated key if there is one
-    /// and `kind` asks for it.
+    /// Protect the plain APDU at `out[start..]` in place, under the dedicated key if there is one and `kind` asks for
+    /// it.
     ///
     /// # Errors
     /// [`Exhausted`]; `out` is as it was.
     pub fn protect(
         &mut self,
-        profile: &Profile,
+        protection: Protection,
+        form: Ciphering,
         kind: KeyKind,
         out: &mut Vec<u8>,
         start: usize,
@@ -108,11 +109,11 @@ impl Channel {
             _ => (&mut self.own, KeyKind::Global),
         };
         let plain_tag = out.get(start).copied().unwrap_or_default();
-        let counter = sealer.seal(profile.protection, &self.authentication_key, out, start)?;
+        let counter = sealer.seal(protection, &self.authentication_key, out, start)?;
         // What initiates an association travels in its own form whatever follows: meters and other people's head-ends
         // look for glo-initiate-request and glo-initiate-response, some for nothing else.
         let initiates = matches!(plain_tag, tags::INITIATE_REQUEST | tags::INITIATE_RESPONSE);
-        match (profile.ciphering, tags::ciphered(plain_tag, kind)) {
+        match (form, tags::ciphered(plain_tag, kind)) {
             (_, Some(tag)) if initiates => ciphered::wrap_service(out, start, tag),
             (Ciphering::ServiceSpecific, Some(tag)) => ciphered::wrap_service(out, start, tag),
             // Services without a tag of their own, as notifications, always travel in the general form.
