@@ -16,7 +16,6 @@ from typing import Any
 
 from tests.interop.environments import ROOT, make
 
-
 READY_TIMEOUT_S = 20.0
 ANSWER_TIMEOUT_S = 20.0
 
