@@ -15,7 +15,7 @@ use ipss_core::virtual_meter::{Fleet, FleetSpec, VirtualMeter};
 use ipss_dlms::axdr::BufferShape;
 use ipss_dlms::cosem::descriptor::CaptureObject;
 use ipss_dlms::cosem::{AttributeDescriptor, LogicalName};
-use ipss_dlms::head_end::{Attributes, Buffer, Control, Greeter, HeadEnd, Item, Plan, Wanted, Work};
+use ipss_dlms::head_end::{Attributes, Buffer, Control, HeadEnd, Item, Plan, Wanted, Work};
 use ipss_dlms::meter::Meter;
 use ipss_dlms::profile::Profile;
 use ipss_dlms::security::{Channel, CounterBlock, HighWater, Key, Sealer, SystemTitle};
@@ -114,7 +114,7 @@ impl Simulation {
         let network = self.world.host();
         let listener = self.world.listener(&network, call_address());
         self.head_end = SimulatedReactor::new(config(Duration::from_secs(60)), network);
-        self.head_end.listen(listener, Arc::new(|_, _| Accepted::Greet(Peer::Greeter(Box::new(Greeter::default())))));
+        self.head_end.listen(listener, Arc::new(|_, _| Accepted::Greet(Peer::Greeter(Box::default()))));
         for meter in 0..METERS {
             let (next, end) = self.reserve(meter);
             let identity = self.fleet.identity(meter);

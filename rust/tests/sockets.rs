@@ -185,3 +185,17 @@ fn end_of_the_peer_is_seen_behind_its_last_octets() {
     let gone = said.events.iter().find(|event| event.kind == EventKind::Disconnected).unwrap();
     assert_eq!(gone.detail, "the peer closed it");
 }
+
+#[test]
+fn consumer_learns_of_a_thread_that_failed() {
+    let mut head_end = head_end(1);
+    let fails = Arc::new(|_, _| panic!("a fault of the owner's acceptor"));
+    let address = head_end.listen(SocketAddr::from(([127, 0, 0, 1], 0)), fails).unwrap();
+    let handle = head_end.handle().clone();
+
+    let _caller = TcpStream::connect(address).unwrap();
+    let failed = head_end.join().unwrap_err();
+
+    assert_eq!(failed.to_string(), "a reactor thread failed");
+    assert!(handle.finished());
+}

@@ -93,7 +93,7 @@ where
                 self.shared.connections.fetch_add(1, Ordering::Relaxed);
                 entry.link = Some(Link::new(socket, token, now, false));
                 (entry.state, entry.state_deadline) = (State::Connecting, now + self.config.connect_timeout);
-                self.wheel.set(slot, entry.deadline());
+                self.arm(slot);
             }
             Err(error) if out_of_descriptors(&error) => {
                 self.exhausted_until = now + DESCRIPTOR_PAUSE;
@@ -344,9 +344,7 @@ where
             let served = link.useful || lasted || (link.inbound && link.associated);
             self.rest(slot, !served, pause, why);
         }
-        if let Some(entry) = self.entries.get(slot) {
-            self.wheel.set(slot, entry.deadline());
-        }
+        self.arm(slot);
         self.check_batch();
     }
 

@@ -75,6 +75,8 @@ pub(super) struct Entry<S: ipss_session::Session, K> {
     pub state_deadline: Instant,
     /// The earliest deadline in `queue`.
     pub queue_deadline: Instant,
+    /// When its timer fires, which is not after the earliest of the deadlines.
+    pub armed: Instant,
     /// Connections in a row that came to nothing.
     pub failures: u32,
     /// The session greets inbound connections whose meter is not known yet.
@@ -157,6 +159,7 @@ impl<S: ipss_session::Session, K> Entry<S, K> {
             session_deadline: NEVER,
             state_deadline: NEVER,
             queue_deadline: NEVER,
+            armed: NEVER,
             failures: 0,
             greeter,
             associated: false,
@@ -166,7 +169,7 @@ impl<S: ipss_session::Session, K> Entry<S, K> {
 
     /// The earliest of everything that has to happen at some moment.
     #[inline]
-    pub fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Instant {
         let mut deadline = self.session_deadline.min(self.state_deadline).min(self.queue_deadline);
         if let Some(active) = &self.active {
             deadline = deadline.min(active.deadline);
@@ -174,7 +177,7 @@ impl<S: ipss_session::Session, K> Entry<S, K> {
         if let Some(link) = &self.link {
             deadline = deadline.min(link.frame_deadline);
         }
-        (deadline != NEVER).then_some(deadline)
+        deadline
     }
 
     /// Whether a connection that is not there should be opened by us.

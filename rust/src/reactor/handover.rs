@@ -66,7 +66,7 @@ impl Handover {
         if !batch.is_empty() {
             self.put(&mut state, batch);
         }
-        state.producers -= 1;
+        state.producers = state.producers.saturating_sub(1);
         if state.producers == 0 {
             state.signal();
             self.changed.notify_all();

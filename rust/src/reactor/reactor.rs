@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -188,16 +189,24 @@ where
         for (shard, network) in networks.into_iter().enumerate() {
             let (config, shared) = (config.clone(), shared.clone());
             let run = move || {
-                let mut engine = Engine::new(config, network, shared, shard);
-                let ended = loop {
-                    match engine.turn() {
-                        Ok(true) => {}
-                        Ok(false) => break Ok(()),
-                        Err(error) => break Err(error),
-                    }
-                };
-                engine.stop();
-                ended
+                let handover = shared.handover.clone();
+                let ended = catch_unwind(AssertUnwindSafe(|| {
+                    let mut engine = Engine::new(config, network, shared, shard);
+                    let ended = loop {
+                        match engine.turn() {
+                            Ok(true) => {}
+                            Ok(false) => break Ok(()),
+                            Err(error) => break Err(error),
+                        }
+                    };
+                    engine.stop();
+                    ended
+                }));
+                ended.unwrap_or_else(|_| {
+                    // A fault of the engine's own: the consumer must learn that nothing more comes from here.
+                    handover.finish(Batch::default());
+                    Err(io::Error::other("a reactor thread failed"))
+                })
             };
             reactor.threads.push(std::thread::Builder::new().name(format!("reactor-{shard}")).spawn(run)?);
         }

@@ -104,10 +104,20 @@ where
         if !self.to_send.is_empty() {
             self.flush(slot);
         }
-        if let Some(entry) = self.entries.get(slot) {
-            self.wheel.set(slot, entry.deadline());
-        }
+        self.arm(slot);
         self.check_batch();
+    }
+
+    /// Set the timer of the peer in `slot`, if it has to fire earlier than it would. When it fires too early because
+    /// deadlines moved later, which they do with each exchange, it is set again.
+    #[inline]
+    pub(super) fn arm(&mut self, slot: u32) {
+        let Some(entry) = self.entries.get_mut(slot) else { return };
+        let deadline = entry.deadline();
+        if deadline < entry.armed {
+            entry.armed = deadline;
+            self.wheel.set(slot, Some(deadline));
+        }
     }
 
     fn association_changed(&mut self, slot: u32) {
@@ -332,6 +342,7 @@ where
     pub(super) fn fire(&mut self, slot: u32) {
         let now = self.now.monotonic;
         let Some(entry) = self.entries.get_mut(slot) else { return };
+        entry.armed = NEVER;
         if entry.queue_deadline <= now {
             self.end_queued_if(slot, Outcome::TimedOut, "", |waiting| waiting.request.deadline <= now);
         }
@@ -378,9 +389,7 @@ where
             }
             State::Releasing => {}
         }
-        if let Some(entry) = self.entries.get(slot) {
-            self.wheel.set(slot, entry.deadline());
-        }
+        self.arm(slot);
     }
 }
 
