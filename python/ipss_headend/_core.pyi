@@ -66,12 +66,14 @@ class Meter:
         hold_open: bool = True,
         idle_s: float = 30.0,
         identities: Sequence[bytes] = (),
+        trace: bool = False,
     ) -> Meter:
         """`address` is "host:port" with a numeric host, or None for a meter that dials in.
 
         `counters` is a durably reserved block of invocation counters, first and behind the last. `peer_counter` is
         the highest invocation counter believed of the meter. `identities` is what it may call itself when it dials
-        in: logical device name, system title. Raises ValueError naming what does not fit.
+        in: logical device name, system title. `trace` reports every octet as events of the kind "traced" (number 0
+        received, 1 sent; detail in hexadecimal): passwords of LLS are among them. Raises ValueError naming what does not fit.
         """
 
 @final

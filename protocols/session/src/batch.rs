@@ -100,6 +100,8 @@ pub enum EventKind {
     Released = 20,
     /// The meter role opened a protected APDU. Number: its invocation counter. Only with the nonce log switched on.
     NonceSeen = 21,
+    /// Octets as they passed, for who asked to see them. Number: 0 received, 1 sent. Detail: hexadecimal digits.
+    Traced = 22,
 }
 
 /// Rows of one or many steps, in the order in which things happened within each kind.

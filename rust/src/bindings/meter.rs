@@ -11,7 +11,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::reactor::{Hold, NewMeter, Route};
-use crate::sessions::Peer;
+use crate::sessions::{Peer, Traced};
 
 /// See `_core.pyi`.
 #[pyclass(name = "Profile", module = "ipss_headend._core", frozen)]
@@ -93,7 +93,7 @@ impl PyMeter {
     #[new]
     #[pyo3(signature = (meter, address, profile, *, system_title=Vec::new(), encryption_key=Vec::new(),
         authentication_key=Vec::new(), password=Vec::new(), counters=(0, 0), peer_counter=None, hold_open=true,
-        idle_s=30.0, identities=Vec::new()))]
+        idle_s=30.0, identities=Vec::new(), trace=false))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         meter: u32,
@@ -108,6 +108,7 @@ impl PyMeter {
         hold_open: bool,
         idle_s: f64,
         identities: Vec<Vec<u8>>,
+        trace: bool,
     ) -> PyResult<Self> {
         let profile = profile.0.clone();
         let wrong = |what: &str, text: String| PyValueError::new_err(format!("meter {meter}: {what}: {text}"));
@@ -141,8 +142,9 @@ impl PyMeter {
         } else {
             Hold::OnDemand { idle: seconds("idle_s", idle_s)? }
         };
+        let session = if trace { Peer::Traced(Box::new(Traced { meter, session })) } else { Peer::Dlms(session) };
         let route = Route { address, local: None, hold };
-        Ok(Self(Mutex::new(Some(NewMeter { meter, session: Peer::Dlms(session), route, identities }))))
+        Ok(Self(Mutex::new(Some(NewMeter { meter, session, route, identities }))))
     }
 }
 

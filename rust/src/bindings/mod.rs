@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 /// The kinds of event by number and name; a test compares them with the enumeration.
-const EVENT_KINDS: [(u16, &str); 21] = [
+const EVENT_KINDS: [(u16, &str); 22] = [
     (1, "connected"),
     (2, "associated"),
     (3, "disconnected"),
@@ -36,6 +36,7 @@ const EVENT_KINDS: [(u16, &str); 21] = [
     (19, "served"),
     (20, "released"),
     (21, "nonce-seen"),
+    (22, "traced"),
 ];
 
 #[pymodule]
