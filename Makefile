@@ -45,7 +45,7 @@ lint: $(VENV)/built
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/stubtest ipss_headend._core --ignore-missing-stub
+	$(VENV)/bin/stubtest ipss_headend._core --allowlist tests/stubtest.allow
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked -p ipss-core --features python -- -D warnings

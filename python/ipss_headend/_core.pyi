@@ -34,7 +34,7 @@ class Profile:
         protection: Protection = "none",
         ciphering: Ciphering = "service",
         dedicated: bool = False,
-        client_title: bytes = b"",
+        client_title: bytes = ...,
         max_pdu: int = 65535,
         with_list: int = 16,
         range_deviation_min: int = 0,
@@ -57,15 +57,15 @@ class Meter:
         address: str | None,
         profile: Profile,
         *,
-        system_title: bytes = b"",
-        encryption_key: bytes = b"",
-        authentication_key: bytes = b"",
-        password: bytes = b"",
-        counters: tuple[int, int] = (0, 0),
+        system_title: bytes = ...,
+        encryption_key: bytes = ...,
+        authentication_key: bytes = ...,
+        password: bytes = ...,
+        counters: tuple[int, int] = ...,
         peer_counter: int | None = None,
         hold_open: bool = True,
         idle_s: float = 30.0,
-        identities: Sequence[bytes] = (),
+        identities: Sequence[bytes] = ...,
         trace: bool = False,
     ) -> Meter:
         """`address` is "host:port" with a numeric host, or None for a meter that dials in.
@@ -73,7 +73,8 @@ class Meter:
         `counters` is a durably reserved block of invocation counters, first and behind the last. `peer_counter` is
         the highest invocation counter believed of the meter. `identities` is what it may call itself when it dials
         in: logical device name, system title. `trace` reports every octet as events of the kind "traced" (number 0
-        received, 1 sent; detail in hexadecimal): passwords of LLS are among them. Raises ValueError naming what does not fit.
+        received, 1 sent; detail in hexadecimal): passwords of LLS are among them. Raises ValueError naming what does
+        not fit.
         """
 
 @final
@@ -94,13 +95,13 @@ class Item:
         logical_name: bytes,
         columns: int,
         *,
-        clock_column: int | None = 0,
+        clock_column: int | None = ...,
         status_column: int | None = None,
         capture_period_s: int = 0,
         select: Literal["range", "all", "entries"] = "range",
-        entries: tuple[int, int, int, int] = (1, 0, 1, 0),
-        restricting: tuple[int, bytes, int, int] = ...,
-        selected: Sequence[tuple[int, bytes, int, int]] = (),
+        entries: tuple[int, int, int, int] = ...,
+        restricting: tuple[int, bytes, int, int] | None = None,
+        selected: Sequence[tuple[int, bytes, int, int]] = ...,
     ) -> Item:
         """A profile's buffer, a line an entry.
 
@@ -224,7 +225,10 @@ class Reactor:
         batch's `ends`. Raises RuntimeError when the reactor has stopped or too much is on its way already.
         """
     def cancel(self, requests: Sequence[tuple[int, int]]) -> None:
-        """Withdraw requests, (meter, request) each. Those that have not ended yet end as cancelled, or as unknown if a write was sent."""
+        """Withdraw requests, (meter, request) each.
+
+        Those that have not ended yet end as cancelled, or as unknown if a write was sent.
+        """
     def listen(self, address: str) -> str:
         """Take connections of meters that dial in at "host:port" (port 0: any); returns the address bound."""
     def take(self) -> Batch | None:
@@ -260,7 +264,8 @@ class VirtualFleet:
     ) -> VirtualFleet:
         """Start them, with `history_days` of load profile behind them.
 
-        Clients 1 and 2 associate by `authentication` under `protection`, client 16 is the public client. Raises ValueError for what cannot be, OSError when the port cannot be bound.
+        Clients 1 and 2 associate by `authentication` under `protection`, client 16 is the public client. Raises
+        ValueError for what cannot be, OSError when the port cannot be bound.
         """
     @property
     def port(self) -> int: ...
@@ -285,9 +290,7 @@ class Decipher:
     ) -> Decipher: ...
     def value(self, apdu: bytes) -> int | bytes | None:
         """The value of a ciphered get-response: an exact integer, A-XDR octets, or None. Raises ValueError."""
-    def buffer(
-        self, apdu: bytes, columns: int, clock_column: int | None = 0, capture_period_s: int = 900
-    ) -> Batch:
+    def buffer(self, apdu: bytes, columns: int, clock_column: int | None = ..., capture_period_s: int = 900) -> Batch:
         """The lines of a profile's buffer in a ciphered get-response. Raises ValueError."""
 
 def decode_data(octets: bytes) -> list[Any]:
