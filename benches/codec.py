@@ -12,9 +12,10 @@ import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
-from benches.harness import CLIENT_CORE, ROOT, environment, keep, last_json, summary
+from benches.harness import CLIENT_CORE, ROOT, environment, extension_is_built, keep, last_json, summary
 
 WORKS = {
     "GET request, encode and cipher": "get-request-cipher",
@@ -65,6 +66,8 @@ def main() -> int:
     # Built before anything is timed, so that no compiler runs beside a measurement.
     subprocess.run([*CRITERION, "--no-run"], cwd=ROOT, check=True)
     interpreters = {"dlms_cosem": environment("dlms-cosem"), "gurux": environment("gurux")}
+    if extension_is_built():
+        interpreters = {"ours": Path(sys.executable), **interpreters}
     own_figures: dict[str, list[float]] = {work: [] for work in WORKS}
     sides: dict[str, dict[str, Any]] = {}
     for _ in range(1 if given.quick else ROUNDS):

@@ -10,12 +10,21 @@ that were answered right. Runs take turns, so that what the machine does meanwhi
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 from typing import Any
 
-from benches.harness import CLIENT_CORE, c_meters, compiled, environment, keep, last_json, need, summary
+from benches.harness import (
+    CLIENT_CORE,
+    c_meters,
+    compiled,
+    environment,
+    extension_is_built,
+    keep,
+    last_json,
+    need,
+    summary,
+)
 
 CLIENTS = ("c-epoll", "ours", "uvloop", "dlms-cosem", "gurux-dlms")
 # These block on each exchange: what one costs does not depend on how many other meters are connected.
@@ -47,7 +56,7 @@ AT_LEAST = {
 
 def available() -> list[str]:
     """The clients that can run here: ours needs the extension built."""
-    built = importlib.util.find_spec("ipss_headend") and importlib.util.find_spec("ipss_headend._core")
+    built = extension_is_built()
     return [client for client in CLIENTS if client != "ours" or built]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import importlib.util
 import json
 import os
 import platform
@@ -65,6 +66,11 @@ def environment(name: str) -> Path:
         text=True,
     )
     return Path(made.stdout.strip())
+
+
+def extension_is_built() -> bool:
+    """Whether this interpreter has `ipss_headend._core`."""
+    return bool(importlib.util.find_spec("ipss_headend") and importlib.util.find_spec("ipss_headend._core"))
 
 
 def last_json(command: list[str | Path], *, timeout_s: float, env: dict[str, str] | None = None) -> dict[str, Any]:
