@@ -66,7 +66,7 @@ def decode(
 
     \b
     Examples:
-      echo '0001 0001 0010 000d c4 01 c1 00 06 00 00 30 39' | ipss-headend decode
+      echo '0001 0001 0010 0009 c4 01 c1 00 06 00 00 30 39' | ipss-headend decode
       ipss-headend decode push.hex --layer hdlc --keys keys.toml --json
       ipss-headend decode requests.jsonl --jsonl > answers.jsonl
     """

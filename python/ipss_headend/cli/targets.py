@@ -159,6 +159,11 @@ def from_url(url: str, options: Options) -> Target:
         raise RequestError(
             "--auth hls-gmac and --protection need encryption_key and authentication_key; name their file with --keys"
         )
+    if (auth is Auth.HLS_GMAC or protection is not Protection.NONE) and not server_title:
+        raise RequestError(
+            "the device's system title is not given, and no other is to be believed; name the table in --keys by it, "
+            "or use --server-title"
+        )
     file = CounterFile(options.counter_file or places.client_directory() / "invocation_counters.json")
     secured = auth is Auth.HLS_GMAC or protection is not Protection.NONE
     if secured and not client_title:
@@ -267,13 +272,11 @@ def _split(url: str) -> SplitResult:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise RequestError(f"{url}: {error}; write dlms+tcp://HOST:{DLMS_PORT}") from None
+        raise RequestError(f"{url}: {error}; write dlms+tcp://HOST:PORT") from None
     if parts.scheme in LATER_SCHEMES:
         raise RequestError(f"{url}: {parts.scheme}:// is not built yet; dlms+tcp://HOST:PORT is")
     if parts.scheme != "dlms+tcp":
-        raise RequestError(
-            f"{url}: {parts.scheme}:// is no transport of this program; write dlms+tcp://HOST:{DLMS_PORT}"
-        )
+        raise RequestError(f"{url}: {parts.scheme}:// is no transport of this program; write dlms+tcp://HOST:PORT")
     if not parts.hostname or port == 0 or parts.username or parts.path.strip("/") or parts.query or parts.fragment:
         raise RequestError(f"{url}: not of the form dlms+tcp://HOST:PORT")
     return parts
