@@ -185,7 +185,7 @@ class Reactor:
         *,
         threads: int | None = None,
         batch_rows: int = 100,
-        batch_delay_s: float = 0.002,
+        batch_delay_s: float = 0.01,
         batches: int = 64,
         connects_per_second: int = 500,
         connect_burst: int = 1000,

@@ -56,7 +56,7 @@ class ReactorConfig:
     connections_per_second: int = 200
     """New connections and associations, the whole fleet together (R26)."""
     batch_rows: int = 100
-    batch_ms: int = 2
+    batch_ms: int = 10
     queue_batches: int = 64
     """Batches that wait for the store before the reactor stops reading sockets."""
     requests_per_meter: int = 16

@@ -9,7 +9,8 @@ pub struct Config {
     pub threads: usize,
     /// Rows after which a batch is handed over.
     pub batch_rows: usize,
-    /// Time after its first row at which a batch is handed over.
+    /// Time after its first row at which a batch is handed over. Each batch costs the consumer a wake-up, so bulk work
+    /// waits a little; the end of an on-demand or critical request is handed over with the turn that saw it.
     pub batch_delay: Duration,
     /// Batches that may wait for the consumer; then the reactor stops reading sockets.
     pub batches: usize,
@@ -57,7 +58,7 @@ impl Default for Config {
         Self {
             threads: std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1),
             batch_rows: 100,
-            batch_delay: Duration::from_millis(2),
+            batch_delay: Duration::from_millis(10),
             batches: 64,
             connects_per_second: 500,
             connect_burst: 1_000,

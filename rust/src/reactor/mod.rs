@@ -23,9 +23,10 @@
 //! ```
 //!
 //! `add`, `submit`, `cancel`, `control`, `remove` fail with [`SubmitError`] (full, stopping) and have then done
-//! nothing. None of them waits. A batch is handed over at [`Config::batch_rows`] rows or [`Config::batch_delay`] after
-//! its first row; when [`Config::batches`] of them wait, the reactor stops reading sockets and accepting submissions
-//! until one is taken, and TCP holds the meters back; timers and cancellation go on.
+//! nothing. None of them waits. A batch is handed over with the end of an on-demand or critical request, at
+//! [`Config::batch_rows`] rows, or [`Config::batch_delay`] after its first row; when [`Config::batches`] of them wait,
+//! the reactor stops reading sockets and accepting submissions until one is taken, and TCP holds the meters back;
+//! timers and cancellation go on.
 //!
 //! What it promises: each accepted request ends exactly once, at its deadline at the latest, whether the meter is up
 //! or not; a broken line is retried with full jitter; one bad meter, or one session that panics, harms no other; a

@@ -3,7 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ipss_session::batch::End;
-use ipss_session::{Context, EventKind, Input, MeterId, Outcome, Request, RequestId, Session, Step, Transport};
+use ipss_session::{
+    Context, EventKind, Input, MeterId, Outcome, Priority, Request, RequestId, Session, Step, Transport,
+};
 
 use super::entry::{Active, Hold, NEVER, State};
 use super::network::Network;
@@ -262,6 +264,7 @@ where
     pub(super) fn end(&mut self, slot: u32, waiting: &Waiting<S::Work>, outcome: Outcome, detail: String) {
         let Some(entry) = self.entries.get(slot) else { return };
         self.stats.ended[outcome as usize] += 1;
+        self.awaited |= waiting.request.priority >= Priority::OnDemand;
         let duration = self.now.monotonic.since(waiting.accepted);
         self.batch.ends.push(End {
             request: waiting.request.id,

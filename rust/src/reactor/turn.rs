@@ -40,6 +40,8 @@ pub(super) struct Engine<S: Session, N: Network> {
     pub(super) exhausted_until: Instant,
     pub(super) batch: Batch,
     first_row: Option<Instant>,
+    /// The batch holds the end of a request that somebody waits for: it is handed over with this turn.
+    pub(super) awaited: bool,
     pub(super) shared: Arc<Shared<S, N>>,
     pub(super) shard: usize,
     wake: Arc<dyn Wake>,
@@ -98,6 +100,7 @@ where
             exhausted_until: Instant::ORIGIN,
             batch: Batch::default(),
             first_row: None,
+            awaited: false,
             shared,
             shard,
             blocked: false,
@@ -144,7 +147,7 @@ where
             }
         }
         let row_due = self.first_row.is_some_and(|first| first + self.config.batch_delay <= self.now.monotonic);
-        if row_due && !self.blocked {
+        if (row_due || self.awaited) && !self.blocked {
             self.hand_over();
         }
         *self.shared.stats[self.shard].lock().unwrap_or_else(PoisonError::into_inner) = self.stats;
@@ -381,6 +384,7 @@ where
         match self.shared.handover.push(std::mem::replace(&mut self.batch, fresh), &self.wake) {
             None => {
                 self.first_row = None;
+                self.awaited = false;
                 self.blocked = false;
                 self.stats.batches += 1;
                 self.stats.rows += rows as u64;
