@@ -250,6 +250,21 @@ def test_invocation_counters_outlive_the_process(ipss: Ipss, fleet: Fleet, tmp_p
     assert second["client_title"] == first["client_title"]
 
 
+def test_trace_shows_each_frame_both_ways_decoded(ipss: Ipss, fleet: Fleet, tmp_path: Path) -> None:
+    keys = keys_of(fleet, 0, tmp_path)
+
+    ran = ipss("read", fleet.url(), "--client", 1, "--keys", keys, "8/0.0.1.0.0.255:2", "--trace", "--json")
+
+    trace = json.loads(ran.stdout)["trace"]
+    assert [part["from"] for part in trace] == ["head-end", "meter"] * 4
+    assert {part["outcome"] for part in trace} == {"decoded"}
+    names = [part["apdus"][0]["apdu"] for part in trace]
+    assert names[:2] == ["aarq", "aare"]
+    assert names[4:6] == ["glo-get-request", "glo-get-response"]
+    assert trace[5]["apdus"][0]["plain"]["apdu"] == "get-response-normal"
+    assert fleet.meters[0]["encryption_key"] not in ran.stdout
+
+
 GOLDEN: list[tuple[str, str, dict[str, Any]]] = [
     ("data", "0600003039", {"outcome": "decoded"}),
     ("apdu", "c401c1000600003039", {"outcome": "decoded"}),

@@ -99,6 +99,8 @@ class Conversation:
     """By trio's clock: the whole operation's end."""
     exchanges: int = 0
     peer_counter: int | None = None
+    traced: list[tuple[int, str]] = field(default_factory=list)
+    """What went over the line, if that was asked for: 0 received or 1 sent, hexadecimal digits."""
     _events: list[tuple[str, int, str]] = field(default_factory=list)
 
     async def ask(self, items: Sequence["Item"], *, from_us: int = 0, to_us: int = 0) -> Reply:
@@ -142,6 +144,9 @@ class Conversation:
     def _hear(self, events: Sequence[tuple[int, int, int, int, str]], counters: Sequence[tuple[int, int]]) -> None:
         for _, _, kind, number, detail in events:
             name = self.core.EVENT_KINDS.get(kind, str(kind))
+            if name == "traced":
+                self.traced.append((number, detail))
+                continue
             self._events.append((name, number, detail))
             if name == "counters-low":
                 self.reactor.grant([(METER, *self.target.reserve())])
@@ -159,7 +164,7 @@ class Conversation:
 
 
 @asynccontextmanager
-async def converse(target: Target, *, timeout_s: float) -> AsyncIterator[Conversation]:
+async def converse(target: Target, *, timeout_s: float, trace: bool = False) -> AsyncIterator[Conversation]:
     """Talk to one device; at the end the association is released and the device's counter is durable.
 
     Raises:
@@ -170,7 +175,7 @@ async def converse(target: Target, *, timeout_s: float) -> AsyncIterator[Convers
 
     deadline = trio.current_time() + timeout_s
     address = await _numeric(target)
-    meter = _meter(_core, target, address, timeout_s)
+    meter = _meter(_core, target, address, timeout_s, trace=trace)
     reactor = _core.Reactor(
         threads=1,
         batch_delay_s=0.0,
@@ -197,13 +202,13 @@ async def _close(conversation: Conversation) -> None:
             if batch is None:
                 await trio.lowlevel.wait_readable(reactor.fileno())
             else:
-                conversation._hear((), batch.peer_counters())
+                conversation._hear(batch.events(), batch.peer_counters())
     reactor.stop()
     if conversation.peer_counter is not None and conversation.target.needs_counters:
         conversation.target.keep_peer_counter(conversation.peer_counter)
 
 
-def _meter(core: Any, target: Target, address: str, timeout_s: float) -> Any:
+def _meter(core: Any, target: Target, address: str, timeout_s: float, *, trace: bool) -> Any:
     try:
         profile = core.Profile(
             client=target.client,
@@ -228,6 +233,7 @@ def _meter(core: Any, target: Target, address: str, timeout_s: float) -> Any:
             peer_counter=target.peer_counter,
             hold_open=False,
             idle_s=timeout_s,
+            trace=trace,
         )
     except ValueError as error:
         raise RequestError(f"{target.name}: {error}") from error

@@ -96,7 +96,7 @@ def demo(
     directory: Annotated[
         Path | None, typer.Option(help="Where configuration and database go.  [default: a temporary directory]")
     ] = None,
-    keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the directory.")] = True,
+    keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Keep the temporary directory.")] = True,
     faults: Annotated[str, typer.Option(help="Bad meters, as `simulate` takes them, e.g. slow=5%,silent=1%.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same meters.")] = 1,
     json_output: JSON = False,
@@ -113,6 +113,8 @@ def demo(
       ipss-headend demo --meters 200 --directory first-look
       ipss-headend demo --meters 50 --faults silent=#3,wrong-tag=#7 --seconds 20 --json
     """
+    if directory is not None and (directory / places.CONFIG_NAME).exists():
+        raise ConfigError(f"{directory}: has a head-end already; name another --directory")
     raise_descriptor_limit()
     output = Output(json_output=json_output)
     chosen = directory or Path(tempfile.mkdtemp(prefix="ipss-headend-demo-"))
@@ -176,10 +178,8 @@ def prepare(directory: Path, fleet: Fleet, meters: int, seed: int, days: int, se
     """A configuration, its store, and the fleet in the registry.
 
     Raises:
-        ConfigError: another head-end lives in the directory, or the fleet's file was refused.
+        ConfigError: the directory cannot be written to, or the fleet's file was refused.
     """
-    if (directory / places.CONFIG_NAME).exists():
-        raise ConfigError(f"{directory}: has a head-end already; name another --directory")
     text = CONFIG.format(
         meters=meters,
         seed=seed,
@@ -253,7 +253,7 @@ async def _watch(head_end: HeadEnd, goal: Goal, view: demo_view.View, fleet: Fle
         is_stuck = goal.is_tried(head_end.figures) and trio.current_time() - grown_s > QUIET_S
         now = demo_view.Now.of(head_end, goal, elapsed_s)
         view.show(now)
-        if goal.is_reached(head_end.figures) or is_stuck:
+        if (goal.is_reached(head_end.figures) and len(head_end.requests) == 0) or is_stuck:
             return
         if elapsed_s >= seconds or head_end.stop.drain.is_set():
             return

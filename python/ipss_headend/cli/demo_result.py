@@ -47,8 +47,8 @@ class Goal:
 
     @property
     def from_us(self) -> int:
-        """The first capture time wanted."""
-        return self._edge_us(self.started_us) - self.days * DAY_S * SECOND_US
+        """The first capture time wanted. One period of slack: a quarter-hour may pass while the demo reads."""
+        return self._edge_us(self.started_us) - (self.days * DAY_S - PERIOD_S) * SECOND_US
 
     @property
     def until_us(self) -> int:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 PLAIN_EVERY_S = 2.0
 
+SHORTEST_S = 0.1
+"""Rates over a shorter time say nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Now:
@@ -89,7 +92,7 @@ class View:
     def show(self, now: Now) -> None:
         """Show one moment: on a terminal in place, else as a line every few seconds."""
         before = self._before
-        step_s = now.elapsed_s - before.elapsed_s or 1.0
+        step_s = max(now.elapsed_s - before.elapsed_s, SHORTEST_S)
         reads = (now.exchanges - before.exchanges) / step_s
         stored = (now.values - before.values) / step_s
         cpu = 100 * (now.cpu_s - before.cpu_s) / step_s
@@ -140,7 +143,7 @@ def summary(output: Output, result: Result, commands: list[str]) -> None:
             ("values stored a second", f"{result.values_per_second:,.0f}"),
             ("gaps", f"{result.gaps:,}"),
             ("request p50, p99", f"{_ms(result.p50_ms)}, {_ms(result.p99_ms)}"),
-            ("time", f"{result.duration_s:.1f} s"),
+            ("time, connecting included", f"{result.duration_s:.1f} s"),
             ("head-end's CPU time", f"{result.cpu_s:.1f} s"),
         ],
         title="every meter read" if result.exit_status == 0 else "not every meter could be read",
@@ -151,7 +154,7 @@ def summary(output: Output, result: Result, commands: list[str]) -> None:
     output.line()
     output.table(
         ("meter", "object", "name", "value", "unit", "captured (UTC)"),
-        [tuple(sample.values()) for sample in result.samples],
+        [(*list(sample.values())[:-1], f"{sample['capture_time'][:19]}Z") for sample in result.samples],
         title="sample readings",
         right=("value",),
     )

@@ -19,6 +19,8 @@ from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.profile import Rows, Span, object_name, read_profile, scaler_unit
 from ipss_headend.cli.results import refusal
 from ipss_headend.cli.targets import Auth, Options, Protection, Referencing, Target, resolve
+from ipss_headend.cli.trace import as_tree
+from ipss_headend.cli.trace import documents as trace_documents
 from ipss_headend.cli.values import for_people, parse_moment, parse_value, shown
 from ipss_headend.errors import (
     DONE,
@@ -65,6 +67,14 @@ class Result:
         self.document = {"object": str(self.wanted), "ok": False, "error": error}
         self.text = str(error.get("message", ""))
         self.status = status
+
+
+@dataclass
+class Heard:
+    """What the conversation leaves beside the results."""
+
+    exchanges: int = 0
+    traced: list[tuple[int, str]] = field(default_factory=list)
 
 
 @command(app, "read")
@@ -137,8 +147,6 @@ def read(
       ipss-headend read virtual-00001 1.0.99.1.0.255 --from 1d --columns 1.0.1.8.0.255 --json
       ipss-headend read dlms+tcp://192.0.2.7 --client 1 --keys keys.toml 7/1.0.99.1.0.255:4 --set 900
     """
-    if trace:
-        raise RequestError("--trace is not built yet; `ipss-headend decode` explains captured frames")
     names, change = _arguments(objects, set_value, action)
     wanted = [Wanted.parse(name) for name in names]
     moment_us = now_us()
@@ -171,12 +179,17 @@ def read(
         _confirm(_catalogued(wanted[0]), change, target, yes=yes)
     results = [Result(_catalogued(one)) for one in wanted]
     started = time.monotonic()
-    exchanges = trio.run(_operate, target, results, change, span, chosen, timeout)
+    heard = trio.run(_operate, target, results, change, span, chosen, timeout, trace)
     duration_s = time.monotonic() - started
     output = Output(json_output=json_output)
     if json_output:
-        output.document(document(target.name, results, exchanges, duration_s))
+        answer = document(target.name, results, heard.exchanges, duration_s)
+        if trace:
+            answer["trace"] = trace_documents(target, heard.traced)
+        output.document(answer)
     else:
+        for part in trace_documents(target, heard.traced):
+            output.tree(as_tree(part))
         _print(output, results)
     return status(results)
 
@@ -210,24 +223,26 @@ async def _operate(
     span: Span,
     chosen: Sequence[ObjectName],
     timeout_s: float,
-) -> int:
-    """Fill in the results; returns how many questions were asked and answered."""
-    exchanges = 0
+    trace: bool,
+) -> Heard:
+    """Fill in the results."""
+    heard = Heard()
     try:
-        async with converse(target, timeout_s=timeout_s) as conversation:
+        async with converse(target, timeout_s=timeout_s, trace=trace) as conversation:
+            heard.traced = conversation.traced
             try:
                 if change is not None:
                     await _change(conversation, results[0], change)
                 else:
                     await _read(conversation, results, span, chosen)
             finally:
-                exchanges = conversation.exchanges
+                heard.exchanges = conversation.exchanges
     except MeterError as error:
         say(f"ipss-headend: {error}")
         for one in results:
             if not one.document:
                 one.fail(error_document(error), error.exit_status)
-    return exchanges
+    return heard
 
 
 async def _read(conversation: Conversation, results: list[Result], span: Span, chosen: Sequence[ObjectName]) -> None:
