@@ -38,7 +38,7 @@ TARGETS = {
 
 
 def ours(quick: bool) -> dict[str, list[float]]:
-    """Microseconds a call by criterion, a figure a sample."""
+    """Microseconds of processor time a call by criterion, a figure a sample."""
     lengths = ("0.2", "0.5", "10") if quick else ("0.5", "1.5", "15")
     names = ("--warm-up-time", "--measurement-time", "--sample-size")
     options = [part for pair in zip(names, lengths, strict=True) for part in pair]
