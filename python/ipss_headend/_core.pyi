@@ -115,6 +115,10 @@ class Item:
         """Write an attribute. `value` is A-XDR. Answered by an empty line."""
 
     @staticmethod
+    def set_list(values: Sequence[tuple[Descriptor, bytes]]) -> Item:
+        """Write several attributes at once. Answered by an empty line, or by the result of each if one is refused."""
+
+    @staticmethod
     def action(descriptor: Descriptor, parameters: bytes | None = None) -> Item:
         """Invoke a method. Answered by a line with the return parameters, if any."""
 
@@ -184,7 +188,7 @@ class Reactor:
         cls,
         *,
         threads: int | None = None,
-        batch_rows: int = 100,
+        batch_rows: int = 1000,
         batch_delay_s: float = 0.01,
         batches: int = 64,
         connects_per_second: int = 500,

@@ -55,7 +55,7 @@ class ReactorConfig:
     """0: one less than the processors, at least one."""
     connections_per_second: int = 200
     """New connections and associations, the whole fleet together (R26)."""
-    batch_rows: int = 100
+    batch_rows: int = 1000
     batch_ms: int = 10
     queue_batches: int = 64
     """Batches that wait for the store before the reactor stops reading sockets."""

@@ -19,7 +19,7 @@ fn kinds(rig: &TestRig) -> Vec<EventKind> {
 fn every_profile_associates_reads_writes_acts_and_releases() {
     for profile in all_profiles() {
         let mut rig = rig(&profile);
-        let write = Item::Set(attribute(3, ENERGY, 2), [6, 0, 0, 0, 77].into());
+        let write = Item::Set([(attribute(3, ENERGY, 2), Box::from([6, 0, 0, 0, 77]))].into());
 
         let outcome = ask(&mut rig, vec![energy(), load_profile(), write, switch(1), energy()]);
 
@@ -68,6 +68,23 @@ fn an_answer_without_a_layout_keeps_the_types_of_its_values() {
     let octets = Cell::Raw(&[6, 0, 1, 0xE2, 0x40]);
     assert_eq!(rig.near.batch.cells(0), [octets]);
     assert_eq!(rig.near.batch.cells(1), [octets, octets]);
+}
+
+#[test]
+fn several_attributes_are_written_at_once_and_each_result_is_told() {
+    let mut rig = rig(&secured());
+    let value = |number: u8| -> Box<[u8]> { Box::from([6, 0, 0, 0, number]) };
+    let energy = attribute(3, ENERGY, 2);
+    let good = Item::Set([(energy, value(1)), (energy, value(2))].into());
+    let mixed = Item::Set([(energy, value(3)), (attribute(3, EXPORT, 2), value(4)), (energy, [0].into())].into());
+
+    assert_eq!(ask(&mut rig, vec![good]), Some(Outcome::Done));
+    assert_eq!((rig.near.batch.cells(0), rig.far.session.objects.energy), (vec![], 2));
+
+    assert_eq!(ask(&mut rig, vec![mixed]), Some(Outcome::Refused));
+    assert_eq!(rig.near.batch.cells(1), [Cell::Integer(0), Cell::Integer(3), Cell::Integer(12)]);
+    let codes: Vec<u8> = rig.near.batch.refusals.iter().map(|refusal| refusal.code).collect();
+    assert_eq!((codes, rig.far.session.objects.energy), (vec![3, 12], 3));
 }
 
 #[test]

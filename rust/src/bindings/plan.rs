@@ -75,7 +75,16 @@ impl PyItem {
 
     #[staticmethod]
     fn set(descriptor: Descriptor, value: Vec<u8>) -> PyResult<Self> {
-        Ok(Self(Item::Set(attribute(descriptor)?, value.into())))
+        Ok(Self(Item::Set([(attribute(descriptor)?, value.into())].into())))
+    }
+
+    #[staticmethod]
+    fn set_list(values: Vec<(Descriptor, Vec<u8>)>) -> PyResult<Self> {
+        if values.is_empty() {
+            return Err(PyValueError::new_err("values: none to write"));
+        }
+        let values = values.into_iter().map(|(descriptor, value)| Ok((attribute(descriptor)?, value.into())));
+        Ok(Self(Item::Set(values.collect::<PyResult<_>>()?)))
     }
 
     #[staticmethod]

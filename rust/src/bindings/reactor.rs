@@ -28,7 +28,7 @@ pub struct PyReactor {
 #[pymethods]
 impl PyReactor {
     #[new]
-    #[pyo3(signature = (*, threads=None, batch_rows=100, batch_delay_s=0.01, batches=64, connects_per_second=500,
+    #[pyo3(signature = (*, threads=None, batch_rows=1000, batch_delay_s=0.01, batches=64, connects_per_second=500,
         connect_burst=1000, connections=None, queue=16, connect_timeout_s=10.0, associate_timeout_s=60.0,
         identify_timeout_s=30.0, frame_timeout_s=30.0, release_timeout_s=5.0, backoff_base_s=1.0, backoff_cap_s=300.0,
         authentication_pause_s=450.0, breaker=5))]

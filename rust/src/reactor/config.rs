@@ -57,7 +57,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             threads: std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1).max(1),
-            batch_rows: 100,
+            batch_rows: 1_000,
             batch_delay: Duration::from_millis(10),
             batches: 64,
             connects_per_second: 500,

@@ -95,7 +95,13 @@ impl HeadEnd {
                 let options = &self.profile.selection;
                 get::encode_request_normal(cx.to_send, invoke, &descriptor, selection.as_ref(), options);
             }
-            Item::Set(descriptor, value) => set::encode_request_normal(cx.to_send, invoke, descriptor, value),
+            Item::Set(values) => match &values[..] {
+                [(descriptor, value)] => set::encode_request_normal(cx.to_send, invoke, descriptor, value),
+                list => {
+                    let list = list.iter().map(|(descriptor, value)| (descriptor, &value[..]));
+                    set::encode_request_with_list(cx.to_send, invoke, list);
+                }
+            },
             Item::Action(method, parameters) => {
                 action::encode_request_normal(cx.to_send, invoke, method, parameters.as_deref());
             }
@@ -192,15 +198,18 @@ impl HeadEnd {
                     self.next_question(item, step, cx);
                 }
             },
-            Item::Set(..) => {
-                let SetResponse::Normal { result, .. } = SetResponse::decode(apdu, &limits)? else {
-                    return Err(violation(
-                        "unexpected-answer",
-                        "a SET answered in another form than it was asked".into(),
-                    ));
-                };
+            Item::Set(values) => {
+                match (SetResponse::decode(apdu, &limits)?, values.len()) {
+                    (SetResponse::Normal { result, .. }, 1) => self.take_verdict(head, result, None, cx)?,
+                    (SetResponse::WithList { results, .. }, count) if count > 1 && results.len() == count => {
+                        self.take_verdicts(head, results, &limits, cx);
+                    }
+                    _ => {
+                        let message = "a SET answered in another form than it was asked";
+                        return Err(violation("unexpected-answer", message.into()));
+                    }
+                }
                 self.answered(cx);
-                self.take_verdict(head, result, None, cx)?;
                 self.next_question(item, step, cx);
             }
             Item::Action(..) => {
@@ -375,6 +384,19 @@ impl HeadEnd {
         }
         cx.batch.close_line(head);
         Ok(())
+    }
+
+    /// The answer to a SET with-list: an empty line, or the results in order.
+    fn take_verdicts(&mut self, head: Line, results: List<'_, u8>, limits: &Limits, cx: &mut Context<'_>) {
+        if results.iter(limits).any(|result| result != 0) {
+            for result in results.iter(limits) {
+                cx.batch.push_cell(Cell::Integer(i64::from(result)));
+                if result != 0 {
+                    self.refused(&head, result, cx);
+                }
+            }
+        }
+        cx.batch.close_line(head);
     }
 
     fn refused(&mut self, head: &Line, code: u8, cx: &mut Context<'_>) {

@@ -40,8 +40,9 @@ pub enum Item {
     Attributes(Attributes),
     /// A profile's buffer, a line an entry.
     Buffer(Buffer),
-    /// Write an attribute. The answer is an empty line, or a refusal.
-    Set(AttributeDescriptor, Box<[u8]>),
+    /// Write attributes, several in one SET with-list. The answer is an empty line if all were written; otherwise a
+    /// line with the result of each (0 for written) and a refusal for each that was not.
+    Set(Box<[(AttributeDescriptor, Box<[u8]>)]>),
     /// Invoke a method. The answer is a line with the return parameters, if there are any, or a refusal.
     Action(MethodDescriptor, Option<Box<[u8]>>),
 }
