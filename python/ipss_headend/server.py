@@ -177,6 +177,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
                     task_status.started(head_end)
                     await stop.drain.wait()
                     log.info("draining", within_s=config.reactor.drain_s)
+                    requests.drain()
                     plans.cancel_scope.cancel()
 
                 reactor.drain(config.reactor.drain_s)
@@ -184,6 +185,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             services.cancel_scope.cancel()
         log.info("stopped", lines=figures.lines)
     finally:
+        gc.unfreeze()
         reactor.stop()
 
 

@@ -22,13 +22,11 @@ class ClockCheck:
         self._events: list[EventRow] = []
 
     def hear(self, answer: AnswerRow, limit_s: int) -> None:
-        """Take a meter's answer to the question for its clock: a line without cells, whose capture time is the clock's.
+        """Take a meter's answer to the question for its clock: a line whose capture time is the clock's.
 
         The answer's way to us counts as deviation; it is small beside a limit of seconds.
         """
-        meter, _, _, clock_us, _, status, cells = answer
-        if cells:
-            return
+        meter, _, _, clock_us, _, status, _ = answer
         self._figures.clock_checks += 1
         if clock_us is None:
             self._deviates(meter, 0, f"the meter does not know the time, clock status {status:#04x}")

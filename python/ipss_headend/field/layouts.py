@@ -8,20 +8,24 @@ stored under other names. Meters that answer the same share a layout. A meter wi
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
+
+import trio
 
 from ipss_headend.errors import UnknownLogicalName
 from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.field.questions import CLOCK, Attributes, Buffer, CaptureColumn, dotted, octets
 from ipss_headend.field.reactor import AnswerRow, EventKind, Native
-from ipss_headend.field.requests import Requests
+from ipss_headend.field.requests import Requests, Submission
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
 from ipss_headend.names import ObjectName
 from ipss_headend.store import Layout, LayoutColumn, Store, WriteBatch
 from ipss_headend.store.database import now_us
+from ipss_headend.store.journal import RefusalRow
 from ipss_headend.store.registry import intern_layouts
 
 if TYPE_CHECKING:
@@ -39,7 +43,15 @@ CAPTURE_TIME = {(4, 2): 5, (5, 3): 6}
 """The attribute with the time at which another one was captured."""
 
 CANDIDATES = 3
-"""How many meters of a model are asked for a scaler before its meters wait for the next turn."""
+"""How many meters of a model are asked for a scaler at once: one of them may be silent until its deadline."""
+
+CANDIDATE_ROUNDS = 3
+"""How often others are asked when none of them knew, before the model's meters wait for the next turn."""
+
+ROUND_S = 0.5
+"""How long meters that have said what they capture wait for others, to be read together with them."""
+
+Found = Callable[["ProfileShape", "array[int]"], None]
 
 
 class Register(NamedTuple):
@@ -53,7 +65,8 @@ class Register(NamedTuple):
         """The question, with the attribute that says when the value was captured, where the class has one."""
         value = (self.class_id, self.logical_name, self.attribute)
         if self.class_id == CLOCK_CLASS and self.attribute == 2:
-            return Attributes(layout, (value,), capture_time=0)
+            status = (self.class_id, self.logical_name, 4)
+            return Attributes(layout, (value, status), capture_time=0)
         captured = CAPTURE_TIME.get((self.class_id, self.attribute))
         if captured is None:
             return Attributes(layout, (value,))
@@ -157,24 +170,43 @@ class LayoutBook:
         return found
 
     async def profiles(
-        self, logical_name: str, columns: Sequence[Register], meters: Iterable[int], priority: Priority
-    ) -> dict[ProfileShape, array[int]]:
-        """The meters by the shape of this profile. Meters that did not say what it captures are left out."""
+        self, logical_name: str, columns: Sequence[Register], meters: Iterable[int], priority: Priority, found: Found
+    ) -> int:
+        """Hand the meters to `found`, by the shape of this profile, as soon as the shape is known.
+
+        A silent meter keeps no other waiting. Returns how many did not say what they capture; they are left out.
+        """
         profile = octets(logical_name)
         known = self._shapes.setdefault((profile, tuple(columns)), {})
-        chosen = array("I", meters)
-        unknown = array("I", (meter for meter in chosen if meter not in known))
-        if unknown:
-            for said, members in (await self._ask_profile(profile, unknown, priority)).items():
-                shape = await self._shape(profile, columns, said, members, priority)
-                if shape is not None:
-                    known.update(dict.fromkeys(members, shape))
-            await self._compare(logical_name, known, unknown)
-        found: dict[ProfileShape, array[int]] = {}
-        for meter in chosen:
+        unknown = array("I")
+        ready: dict[ProfileShape, array[int]] = {}
+        for meter in meters:
             if meter in known:
-                found.setdefault(known[meter], array("I")).append(meter)
-        return found
+                ready.setdefault(known[meter], array("I")).append(meter)
+            else:
+                unknown.append(meter)
+        for shape, members in ready.items():
+            found(shape, members)
+        if not unknown:
+            return 0
+        said: dict[_Profile, array[int]] = {}
+        submissions = await self._ask_profile(profile, unknown, priority, said)
+        try:
+            over = False
+            while not over:
+                over = await _over_within(ROUND_S, submissions)
+                heard = dict(said)
+                said.clear()
+                for one, members in heard.items():
+                    learnt = await self._shape(profile, columns, one, members, priority)
+                    if learnt is not None:
+                        known.update(dict.fromkeys(members, learnt))
+                        found(learnt, members)
+        finally:
+            for submission in submissions:
+                self._requests.withdraw(submission)
+        await self._compare(logical_name, known, unknown)
+        return sum(meter not in known for meter in unknown)
 
     def forget(self, meter: int) -> None:
         """The meter's answer did not fit: what it captures is asked again before it is read again."""
@@ -195,9 +227,9 @@ class LayoutBook:
             self._registers.update({(model, part): number for part, number in zip(missing, numbers, strict=True)})
         return tuple(0 if _is_clock(part) else self._registers[model, part] for part in registers)
 
-    async def _ask_profile(self, profile: bytes, meters: array[int], priority: Priority) -> dict[_Profile, array[int]]:
-        said: dict[_Profile, array[int]] = {}
-
+    async def _ask_profile(
+        self, profile: bytes, meters: array[int], priority: Priority, said: dict[_Profile, array[int]]
+    ) -> list[Submission]:
         def hear(answer: AnswerRow) -> None:
             meter, *_, cells = answer
             if cells and isinstance(cells[0], bytes):
@@ -205,10 +237,9 @@ class LayoutBook:
                 said.setdefault(_Profile(self._model(meter), cells[0], period), array("I")).append(meter)
 
         question = Attributes(0, ((PROFILE_CLASS, profile, 3), (PROFILE_CLASS, profile, 4)))
-        await self._requests.finish(
-            await self._requests.offer([question], meters, timeout_s=self._timeout_s, priority=priority, on_answer=hear)
+        return await self._requests.offer(
+            [question], meters, timeout_s=self._timeout_s, priority=priority, on_answer=hear
         )
-        return said
 
     async def _shape(
         self, profile: bytes, columns: Sequence[Register], said: _Profile, members: array[int], priority: Priority
@@ -287,13 +318,14 @@ class LayoutBook:
         members: Mapping[str, Sequence[int]],
         priority: Priority,
     ) -> None:
-        """Ask for the scalers and units that are not known yet: one meter of each model, all models at once."""
-        for candidate in range(CANDIDATES):
+        """Ask for the scalers and units that are not known yet: a few meters of each model, all models at once."""
+        for first in range(0, CANDIDATES * CANDIDATE_ROUNDS, CANDIDATES):
             asked: dict[tuple[tuple[int, bytes], ...], array[int]] = {}
             for model, objects in needed.items():
                 missing = tuple(dict.fromkeys(part for part in objects if (model, *part) not in self._scalers))
-                if missing and candidate < len(members[model]):
-                    asked.setdefault(missing, array("I")).append(members[model][candidate])
+                candidates = members[model][first : first + CANDIDATES]
+                if missing and candidates:
+                    asked.setdefault(missing, array("I")).extend(candidates)
             if not asked:
                 return
             submissions = []
@@ -303,12 +335,16 @@ class LayoutBook:
                     meters,
                     timeout_s=self._timeout_s,
                     priority=priority,
-                    on_answer=lambda answer, missing=missing: self._hear_scaler(missing, answer),  # type: ignore[misc]
-                    on_refusal=lambda refusal, missing=missing: self._scalers.__setitem__(  # type: ignore[misc]
-                        (self._model(refusal[0]), *missing[refusal[2]]), (None, "")
-                    ),
+                    on_answer=partial(self._hear_scaler, missing),
+                    on_refusal=partial(self._hear_refusal, missing),
                 )
-            await self._requests.finish(submissions)
+            try:
+                while not await _over_within(ROUND_S, submissions):
+                    if all((model, *part) in self._scalers for model in needed for part in needed[model]):
+                        break
+            finally:
+                for submission in submissions:
+                    self._requests.withdraw(submission)
 
     def _hear_scaler(self, missing: Sequence[tuple[int, bytes]], answer: AnswerRow) -> None:
         meter, _, item, *_, cells = answer
@@ -321,6 +357,10 @@ class LayoutBook:
                 name = dotted(missing[item][1])
                 self._log.warning("scaler and unit not understood", object=name, meter_id=meter, why=str(error))
         self._scalers[(self._model(meter), *missing[item])] = found
+
+    def _hear_refusal(self, missing: Sequence[tuple[int, bytes]], refusal: RefusalRow) -> None:
+        meter, _, item, _ = refusal
+        self._scalers.setdefault((self._model(meter), *missing[item]), (None, ""))
 
     async def _compare(self, logical_name: str, known: Mapping[int, ProfileShape], asked: Iterable[int]) -> None:
         """Tell when meters of one model do not capture the same."""
@@ -348,6 +388,15 @@ class LayoutBook:
 
     def _model(self, meter: int) -> str:
         return self._meters[meter].model or f"#{meter}"
+
+
+async def _over_within(seconds: float, submissions: Iterable[Submission]) -> bool:
+    """Whether all of them are over, now or after a while."""
+    with trio.move_on_after(seconds):
+        for submission in submissions:
+            await submission.over.wait()
+        return True
+    return False
 
 
 def _scaled(part: CaptureColumn | Register) -> bool:

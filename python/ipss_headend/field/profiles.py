@@ -44,19 +44,16 @@ class ProfileReading:
 
     async def read(self, meters: array[int]) -> None:
         """Ask for what is not marked of the last day, and wait until all requests have ended."""
-        field, figures = self._field, self._figures
-        shapes = await field.layouts.profiles(self._logical_name, self._columns, meters, self._priority)
-        unknown = len(meters) - sum(map(len, shapes.values()))
-        figures.asked += unknown
-        figures.failed += unknown
-        submissions: list[Submission] = []
-        for shape, members in shapes.items():
-            until_us = self._leading_edge_us(shape)
-            due = await self._due(shape, members, Window(until_us - DAY_US, until_us))
-            for window, asked in by_window(due).items():
-                figures.asked += len(asked)
-                submissions += await self._ask(shape, window, asked, self._priority, self._ended)
-        await field.requests.finish(submissions)
+        async with trio.open_nursery() as nursery:
+
+            def found(shape: ProfileShape, members: array[int]) -> None:
+                nursery.start_soon(self._read, shape, members)
+
+            unknown = await self._field.layouts.profiles(
+                self._logical_name, self._columns, meters, self._priority, found
+            )
+            self._figures.asked += unknown
+            self._figures.failed += unknown
 
     async def backfill(self, meters: array[int]) -> None:
         """Ask for what is not marked of the days before the last, back to the plan's limit. One run at a time."""
@@ -64,17 +61,32 @@ class ProfileReading:
             return
         self._filling = True
         try:
-            shapes = await self._field.layouts.profiles(self._logical_name, self._columns, meters, "backfill")
-            for shape, members in shapes.items():
-                until_us = self._leading_edge_us(shape)
-                span = Window(until_us - self._plan.backfill_days * DAY_US, until_us - DAY_US)
-                chunks = (members[start : start + CHUNK] for start in range(0, len(members), CHUNK))
-                async with trio.open_nursery() as nursery:
-                    for _ in range(CHUNKS_AT_ONCE):
-                        nursery.start_soon(self._fill, shape, span, chunks)
+            async with trio.open_nursery() as nursery:
+
+                def found(shape: ProfileShape, members: array[int]) -> None:
+                    nursery.start_soon(self._fill_all, shape, members)
+
+                await self._field.layouts.profiles(self._logical_name, self._columns, meters, "backfill", found)
         finally:
             self._filling = False
             self._figures.backfill_pending = 0
+
+    async def _read(self, shape: ProfileShape, meters: array[int]) -> None:
+        until_us = self._leading_edge_us(shape)
+        due = await self._due(shape, meters, Window(until_us - DAY_US, until_us))
+        submissions: list[Submission] = []
+        for window, asked in by_window(due).items():
+            self._figures.asked += len(asked)
+            submissions += await self._ask(shape, window, asked, self._priority, self._ended)
+        await self._field.requests.finish(submissions)
+
+    async def _fill_all(self, shape: ProfileShape, meters: array[int]) -> None:
+        until_us = self._leading_edge_us(shape)
+        span = Window(until_us - self._plan.backfill_days * DAY_US, until_us - DAY_US)
+        chunks = (meters[start : start + CHUNK] for start in range(0, len(meters), CHUNK))
+        async with trio.open_nursery() as nursery:
+            for _ in range(CHUNKS_AT_ONCE):
+                nursery.start_soon(self._fill, shape, span, chunks)
 
     async def _fill(self, shape: ProfileShape, span: Window, chunks: Iterator[array[int]]) -> None:
         for chunk in chunks:

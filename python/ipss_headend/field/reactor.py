@@ -66,6 +66,7 @@ class EventKind(IntEnum):
     SERVED = 19
     RELEASED = 20
     NONCE_SEEN = 21
+    TRACED = 22
 
     CLOCK_DEVIATES = 1001
     """The meter's clock is further from ours than the plan allows. Number: by how many milliseconds it is ahead."""

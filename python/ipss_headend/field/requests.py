@@ -84,6 +84,11 @@ class Requests:
         self._firsts: list[int] = []
         self._submissions: list[Submission] = []
         self._room = trio.Event()
+        self._draining = False
+
+    def drain(self) -> None:
+        """From now on nothing is withdrawn: the reactor finishes what is in work, and its marks are still made."""
+        self._draining = True
 
     def __len__(self) -> int:
         """How many submissions are open."""
@@ -169,7 +174,7 @@ class Requests:
         return submissions
 
     async def finish(self, submissions: Iterable[Submission]) -> None:
-        """Wait until all are over. Cancelled, it withdraws what is not."""
+        """Wait until all are over. Cancelled, it withdraws what is not; but see `drain`."""
         remaining = list(submissions)
         try:
             for submission in remaining:
@@ -180,7 +185,7 @@ class Requests:
 
     def withdraw(self, submission: Submission) -> None:
         """Nobody waits for it any more. What is not on the wire yet is not sent; later rows are stored, not told."""
-        if submission.over.is_set():
+        if submission.over.is_set() or self._draining:
             return
         with suppress(RuntimeError):  # a reactor that has stopped has ended them already
             self._reactor.cancel([(meter, submission.first + place) for place, meter in enumerate(submission.meters)])

@@ -27,6 +27,9 @@ FAULTS = frozenset({EventKind.ASSOCIATION_REJECTED, EventKind.PROTOCOL_VIOLATION
 STORED = SECURITY | FAULTS | {EventKind.COUNTERS_EXHAUSTED, EventKind.BACKED_OFF}
 """Connections that come and go are counted, not stored: they would be most of the table."""
 
+NOBODY = 2**32 - 1
+"""Who a connection is from that dialled in and is not known yet (the reactor's `NO_METER`)."""
+
 _HEARD = frozenset({Outcome.DONE, Outcome.REFUSED})
 
 
@@ -90,4 +93,4 @@ class Watch:
             self._log.info("meter returned", meter=self._name(meter))
 
     def _name(self, meter: int) -> str:
-        return self._names.get(meter, f"#{meter}")
+        return "unknown" if meter == NOBODY else self._names.get(meter, f"#{meter}")

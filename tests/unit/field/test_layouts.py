@@ -1,3 +1,4 @@
+from array import array
 from collections.abc import Mapping
 
 import pytest
@@ -28,10 +29,15 @@ def registers(world: World, *meters: int) -> dict[tuple[int, ...], list[int]]:
 
 
 def profiles(world: World, *meters: int, columns: tuple[Register, ...] = ()) -> dict[ProfileShape, list[int]]:
+    found: dict[ProfileShape, list[int]] = {}
+
+    def hear(shape: ProfileShape, members: "array[int]") -> None:
+        found.setdefault(shape, []).extend(members)
+
     async def main() -> dict[ProfileShape, list[int]]:
         async with world.pumping():
-            found = await world.layouts.profiles(PROFILE, columns, numbers(*meters), "scheduled")
-        return {shape: list(members) for shape, members in found.items()}
+            await world.layouts.profiles(PROFILE, columns, numbers(*meters), "scheduled", hear)
+        return found
 
     return trio.run(main)
 
@@ -45,32 +51,53 @@ def world_of(store: Store, reactor: FakeReactor, meters: Mapping[int, FleetMeter
     return World(store, reactor, meters)
 
 
-def test_scaler_is_asked_of_one_meter_of_each_model(store: Store, reactor: FakeReactor) -> None:
-    world = world_of(store, reactor, by_number([meter(1), meter(2), meter(3, model="M2")]))
+def test_scaler_is_asked_of_a_few_meters_of_each_model(store: Store, reactor: FakeReactor) -> None:
+    world = world_of(store, reactor, by_number([*(meter(number) for number in range(1, 6)), meter(6, model="M2")]))
 
-    found = registers(world, 1, 2, 3)
-    again = registers(world, 1, 2, 3)
+    found = registers(world, 1, 2, 3, 4, 5, 6)
+    again = registers(world, 1, 2, 3, 4, 5, 6)
 
-    assert [asked.meters for asked in world.asked("attributes")] == [[1, 3]]
-    assert found == again == {(1,): [1, 2, 3]}
+    assert [asked.meters for asked in world.asked("attributes")] == [[1, 2, 3, 6]]
+    assert found == again == {(1,): [1, 2, 3, 4, 5, 6]}
     assert stored(store) == [
         Layout(3, ENERGY, 2, (LayoutColumn(3, ENERGY, 2, 0, -3, "Wh", "object of class 3"),)),
     ]
 
 
-def test_another_meter_of_the_model_is_asked_when_the_first_is_silent(store: Store, reactor: FakeReactor) -> None:
-    world = world_of(store, reactor, fleet(3))
-    world.fleet.silent = {1}
+def test_other_meters_of_the_model_are_asked_when_the_first_fail(store: Store, reactor: FakeReactor) -> None:
+    world = world_of(store, reactor, fleet(4))
+    world.fleet.silent = {1, 2, 3}
 
-    assert registers(world, 1, 2, 3) == {(1,): [1, 2, 3]}
-    assert [asked.meters for asked in world.asked("attributes")] == [[1], [2]]
+    assert registers(world, 1, 2, 3, 4) == {(1,): [1, 2, 3, 4]}
+    assert [asked.meters for asked in world.asked("attributes")] == [[1, 2, 3], [4]]
+
+
+def test_silent_meter_keeps_no_other_waiting(store: Store, reactor: FakeReactor) -> None:
+    world = world_of(store, reactor, fleet(3))
+    world.fleet.hanging = {1}
+    heard: list[list[int]] = []
+
+    async def main() -> None:
+        async with world.pumping():
+            with trio.move_on_after(0.8) as scope:
+                await world.layouts.profiles(
+                    PROFILE, (), numbers(1, 2, 3), "scheduled", lambda _, members: heard.append(list(members))
+                )
+            assert scope.cancelled_caught
+            found = await world.layouts.registers([VALUE], [1, 2, 3], "scheduled")
+        assert {layouts: list(members) for layouts, members in found.items()} == {(2,): [1, 2, 3]}
+
+    trio.run(main)
+
+    assert heard == [[2, 3]]
+    assert reactor.cancelled[0] == (1, 1)
 
 
 def test_model_of_which_nobody_answers_is_left_out(store: Store, reactor: FakeReactor) -> None:
-    world = world_of(store, reactor, fleet(5))
-    world.fleet.silent = {1, 2, 3}
+    world = world_of(store, reactor, fleet(10))
+    world.fleet.silent = set(range(1, 10))
 
-    assert registers(world, 1, 2, 3, 4, 5) == {}
+    assert registers(world, *range(1, 11)) == {}
 
 
 def test_meter_without_a_model_is_a_model_of_its_own(store: Store, reactor: FakeReactor) -> None:
@@ -87,7 +114,7 @@ def test_every_meter_is_asked_what_its_profile_captures(store: Store, reactor: F
     [(shape, members)] = profiles(world, 1, 2, 3).items()
 
     assert members == [1, 2, 3]
-    assert [asked.meters for asked in world.asked("attributes")] == [[1, 2, 3], [1]]
+    assert [asked.meters for asked in world.asked("attributes")] == [[1, 2, 3], [1, 2, 3]]
     assert (shape.columns, shape.clock_column, shape.status_column, shape.period_s) == (3, 0, 1, 900)
     [layout] = stored(store)
     assert [(column.logical_name, column.scaler, column.unit) for column in layout.columns] == [

@@ -119,6 +119,22 @@ def test_cancelled_caller_withdraws_its_request(reactor: FakeReactor) -> None:
     assert len(requests) == 0
 
 
+def test_draining_withdraws_nothing_and_still_marks(reactor: FakeReactor) -> None:
+    requests = Requests(reactor, FakeNative())
+
+    async def main() -> None:
+        submission = requests.submit([ENERGY], array("I", [5]), timeout_s=1, marks=lambda meter, _: [(meter, 1, 0, 9)])
+        with trio.CancelScope() as scope:
+            requests.drain()
+            scope.cancel()
+            await requests.finish([submission])
+
+    trio.run(main)
+
+    assert reactor.cancelled == []
+    assert requests.marks([(1, 5, Outcome.DONE, 1, 5, "")]) == [(5, 1, 0, 9)]
+
+
 def test_ask_ends_even_when_no_end_is_delivered(reactor: FakeReactor) -> None:
     requests = Requests(reactor, FakeNative())
 

@@ -43,6 +43,8 @@ class FakeFleet:
 
     now_us: int = NOW
     silent: set[int] = field(default_factory=set)
+    hanging: set[int] = field(default_factory=set)
+    """Neither answer nor end comes."""
     columns: dict[int, bytes] = field(default_factory=dict)
     captured_until_us: dict[int, int] = field(default_factory=dict)
     """A meter captured nothing later than this."""
@@ -51,6 +53,8 @@ class FakeFleet:
     def answer(self, asked: Asked) -> FakeBatch:
         batch = FakeBatch()
         for request, meter in enumerate(asked.meters, asked.first):
+            if meter in self.hanging:
+                continue
             if meter in self.silent:
                 batch.ended.append((request, meter, Outcome.TIMED_OUT, 0, 300_000_000, ""))
                 continue

@@ -1,0 +1,89 @@
+"""A virtual fleet whose events are read all the time, and a directory for the head-end that reads it."""
+
+import io
+import select
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ipss_headend import _core, config
+from ipss_headend.config import Config
+from ipss_headend.field.fleet import import_meters
+from ipss_headend.field.reactor import EventKind
+from ipss_headend.security.keystore import Keystore, create_key_file
+from ipss_headend.store import Database
+
+
+@dataclass
+class Running:
+    """A fleet, and what its meters noticed: (meter, number, detail) of each event, by kind."""
+
+    meters: _core.VirtualFleet
+    seen: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    def reused(self) -> list[tuple[int, int, str]]:
+        """Invocation counters that a meter saw twice under its lasting key."""
+        frames = Counter(frame for frame in self.seen.get(EventKind.NONCE_SEEN, []) if frame[2] == "global")
+        return [frame for frame, times in frames.items() if times > 1]
+
+    def listen(self) -> None:
+        """Take the fleet's batches; it stops reading when nobody does."""
+        while not self._over.is_set():
+            select.select([self.meters.fileno()], [], [], 0.1)
+            while (batch := self.meters.take()) is not None:
+                for meter, _, kind, number, detail in batch.events():
+                    self.seen.setdefault(kind, []).append((meter, number, detail))
+
+    def stop(self) -> None:
+        """End the listening."""
+        self._over.set()
+
+
+@contextmanager
+def fleet(count: int, first_address: str, *, faults: str = "", history_days: int = 5) -> Iterator[Running]:
+    """A fleet on a port of the operating system's choice; give each test its own addresses."""
+    meters = _core.VirtualFleet(
+        count=count,
+        first_address=first_address,
+        port=0,
+        faults=faults,
+        history_days=history_days,
+        log_nonces=True,
+    )
+    running = Running(meters)
+    listener = threading.Thread(target=running.listen)
+    listener.start()
+    try:
+        yield running
+    finally:
+        running.stop()
+        listener.join()
+        meters.stop()
+
+
+def head_end(directory: Path, plans: str, running: Running, *, metrics_port: int = 0, reactor: str = "") -> Path:
+    """Configure a head-end in a directory and import the fleet. Returns the configuration file."""
+    create_key_file(directory / "key_encryption.key")
+    path = directory / "head_end.toml"
+    path.write_text(
+        '[keystore]\nkey_file = "key_encryption.key"\n'
+        f"[reactor]\nthreads = 1\nconnections_per_second = 5000\n{reactor}\n"
+        f"[metrics]\nport = {metrics_port}\n"
+        f"{plans}\n",
+        encoding="utf-8",
+    )
+    loaded = config.load(path)
+    with opened(loaded) as database, database.writing() as connection:
+        keystore = Keystore.open(connection, loaded.keystore)
+        report = import_meters(connection, keystore, io.StringIO(running.meters.csv()), "fleet.csv", strict=True)
+    assert report.mistakes == ()
+    return path
+
+
+def opened(loaded: Config) -> Database:
+    """The head-end's store, as a guest."""
+    return Database(loaded.database.path, reserve_bytes=0)
