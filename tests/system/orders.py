@@ -2,29 +2,41 @@
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+DEADLINE_S = 30.0
+"""A head-end that has not come to its end by then does not come to it."""
+
 
 class Orders:
     """A process that forks head-ends."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
+        self._child = 0
 
     def start(self, path: Path, point: str = "never", nth: int = 1) -> int:
         """Start a head-end that dies at this point; returns its process number."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"config": str(path), "point": point, "nth": nth}) + "\n")
-        self._process.stdin.flush()
-        return self._line()
+        order = json.dumps({"config": str(path), "point": point, "nth": nth})
+        self._process.stdin.write(order.encode() + b"\n")
+        self._child = self._line()
+        return self._child
 
-    def wait(self) -> int:
-        """The exit status of the head-end that was started last, negative for a signal."""
-        return os.waitstatus_to_exitcode(self._line())
+    def wait(self, timeout_s: float = DEADLINE_S) -> int | None:
+        """The exit status of the head-end started last, negative for a signal; None: it went on, and was ended now."""
+        assert self._process.stdout is not None
+        ended, _, _ = select.select([self._process.stdout], [], [], timeout_s)
+        if not ended:
+            os.kill(self._child, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(self._line())
+        return status if ended else None
 
     def _line(self) -> int:
         assert self._process.stdout is not None
@@ -38,7 +50,7 @@ def forking() -> Iterator[Orders]:
         [sys.executable, "-m", "tests.system.kill_me"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        bufsize=0,
         cwd=Path(__file__).parents[2],
     )
     with process:

@@ -47,14 +47,15 @@ def test_fifty_kills_lose_no_acknowledged_reading_and_reuse_no_counter(tmp_path:
 
             orders.start(path, point, nth)
 
-            assert orders.wait() == -signal.SIGKILL
+            status = orders.wait()
+            assert running.reused() == []
+            assert status == -signal.SIGKILL, f"kill {kill}: it did not come to {point} for the time {nth}"
             if kill % 10 == 9:
                 stored, marked = check(config.load(path), path)
 
     assert stored > KILLS * METERS
     assert marked > 10 * METERS * 96
     assert running.seen[EventKind.NONCE_SEEN]
-    assert running.reused() == []
     assert EventKind.REPLAY_REFUSED not in running.seen
 
 
