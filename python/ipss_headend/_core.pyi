@@ -268,6 +268,7 @@ class VirtualFleet:
     ) -> VirtualFleet:
         """Start them, with `history_days` of load profile behind them.
 
+        The meters' rows can be taken with `log_nonces` (what arrived at them); without it they are dropped.
         Clients 1 and 2 associate by `authentication` under `protection`, client 16 is the public client. Raises
         ValueError for what cannot be, OSError when the port cannot be bound.
         """

@@ -115,6 +115,16 @@ impl VirtualFleet {
         reactor
             .listen(listener, Arc::new(accept))
             .map_err(|error| os_error(&format!("virtual meters cannot listen on port {port}"), &error))?;
+        if !log_nonces {
+            // Nobody asked for the meters' rows; left to wait, they would stop the meters.
+            let rows = handle.clone();
+            let discard = move || {
+                while !rows.finished() {
+                    drop(rows.take_timeout(Duration::from_secs(1)));
+                }
+            };
+            std::thread::Builder::new().name("fleet-rows".into()).spawn(discard)?;
+        }
         Ok(Self { fleet, handle, reactor: Mutex::new(reactor), port, make })
     }
 

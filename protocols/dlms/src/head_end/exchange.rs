@@ -177,7 +177,8 @@ impl HeadEnd {
             request: id,
             item: self.progress.item,
             layout: 0,
-            capture_time: cx.now.wall,
+            // Unless the meter says when it captured it, nobody knows: whoever stores it puts the time of receipt.
+            capture_time: WallTime::UNKNOWN,
             deviation: Line::NO_DEVIATION,
             clock_status: 0xFF,
         };
@@ -263,10 +264,11 @@ impl HeadEnd {
             }
             (Item::Attributes(attributes), result) => {
                 head.layout = attributes.layout;
-                if let ([_], DataOrResult::Data(octets)) = (&attributes.attributes[..], result) {
+                let alone = attributes.attributes.len() == 1 && attributes.capture_time.is_none();
+                if let (true, DataOrResult::Data(octets)) = (alone, result) {
                     cx.batch.push_cell(decode_cell(octets, head.layout, &self.profile.limits)?);
                     cx.batch.close_line(head);
-                } else if attributes.attributes.len() > 1 {
+                } else if !alone {
                     self.keep(result)?;
                     self.close_attributes(attributes, head, 1, cx)?;
                 }
@@ -279,11 +281,10 @@ impl HeadEnd {
     fn take_buffer(
         &mut self,
         buffer: &Buffer,
-        mut head: Line,
+        head: Line,
         octets: &[u8],
         cx: &mut Context<'_>,
     ) -> Result<(), ProtocolError> {
-        head.capture_time = WallTime::UNKNOWN;
         decode_buffer(octets, &buffer.shape, head, &self.profile.limits, cx.batch).map(|_| ())
     }
 

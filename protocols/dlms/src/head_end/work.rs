@@ -56,7 +56,7 @@ pub struct Attributes {
     /// What to read. A refused attribute leaves a null cell and a refusal.
     pub attributes: Box<[AttributeDescriptor]>,
     /// The attribute whose value is the capture time of the others (extended register 5, demand register 6): it
-    /// sets the line's time and is no cell. Without one the line has the time at which the answer came.
+    /// sets the line's time and is no cell. Without one the line has no capture time.
     pub capture_time: Option<u16>,
 }
 
