@@ -53,14 +53,14 @@ attempts = 3                    # tries of a request when the line breaks under 
 name = "billing registers"
 objects = ["1.0.1.8.0.255", "1.0.2.8.0.255"]
 every = "1d at 00:10"
-window = "30min"                # meters are spread over this time
+window = "5min"                 # meters are spread over this time
 
 [[plans]]
 name = "load profile"
 profile = "1.0.99.1.0.255"
 period = "15min"
 every = "15min"
-window = "5min"
+window = "1min"
 backfill_days = 40              # how far back gaps are filled
 
 [[plans]]
