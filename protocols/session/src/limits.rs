@@ -17,8 +17,6 @@ pub struct Limits {
     pub elements: usize,
     /// Structures inside structures. The deepest standard object (an association's access rights) needs 5.
     pub depth: usize,
-    /// Wait for a connection to open.
-    pub connect: Duration,
     /// Wait for the association, challenges included.
     pub associate: Duration,
     /// Wait for one answer.
@@ -36,7 +34,6 @@ impl Default for Limits {
             blocks: 10_000,
             elements: 65_536,
             depth: 16,
-            connect: Duration::from_secs(10),
             associate: Duration::from_secs(60),
             answer: Duration::from_secs(30),
             frame: Duration::from_secs(30),

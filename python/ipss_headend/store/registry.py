@@ -61,7 +61,7 @@ class Meter:
     meter_id: int
     name: str
     host: str | None
-    """None: the meter dials in and is known by its system title."""
+    """None: the meter dials in."""
     port: int | None
     server: int
     system_title: bytes | None

@@ -55,11 +55,6 @@ impl CounterBlock {
     pub fn left(&self) -> u32 {
         self.end - self.next
     }
-
-    /// The next one that would be taken; for reports only.
-    pub fn next(&self) -> u32 {
-        self.next
-    }
 }
 
 /// The highest invocation counter of the peer, under one key, whose tag was right.
