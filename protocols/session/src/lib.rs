@@ -25,6 +25,8 @@ pub mod limits;
 pub mod rig;
 pub mod time;
 
+use std::time::Duration;
+
 pub use batch::{Batch, Cell, EventKind, Line};
 pub use error::{Fault, Outcome, ProtocolError};
 pub use limits::Limits;
@@ -128,6 +130,57 @@ pub enum Transport {
     Keep,
     /// Send what is in `to_send`, then close. The driver answers with [`Input::Closed`].
     Close,
+    /// Set the serial line so, at once; other transports do nothing. A session that has just sent something asks when
+    /// it has left the line: a character takes [`SerialSettings::bits`] of them, one each 1/baud seconds.
+    Serial(SerialSettings),
+}
+
+/// How a serial line is driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SerialSettings {
+    /// Bits a second.
+    pub baud: u32,
+    /// Data bits of a character, 5 to 8.
+    pub data_bits: u8,
+    /// What the parity bit says.
+    pub parity: Parity,
+    /// Stop bits, 1 or 2.
+    pub stop_bits: u8,
+}
+
+impl SerialSettings {
+    /// Eight data bits, no parity, one stop bit.
+    pub const fn new(baud: u32) -> Self {
+        Self { baud, data_bits: 8, parity: Parity::None, stop_bits: 1 }
+    }
+
+    /// Seven data bits, even parity, one stop bit: how IEC 62056-21 opens, at 300 baud.
+    pub const fn seven_even(baud: u32) -> Self {
+        Self { baud, data_bits: 7, parity: Parity::Even, stop_bits: 1 }
+    }
+
+    /// Bits of a character on the line, start bit included.
+    pub const fn bits(&self) -> u32 {
+        1 + self.data_bits as u32 + (self.parity as u32 > 0) as u32 + self.stop_bits as u32
+    }
+
+    /// How long `count` characters take on the line.
+    pub fn time(&self, count: usize) -> Duration {
+        let bits = u64::from(self.bits()).saturating_mul(count as u64);
+        Duration::from_nanos(bits.saturating_mul(1_000_000_000) / u64::from(self.baud.max(1)))
+    }
+}
+
+/// The parity bit of a character.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Parity {
+    /// There is none.
+    None = 0,
+    /// The number of ones is even with it.
+    Even = 1,
+    /// The number of ones is odd with it.
+    Odd = 2,
 }
 
 /// The result of one step.
@@ -185,4 +238,17 @@ pub trait Session {
     /// Whether the association stands (for a protocol without one: whether the connection does). Rows of state and
     /// counts of live sessions come from here.
     fn associated(&self) -> bool;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_character_takes_its_start_data_parity_and_stop_bits() {
+        assert_eq!(SerialSettings::new(9_600).bits(), 10);
+        assert_eq!(SerialSettings::seven_even(300).bits(), 10);
+        assert_eq!(SerialSettings { parity: Parity::Even, stop_bits: 2, ..SerialSettings::new(1) }.bits(), 12);
+        assert_eq!(SerialSettings::seven_even(300).time(6), Duration::from_millis(200));
+    }
 }
