@@ -13,6 +13,7 @@ pub mod hdlc;
 pub mod head_end;
 pub mod meter;
 pub mod profile;
+pub mod quirks;
 pub mod security;
 pub mod translate;
 pub mod wrapper;

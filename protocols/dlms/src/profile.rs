@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
-use ipss_session::Limits;
+use ipss_session::{Limits, ProtocolError};
 
 use crate::apdu::SelectionOptions;
 use crate::apdu::acse::{ApplicationContext, Mechanism};
 use crate::apdu::initiate::Conformance;
+use crate::quirks::{QUIRKS, QuirkValue, Quirks};
 use crate::security::{Protection, SystemTitle};
 
 /// How both ends prove who they are (Green Book, "Authentication mechanisms").
@@ -72,6 +73,20 @@ pub struct Profile {
     pub heartbeat: Duration,
     /// What the meter may make us hold and wait.
     pub limits: Limits,
+    /// How objects are named on the wire.
+    pub referencing: Referencing,
+    /// What meters of this model do in their own way.
+    pub quirks: Quirks,
+}
+
+/// How objects are named on the wire (Green Book, "Logical name and short name referencing").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Referencing {
+    /// By class, logical name and attribute: GET, SET, ACTION, ACCESS.
+    #[default]
+    LogicalName,
+    /// By short names, 16 bits for an attribute or method: read, write.
+    ShortName,
 }
 
 /// What this implementation can do, by logical names.
@@ -103,7 +118,37 @@ impl Profile {
             // Networks drop idle TCP connections after 10 to 15 minutes, some earlier.
             heartbeat: Duration::from_secs(480),
             limits: Limits::default(),
+            referencing: Referencing::LogicalName,
+            quirks: Quirks::default(),
         }
+    }
+
+    /// Set a quirk by its name (see [`crate::quirks::QUIRKS`]), as data files have it.
+    ///
+    /// # Errors
+    /// Local, `unknown-quirk`, `bad-quirk`: no such name, or a value that it cannot have.
+    pub fn set_quirk(&mut self, name: &str, value: QuirkValue<'_>) -> Result<(), ProtocolError> {
+        use QuirkValue::{Number, Word};
+        let known = QUIRKS.iter().find(|quirk| quirk.name == name);
+        let Some(known) = known else {
+            return Err(ProtocolError::local("profile", "unknown-quirk", format!("no quirk is called {name}")));
+        };
+        match (name, value) {
+            ("with_list_limit", Number(limit @ 0..=65_535)) => self.with_list = limit as u16,
+            ("deviation_in_ranges", Word(word @ ("set" | "unset"))) => self.selection.send_deviation = word == "set",
+            ("day_of_week_in_ranges", Word(word @ ("set" | "unset"))) => {
+                self.selection.send_day_of_week = word == "set";
+            }
+            ("range_date", Word(word @ ("octet-string" | "date-time"))) => {
+                self.selection.date_time_type = word == "date-time";
+            }
+            _ if self.quirks.set(name, value) => {}
+            _ => {
+                let message = format!("{name} cannot be {value:?}; it is one of {}", known.values);
+                return Err(ProtocolError::local("profile", "bad-quirk", message));
+            }
+        }
+        Ok(())
     }
 
     /// Whether the application context is one with ciphering.
@@ -113,7 +158,12 @@ impl Profile {
 
     /// The application context.
     pub fn application_context(&self) -> ApplicationContext {
-        if self.is_ciphered() { ApplicationContext::LogicalNameCiphered } else { ApplicationContext::LogicalName }
+        match (self.referencing, self.is_ciphered()) {
+            (Referencing::LogicalName, false) => ApplicationContext::LogicalName,
+            (Referencing::LogicalName, true) => ApplicationContext::LogicalNameCiphered,
+            (Referencing::ShortName, false) => ApplicationContext::ShortName,
+            (Referencing::ShortName, true) => ApplicationContext::ShortNameCiphered,
+        }
     }
 
     /// Whether keys and titles are needed at all.
