@@ -1,6 +1,6 @@
 //! DLMS/COSEM for the head-end's role and the meter's role, sans IO (see `ipss_session` for the loop that drives it).
 //!
-//! From the wire inwards: [`wrapper`] frames, [`apdu`] services, [`axdr`] values, [`security`] what protects them;
+//! From the wire inwards: [`link`] frames, [`apdu`] services, [`axdr`] values, [`security`] what protects them;
 //! [`cosem`] names objects, attributes and methods. On them stand the two roles: [`head_end`] asks, [`meter`] answers,
 //! both under a pinned [`profile`].
 
@@ -9,11 +9,12 @@
 pub mod apdu;
 pub mod axdr;
 pub mod cosem;
-pub mod hdlc;
 pub mod head_end;
+pub mod link;
 pub mod meter;
 pub mod profile;
 pub mod quirks;
 pub mod security;
 pub mod translate;
-pub mod wrapper;
+
+pub use link::{hdlc, wrapper};

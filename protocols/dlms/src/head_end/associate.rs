@@ -13,7 +13,6 @@ use crate::axdr::{Data, tag, write_length};
 use crate::cosem::{LogicalName, MethodDescriptor};
 use crate::profile::Authentication;
 use crate::security::Key;
-use crate::wrapper;
 
 /// Challenges shorter or longer than this are refused: short ones can be collected, long ones are no challenge
 /// (Green Book: 8 to 64 octets; below 16 a table of proofs could be built).
@@ -31,6 +30,7 @@ impl HeadEnd {
         self.asking = false;
         self.invoke_id = 0;
         self.partial_since = None;
+        self.link.open(cx.now.monotonic, cx.to_send);
         let mut step = Step::wait(None);
         if let Some(channel) = &mut self.channel {
             channel.begin();
@@ -77,7 +77,7 @@ impl HeadEnd {
                 Some(&self.challenge[..])
             }
         };
-        let frame = wrapper::begin(cx.to_send, profile.client, profile.server);
+        let frame = self.link.begin(cx.to_send, profile.client, profile.server);
         let authenticated = profile.authentication != Authentication::None;
         Aarq {
             application_context: profile.application_context(),
@@ -92,7 +92,7 @@ impl HeadEnd {
         }
         .encode(cx.to_send);
         // An AARQ has some hundred octets; it fits.
-        let _ = wrapper::finish(cx.to_send, frame);
+        let _ = self.link.finish(cx.to_send, frame, cx.now.monotonic);
         self.note_counters(cx);
         Ok(())
     }
@@ -209,7 +209,7 @@ impl HeadEnd {
             self.exhausted(step, cx);
             return;
         };
-        let frame = wrapper::begin(cx.to_send, self.profile.client, self.profile.server);
+        let frame = self.link.begin(cx.to_send, self.profile.client, self.profile.server);
         let start = cx.to_send.len();
         let mut parameters = Vec::with_capacity(proof.len() + 2);
         parameters.push(tag::OCTET_STRING);
@@ -276,9 +276,9 @@ impl HeadEnd {
         self.finish(&mut step, Outcome::Interrupted, "released");
         self.state = State::Releasing;
         self.since = cx.now.monotonic;
-        let frame = wrapper::begin(cx.to_send, self.profile.client, self.profile.server);
+        let frame = self.link.begin(cx.to_send, self.profile.client, self.profile.server);
         Release { reason: Some(0), user_information: None }.encode(cx.to_send, tags::RLRQ);
-        let _ = wrapper::finish(cx.to_send, frame);
+        let _ = self.link.finish(cx.to_send, frame, cx.now.monotonic);
         step.deadline = self.deadline();
         step
     }

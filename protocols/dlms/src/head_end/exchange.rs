@@ -14,7 +14,6 @@ use crate::apdu::set::{self, SetResponse};
 use crate::apdu::tags::{self, KeyKind};
 use crate::axdr::{Data, DateTime, Reader, decode_buffer, decode_value, skip, tag};
 use crate::cosem::{AttributeDescriptor, LogicalName, RangeSelection, Selection};
-use crate::wrapper;
 
 /// How far the current request has come.
 #[derive(Debug, Default)]
@@ -64,7 +63,7 @@ impl HeadEnd {
             return;
         };
         let (from, to) = (request.work.from, request.work.to);
-        let frame = wrapper::begin(cx.to_send, self.profile.client, self.profile.server);
+        let frame = self.link.begin(cx.to_send, self.profile.client, self.profile.server);
         let start = cx.to_send.len();
         let invoke = self.invoke();
         match item {
@@ -144,7 +143,7 @@ impl HeadEnd {
 
     /// Ask something small that nobody waits for, so that both ends and the network between know of each other.
     pub(super) fn sign_of_life(&mut self, step: &mut Step<Work>, cx: &mut Context<'_>) {
-        let frame = wrapper::begin(cx.to_send, self.profile.client, self.profile.server);
+        let frame = self.link.begin(cx.to_send, self.profile.client, self.profile.server);
         let start = cx.to_send.len();
         let invoke = self.invoke();
         get::encode_request_normal(cx.to_send, invoke, &SIGN_OF_LIFE, None, &self.profile.selection);
@@ -443,7 +442,7 @@ impl HeadEnd {
         self.progress.block = number;
         self.answered(cx);
         if !last {
-            let frame = wrapper::begin(cx.to_send, self.profile.client, self.profile.server);
+            let frame = self.link.begin(cx.to_send, self.profile.client, self.profile.server);
             let start = cx.to_send.len();
             // A transfer keeps its invoke-id.
             let invoke = InvokeIdAndPriority::confirmed(self.invoke_id, false);

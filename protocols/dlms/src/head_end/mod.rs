@@ -27,9 +27,9 @@ pub use work::{Attributes, Buffer, Item, Plan, Wanted, Work};
 use crate::apdu::ciphered::is_ciphered;
 use crate::apdu::initiate::Conformance;
 use crate::apdu::tags::{self, KeyKind};
+use crate::link::{Apdu, Link, LinkConfig, Received};
 use crate::profile::Profile;
 use crate::security::{Channel, Exhausted};
-use crate::wrapper;
 
 /// Report that counters run low when fewer than this are left: enough to finish what is on the way.
 const COUNTERS_LOW: u32 = 256;
@@ -39,6 +39,7 @@ const COUNTERS_LOW: u32 = 256;
 pub struct HeadEnd {
     meter: MeterId,
     profile: Arc<Profile>,
+    pub(super) link: Link,
     channel: Option<Box<Channel>>,
     password: Box<[u8]>,
     state: State,
@@ -109,11 +110,20 @@ impl HeadEnd {
         Ok(Self { channel: channel.map(Box::new), password: password.into(), ..Self::open(meter, profile) })
     }
 
+    /// The same, over another link than the wrapper on a stream.
+    #[must_use]
+    pub fn with_link(mut self, config: &LinkConfig) -> Self {
+        self.link = Link::head_end(config, self.profile.client, self.profile.server);
+        self
+    }
+
     /// A meter whose profile needs neither keys nor a password.
     pub(crate) fn open(meter: MeterId, profile: Arc<Profile>) -> Self {
+        let link = Link::head_end(&LinkConfig::default(), profile.client, profile.server);
         Self {
             meter,
             profile,
+            link,
             channel: None,
             password: [].into(),
             state: State::Down,
@@ -141,6 +151,7 @@ impl HeadEnd {
             State::Up => self.since + self.profile.heartbeat,
         };
         let own = self.partial_since.map_or(own, |since| own.min(since + limits.frame));
+        let own = self.link.deadline().map_or(own, |at| own.min(at));
         Some(self.current.as_ref().map_or(own, |request| own.min(request.deadline)))
     }
 
@@ -214,7 +225,7 @@ impl HeadEnd {
             }
         }
         // An APDU of ours always fits the wrapper: `ask` compares it with the meter's limit, which has 16 bits.
-        let _ = wrapper::finish(cx.to_send, frame);
+        let _ = self.link.finish(cx.to_send, frame, cx.now.monotonic);
         self.note_counters(cx);
         Ok(())
     }
@@ -232,8 +243,10 @@ impl HeadEnd {
         let result = match self.state {
             State::Associating => self.take_aare(apdu, step, cx),
             State::Releasing if apdu.first() == Some(&tags::RLRE) => {
-                cx.batch.event(self.meter, cx.now.wall, EventKind::Released, 0, "");
-                step.transport = Transport::Close;
+                if self.link.close(cx.now.monotonic, cx.to_send) {
+                    cx.batch.event(self.meter, cx.now.wall, EventKind::Released, 0, "");
+                    step.transport = Transport::Close;
+                }
                 Ok(())
             }
             State::Proving | State::Up | State::Releasing => self.take_protected(apdu, step, cx),
@@ -293,28 +306,56 @@ impl HeadEnd {
             if !matches!(self.state, State::Up | State::Releasing) {
                 limits.apdu = limits.apdu_before_association;
             }
-            match wrapper::next_wpdu_place(&octets[step.consumed..], &limits) {
-                Ok(Some(place)) => {
-                    let start = step.consumed;
-                    step.consumed += place.apdu.end;
-                    self.partial_since = None;
-                    if (place.source, place.destination) != (self.profile.server, self.profile.client) {
-                        let found = format!("from {} to {}", place.source, place.destination);
+            let start = step.consumed;
+            let (taken, received) = match self.link.next(&octets[start..], &limits, cx.now.monotonic, cx.to_send) {
+                Ok(found) => found,
+                Err(error) => {
+                    self.broken(&error, &mut step, cx);
+                    break;
+                }
+            };
+            step.consumed += taken;
+            if taken > 0 {
+                self.partial_since = None;
+            }
+            match received {
+                Received::Apdu { source, destination, apdu } => {
+                    if (source, destination) != (self.profile.server, self.profile.client) {
+                        let found = format!("from {source} to {destination}");
                         let wanted = format!("from {} to {}", self.profile.server, self.profile.client);
                         let message = format!("a frame {found}, expected {wanted}");
+                        if self.link.is_lossy() {
+                            cx.batch.event(self.meter, cx.now.wall, EventKind::UnexpectedAnswer, 0, message);
+                            continue;
+                        }
                         let error = ProtocolError::remote("wrapper", 2, "wrong-address", message);
                         self.broken(&error, &mut step, cx);
                         return step;
                     }
-                    self.take_apdu(&mut octets[start + place.apdu.start..start + place.apdu.end], &mut step, cx);
+                    match apdu {
+                        Apdu::Here(place) => {
+                            self.take_apdu(&mut octets[start + place.start..start + place.end], &mut step, cx);
+                        }
+                        Apdu::Held(mut apdu) => self.take_apdu(&mut apdu, &mut step, cx),
+                    }
                 }
-                Ok(None) => {
+                Received::Nothing => {
                     if step.consumed < octets.len() {
                         self.partial_since.get_or_insert(cx.now.monotonic);
                     }
                     break;
                 }
-                Err(error) => self.broken(&error, &mut step, cx),
+                Received::Progress => self.since = cx.now.monotonic,
+                Received::Opened => {}
+                Received::Closed(why) => {
+                    if self.state == State::Releasing {
+                        cx.batch.event(self.meter, cx.now.wall, EventKind::Released, 0, "");
+                    }
+                    self.abandon(&mut step, Outcome::Interrupted, why);
+                }
+                Received::Dropped(why) => {
+                    cx.batch.event(self.meter, cx.now.wall, EventKind::UnexpectedAnswer, 0, why);
+                }
             }
             // A request is handed back one at a time: what follows is offered again.
             if step.transport == Transport::Close || step.finished.is_some() {
@@ -331,6 +372,15 @@ impl HeadEnd {
     fn wake(&mut self, cx: &mut Context<'_>) -> Step<Work> {
         let now = cx.now.monotonic;
         let mut step = self.settled(0);
+        if let Err(error) = self.link.wake(now, cx.to_send) {
+            let detail = error.to_string();
+            cx.batch.event(self.meter, cx.now.wall, EventKind::Disconnected, 0, detail.clone());
+            self.abandon(&mut step, Outcome::Interrupted, detail);
+            return step;
+        }
+        if self.link.has_more() {
+            return self.take_bytes(&mut [], cx);
+        }
         let limits = self.profile.limits;
         let waited = |since: Instant, limit: Duration| since + limit <= now;
         let late = match self.state {
@@ -363,6 +413,21 @@ impl Session for HeadEnd {
     type Control = Control;
 
     fn step(&mut self, input: Input<'_, Work, Control>, cx: &mut Context<'_>) -> Step<Work> {
+        let step = self.take(input, cx);
+        if self.link.is_active() { self.after_link(step, cx) } else { step }
+    }
+
+    fn ready(&self) -> bool {
+        self.current.is_none() && !self.asking && !matches!(self.state, State::Down | State::Releasing)
+    }
+
+    fn associated(&self) -> bool {
+        self.state == State::Up
+    }
+}
+
+impl HeadEnd {
+    fn take(&mut self, input: Input<'_, Work, Control>, cx: &mut Context<'_>) -> Step<Work> {
         match input {
             Input::Bytes(octets) => self.take_bytes(octets, cx),
             Input::Request(request) => {
@@ -408,17 +473,24 @@ impl Session for HeadEnd {
                 self.state = State::Down;
                 self.asking = false;
                 self.partial_since = None;
+                self.link.reset();
                 step.deadline = None;
                 step
             }
         }
     }
 
-    fn ready(&self) -> bool {
-        self.current.is_none() && !self.asking && !matches!(self.state, State::Down | State::Releasing)
-    }
-
-    fn associated(&self) -> bool {
-        self.state == State::Up
+    /// What a link that speaks for itself adds to a step.
+    fn after_link(&mut self, mut step: Step<Work>, cx: &mut Context<'_>) -> Step<Work> {
+        if step.transport == Transport::Close {
+            self.link.hang_up(cx.to_send);
+        } else if self.state != State::Down {
+            self.link.settle(cx.now.monotonic, cx.to_send);
+            step.deadline = self.deadline();
+        }
+        if let (Transport::Keep, Some(settings)) = (step.transport, self.link.take_serial()) {
+            step.transport = Transport::Serial(settings);
+        }
+        step
     }
 }

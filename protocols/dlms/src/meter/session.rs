@@ -22,9 +22,9 @@ use crate::apdu::notification::DataNotification;
 use crate::apdu::tags::{self, KeyKind};
 use crate::axdr::{Data, DateTime, tag, write_length};
 use crate::cosem::{ActionResult, LogicalName};
+use crate::link::{Apdu, Link, LinkConfig, Received};
 use crate::profile::{Authentication, Ciphering, Profile};
 use crate::security::{Channel, Exhausted, Key, SystemTitle};
-use crate::wrapper;
 
 /// What meters of one model share.
 #[derive(Clone, Debug)]
@@ -43,6 +43,7 @@ pub struct Settings {
 pub struct Meter<O> {
     meter: MeterId,
     settings: Arc<Settings>,
+    pub(super) link: Link,
     /// What it measures and switches.
     pub objects: O,
     channel: Channel,
@@ -96,6 +97,7 @@ impl<O: Objects> Meter<O> {
         Self {
             meter,
             settings,
+            link: Link::meter(&LinkConfig::default()),
             objects,
             channel,
             password: password.into(),
@@ -116,6 +118,13 @@ impl<O: Objects> Meter<O> {
     /// The same, misbehaving.
     pub fn with_fault(mut self, fault: Fault) -> Self {
         self.fault = fault;
+        self
+    }
+
+    /// The same, over another link than the wrapper on a stream.
+    #[must_use]
+    pub fn with_link(mut self, config: &LinkConfig) -> Self {
+        self.link = Link::meter(config);
         self
     }
 
@@ -143,19 +152,31 @@ impl<O: Objects> Meter<O> {
         }
         let limits = Limits::default();
         while step.transport == Transport::Keep {
-            match wrapper::next_wpdu_place(&octets[step.consumed..], &limits) {
-                Ok(Some(place)) => {
-                    let start = step.consumed;
-                    step.consumed += place.apdu.end;
-                    let apdu = &mut octets[start + place.apdu.start..start + place.apdu.end];
+            let start = step.consumed;
+            let found = self.link.next(&octets[start..], &limits, cx.now.monotonic, cx.to_send);
+            let Ok((taken, received)) = found else {
+                step.transport = Transport::Close;
+                break;
+            };
+            step.consumed += taken;
+            match received {
+                Received::Apdu { source, destination, apdu } => {
                     let before = cx.to_send.len();
-                    if self.take_apdu(apdu, place.source, place.destination, cx).is_err() {
+                    let taken = match apdu {
+                        Apdu::Here(place) => {
+                            let apdu = &mut octets[start + place.start..start + place.end];
+                            self.take_apdu(apdu, source, destination, cx)
+                        }
+                        Apdu::Held(mut apdu) => self.take_apdu(&mut apdu, source, destination, cx),
+                    };
+                    if taken.is_err() {
                         step.transport = Transport::Close;
                     }
                     self.misbehave(before, &mut step, cx);
                 }
-                Ok(None) => break,
-                Err(_) => step.transport = Transport::Close,
+                Received::Nothing => break,
+                Received::Opened | Received::Closed(_) => self.end(),
+                Received::Progress | Received::Dropped(_) => {}
             }
         }
         step
@@ -173,9 +194,9 @@ impl<O: Objects> Meter<O> {
             tags::AARQ => return self.take_aarq(apdu, client, server, cx),
             tags::RLRQ => {
                 self.end();
-                let frame = wrapper::begin(cx.to_send, server, client);
+                let frame = self.link.begin(cx.to_send, server, client);
                 Release { reason: Some(0), user_information: None }.encode(cx.to_send, tags::RLRE);
-                return wrapper::finish(cx.to_send, frame);
+                return self.link.finish(cx.to_send, frame, cx.now.monotonic);
             }
             _ => {}
         }
@@ -200,11 +221,11 @@ impl<O: Objects> Meter<O> {
             Ok(plain) => self.serve(&apdu[plain.start..plain.end], cx),
             Err(error) if error.code == "replay" => {
                 let expected = self.channel.peer_counter().highest().map_or(0, |highest| highest.saturating_add(1));
-                let frame = wrapper::begin(cx.to_send, server, client);
+                let frame = self.link.begin(cx.to_send, server, client);
                 let service_error = ExceptionResponse::INVOCATION_COUNTER_ERROR;
                 let state_error = SERVICE_NOT_ALLOWED;
                 ExceptionResponse { state_error, service_error, invocation_counter: Some(expected) }.encode(cx.to_send);
-                wrapper::finish(cx.to_send, frame)
+                self.link.finish(cx.to_send, frame, cx.now.monotonic)
             }
             Err(error) => {
                 cx.batch.event(self.meter, cx.now.wall, EventKind::TagInvalid, 0, error.to_string());
@@ -222,7 +243,7 @@ impl<O: Objects> Meter<O> {
             cx.batch.event(self.meter, cx.now.wall, EventKind::Served, apdu.first().copied().map_or(0, i64::from), "");
         }
         let profile = self.profile();
-        let frame = wrapper::begin(cx.to_send, profile.server, profile.client);
+        let frame = self.link.begin(cx.to_send, profile.server, profile.client);
         let start = cx.to_send.len();
         let (access, largest) = (self.access(), self.largest_answer());
         if let Some(highest) = self.channel.peer_counter().highest() {
@@ -240,6 +261,12 @@ impl<O: Objects> Meter<O> {
         kind: KeyKind,
         cx: &mut Context<'_>,
     ) -> Result<(), ProtocolError> {
+        self.seal(frame, start, kind, cx)?;
+        self.link.finish(cx.to_send, frame, cx.now.monotonic)
+    }
+
+    /// Protect the APDU at `to_send[start..]`; its frame is left open.
+    fn seal(&mut self, frame: usize, start: usize, kind: KeyKind, cx: &mut Context<'_>) -> Result<(), ProtocolError> {
         let profile = &self.settings.clients[self.client];
         if profile.is_ciphered() && self.fault != Fault::Plaintext {
             if let Err(error) = self.channel.protect(profile.protection, self.form, kind, cx.to_send, start) {
@@ -247,7 +274,7 @@ impl<O: Objects> Meter<O> {
                 return Err(exhausted(error));
             }
         }
-        wrapper::finish(cx.to_send, frame)
+        Ok(())
     }
 
     fn take_aarq(
@@ -340,7 +367,7 @@ impl<O: Objects> Meter<O> {
             cx.random.fill(&mut ours);
         }
         let title = self.channel.title().0;
-        let frame = wrapper::begin(cx.to_send, profile.server, profile.client);
+        let frame = self.link.begin(cx.to_send, profile.server, profile.client);
         Aare {
             application_context: profile.application_context(),
             result: Aare::ACCEPTED,
@@ -354,7 +381,7 @@ impl<O: Objects> Meter<O> {
             user_information: Some(&initiate),
         }
         .encode(cx.to_send);
-        wrapper::finish(cx.to_send, frame)?;
+        self.link.finish(cx.to_send, frame, cx.now.monotonic)?;
         self.challenges = hls.then(|| Box::new(Challenges { ours, theirs }));
         self.state = if hls { State::Proving } else { State::Up };
         if !hls {
@@ -373,7 +400,7 @@ impl<O: Objects> Meter<O> {
         let number = i64::from(diagnostic.number());
         cx.batch.event(self.meter, cx.now.wall, EventKind::AssociationRejected, number, "");
         self.state = State::Idle;
-        let frame = wrapper::begin(cx.to_send, server, client);
+        let frame = self.link.begin(cx.to_send, server, client);
         Aare {
             application_context: ApplicationContext::LogicalName,
             result: Aare::REJECTED_PERMANENT,
@@ -387,7 +414,7 @@ impl<O: Objects> Meter<O> {
             user_information: None,
         }
         .encode(cx.to_send);
-        wrapper::finish(cx.to_send, frame)
+        self.link.finish(cx.to_send, frame, cx.now.monotonic)
     }
 
     /// The head-end's proof of our challenge; we answer with ours of its challenge.
@@ -416,7 +443,7 @@ impl<O: Objects> Meter<O> {
             self.state = State::Idle;
             cx.batch.event(self.meter, cx.now.wall, EventKind::AuthenticationFailed, i64::from(client), "");
         }
-        let frame = wrapper::begin(cx.to_send, server, client);
+        let frame = self.link.begin(cx.to_send, server, client);
         let start = cx.to_send.len();
         let result = if genuine { ActionResult::Success } else { ActionResult::OtherReason } as u8;
         let returned = genuine.then_some(DataOrResult::Data(&data));
@@ -425,10 +452,10 @@ impl<O: Objects> Meter<O> {
     }
 
     fn refuse(&mut self, client: u16, server: u16, state_error: u8, cx: &mut Context<'_>) -> Result<(), ProtocolError> {
-        let frame = wrapper::begin(cx.to_send, server, client);
+        let frame = self.link.begin(cx.to_send, server, client);
         // 1: operation-not-possible.
         ExceptionResponse { state_error, service_error: 1, invocation_counter: None }.encode(cx.to_send);
-        wrapper::finish(cx.to_send, frame)
+        self.link.finish(cx.to_send, frame, cx.now.monotonic)
     }
 
     fn note_nonce(&self, apdu: &[u8], cx: &mut Context<'_>) {
@@ -488,7 +515,7 @@ impl<O: Objects> Meter<O> {
             return;
         }
         let (client, server) = (self.profile().client, self.profile().server);
-        let frame = wrapper::begin(cx.to_send, server, client);
+        let frame = self.link.begin(cx.to_send, server, client);
         let start = cx.to_send.len();
         DataNotification {
             long_invoke_id_and_priority: 0x4000_0000 | (self.answers & 0x00FF_FFFF),
@@ -497,12 +524,8 @@ impl<O: Objects> Meter<O> {
             body,
         }
         .encode(cx.to_send);
-        let done = if self.state == State::Up {
-            self.protect(frame, start, KeyKind::Dedicated, cx)
-        } else {
-            wrapper::finish(cx.to_send, frame)
-        };
-        if done.is_err() {
+        let sealed = if self.state == State::Up { self.seal(frame, start, KeyKind::Dedicated, cx) } else { Ok(()) };
+        if sealed.and_then(|()| self.link.finish_notification(cx.to_send, frame, cx.now.monotonic)).is_err() {
             cx.to_send.truncate(frame);
         }
     }
@@ -528,14 +551,36 @@ impl<O: Objects> Session for Meter<O> {
     type Control = MeterControl;
 
     fn step(&mut self, input: Input<'_, (), MeterControl>, cx: &mut Context<'_>) -> Step<()> {
+        let step = self.take(input, cx);
+        if self.link.is_active() { self.after_link(step, cx) } else { step }
+    }
+
+    fn ready(&self) -> bool {
+        false
+    }
+
+    fn associated(&self) -> bool {
+        self.state == State::Up
+    }
+}
+
+impl<O: Objects> Meter<O> {
+    fn take(&mut self, input: Input<'_, (), MeterControl>, cx: &mut Context<'_>) -> Step<()> {
         match input {
             Input::Bytes(octets) => self.take_bytes(octets, cx),
             Input::Opened => {
                 self.end();
                 self.delayed = None;
+                self.link.open(cx.now.monotonic, cx.to_send);
                 Step::wait(None)
             }
             Input::Deadline => {
+                if self.link.wake(cx.now.monotonic, cx.to_send).is_err() {
+                    return Step { transport: Transport::Close, ..Step::wait(None) };
+                }
+                if self.link.has_more() {
+                    return self.take_bytes(&mut [], cx);
+                }
                 if self.delayed.as_ref().is_some_and(|(at, _)| *at <= cx.now.monotonic) {
                     if let Some((_, octets)) = self.delayed.take() {
                         cx.to_send.extend_from_slice(&octets);
@@ -555,6 +600,7 @@ impl<O: Objects> Session for Meter<O> {
                 self.end();
                 self.state = State::Down;
                 self.delayed = None;
+                self.link.reset();
                 Step::wait(None)
             }
             Input::Request(request) => {
@@ -566,11 +612,20 @@ impl<O: Objects> Session for Meter<O> {
         }
     }
 
-    fn ready(&self) -> bool {
-        false
-    }
-
-    fn associated(&self) -> bool {
-        self.state == State::Up
+    /// What a link that speaks for itself adds to a step.
+    fn after_link(&mut self, mut step: Step<()>, cx: &mut Context<'_>) -> Step<()> {
+        if step.transport == Transport::Close {
+            self.link.hang_up(cx.to_send);
+        } else {
+            // A silent meter, and one that answers late, leave a poll unanswered.
+            if self.fault != Fault::Silent && self.delayed.is_none() {
+                self.link.settle(cx.now.monotonic, cx.to_send);
+            }
+            step.deadline = step.deadline.into_iter().chain(self.link.deadline()).min();
+        }
+        if let (Transport::Keep, Some(settings)) = (step.transport, self.link.take_serial()) {
+            step.transport = Transport::Serial(settings);
+        }
+        step
     }
 }
