@@ -274,8 +274,8 @@ class VirtualFleet:
         """
     @property
     def port(self) -> int: ...
-    def csv(self) -> str:
-        """The file that `ipss-headend meters import` takes, secrets included."""
+    def csv(self, *, dials_in: bool = False) -> str:
+        """The file that `ipss-headend meters import` takes, secrets included. Meters that dial in have no address."""
     def dial(self, address: str) -> None:
         """Have every meter connect to a head-end that listens at "host:port", again after each loss."""
     def fileno(self) -> int: ...

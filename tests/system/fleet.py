@@ -65,8 +65,19 @@ def fleet(count: int, first_address: str, *, faults: str = "", history_days: int
         meters.stop()
 
 
-def head_end(directory: Path, plans: str, running: Running, *, metrics_port: int = 0, reactor: str = "") -> Path:
-    """Configure a head-end in a directory and import the fleet. Returns the configuration file."""
+def head_end(
+    directory: Path,
+    plans: str,
+    running: Running,
+    *,
+    metrics_port: int = 0,
+    reactor: str = "",
+    dials_in: bool = False,
+) -> Path:
+    """Configure a head-end in a directory and import the fleet. Returns the configuration file.
+
+    The addresses of meters that `dials_in` stay unknown.
+    """
     create_key_file(directory / "key_encryption.key")
     path = directory / "head_end.toml"
     path.write_text(
@@ -79,7 +90,9 @@ def head_end(directory: Path, plans: str, running: Running, *, metrics_port: int
     loaded = config.load(path)
     with opened(loaded) as database, database.writing() as connection:
         keystore = Keystore.open(connection, loaded.keystore)
-        report = import_meters(connection, keystore, io.StringIO(running.meters.csv()), "fleet.csv", strict=True)
+        report = import_meters(
+            connection, keystore, io.StringIO(running.meters.csv(dials_in=dials_in)), "fleet.csv", strict=True
+        )
     assert report.mistakes == ()
     return path
 

@@ -236,6 +236,43 @@ def test_registered_meter_is_read_by_its_name(ipss: Ipss, fleet: Fleet, tmp_path
     assert counters[0][1] < counters[1][1]
 
 
+def test_meter_that_dials_in_is_read_when_it_comes(ipss: Ipss, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = tmp_path / "dialling.csv"
+    dialling = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "ipss_headend.cli", "simulate", "--meters", "3", "--port", "0", "--days", "1"),
+            *("--first-address", "127.78.0.1", "--seed", "78", "--csv", str(path), "--dial", f"127.0.0.1:{port}"),
+        ],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        ipss("init", "utility")
+        config = tmp_path / "utility/head_end.toml"
+        deadline = time.monotonic() + TIMEOUT_S
+        while not path.exists():
+            assert dialling.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert ipss("meters", "import", path, "--config", config).returncode == 0
+        before = ipss("read", "virtual-00002", "0.0.42.0.0.255", "--config", config)
+        config.write_text(f'{config.read_text()}\n[[listeners]]\nhost = "127.0.0.1"\nport = {port}\n')
+        ran = ipss("read", "virtual-00002", "0.0.42.0.0.255", "1.0.1.8.0.255", "--json", "--config", config)
+    finally:
+        dialling.kill()
+        dialling.wait()
+
+    device_name = list(csv.DictReader(path.read_text().splitlines()))[1]["logical_device_name"]
+    assert (before.returncode, "has no [[listeners]] where it could arrive" in before.stderr) == (3, True)
+    assert ran.returncode == 0, ran.stderr
+    assert f"waiting for it at 127.0.0.1:{port}" in ran.stderr
+    name, energy = json.loads(ran.stdout)["items"]
+    assert bytes.fromhex(name["raw"][1]) == device_name.encode()
+    assert energy["unit"] == "Wh"
+
+
 def test_invocation_counters_outlive_the_process(ipss: Ipss, fleet: Fleet, tmp_path: Path) -> None:
     to_meter = ("read", fleet.url(2), "--client", 1, "--keys", keys_of(fleet, 2, tmp_path), "1.0.1.8.0.255")
     file = tmp_path / "client" / "invocation_counters.json"

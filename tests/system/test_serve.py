@@ -155,15 +155,7 @@ def test_meters_that_dial_in_are_read(tmp_path: Path) -> None:
     listener = f'[[listeners]]\nhost = "127.0.0.1"\nport = {port}\n'
 
     with fleet(5, "127.24.0.1") as running:
-        path = head_end(tmp_path, BILLING + listener, running)
-        with opened(config.load(path)) as database, database.writing() as connection:
-            for meter, title in connection.exec_driver_sql("SELECT meter_id, system_title FROM meters").all():
-                # A virtual meter's logical device name is its serial number: the fleet's, and its own place.
-                serial = int.from_bytes(title[3:5]) * 100_000 + int.from_bytes(title[5:]) + 1
-                connection.exec_driver_sql(
-                    "UPDATE meters SET name = ?, host = NULL, port = NULL WHERE meter_id = ?",
-                    (f"VRT000{serial:010}", meter),
-                )
+        path = head_end(tmp_path, BILLING + listener, running, dials_in=True)
 
         async def read(started: HeadEnd) -> None:
             running.meters.dial(f"127.0.0.1:{port}")

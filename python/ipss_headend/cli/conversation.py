@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from ipss_headend.cli.output import say
 from ipss_headend.cli.targets import Target
 from ipss_headend.errors import (
     AuthenticationFailed,
+    ConfigError,
     HeadEndError,
     MeterGone,
     MeterTimeout,
@@ -174,7 +176,7 @@ async def converse(target: Target, *, timeout_s: float, trace: bool = False) -> 
     from ipss_headend import _core
 
     deadline = trio.current_time() + timeout_s
-    address = await _numeric(target)
+    address = None if target.host is None else await _numeric(target)
     meter = _meter(_core, target, address, timeout_s, trace=trace)
     reactor = _core.Reactor(
         threads=1,
@@ -187,10 +189,23 @@ async def converse(target: Target, *, timeout_s: float, trace: bool = False) -> 
     conversation = Conversation(target, _core, reactor, deadline)
     try:
         reactor.add([meter])
+        for where in target.listen:
+            _listen(reactor, target, where)
         yield conversation
     finally:
         with trio.CancelScope(shield=True):
             await _close(conversation)
+
+
+def _listen(reactor: "Reactor", target: Target, where: str) -> None:
+    try:
+        reactor.listen(where)
+    except OSError as error:
+        raise ConfigError(
+            f"{target.name} dials in at {where}, where this program cannot listen: {error.strerror or error}; "
+            "another program does, or the address is not this machine's"
+        ) from error
+    say(f"{target.name} dials in; waiting for it at {where}")
 
 
 async def _close(conversation: Conversation) -> None:
@@ -208,7 +223,7 @@ async def _close(conversation: Conversation) -> None:
         conversation.target.keep_peer_counter(conversation.peer_counter)
 
 
-def _meter(core: Any, target: Target, address: str, timeout_s: float, *, trace: bool) -> Any:
+def _meter(core: Any, target: Target, address: str | None, timeout_s: float, *, trace: bool) -> Any:
     try:
         profile = core.Profile(
             client=target.client,
@@ -233,6 +248,7 @@ def _meter(core: Any, target: Target, address: str, timeout_s: float, *, trace: 
             peer_counter=target.peer_counter,
             hold_open=False,
             idle_s=timeout_s,
+            identities=list(target.identities),
             trace=trace,
         )
     except ValueError as error:

@@ -77,7 +77,7 @@ def simulate(
     Examples:
       ipss-headend simulate --meters 1000 --csv fleet.csv
       ipss-headend simulate --meters 50 --faults slow=10%,wrong-tag=#3 --seconds 60
-      ipss-headend simulate --meters 200 --dial 127.0.0.1:4060
+      ipss-headend simulate --meters 200 --dial 127.0.0.1:4060 --csv fleet.csv
     """
     protection = protection or (VirtualProtection.BOTH if auth is VirtualAuth.HLS_GMAC else VirtualProtection.NONE)
     from ipss_headend import _core
@@ -103,7 +103,7 @@ def simulate(
         raise ConfigError(f"{error}; choose another --port, or 0 for any") from error
     try:
         if csv is not None:
-            write_private(csv, fleet.csv())
+            write_private(csv, fleet.csv(dials_in=dial is not None))
         if dial is not None:
             try:
                 fleet.dial(dial)

@@ -11,6 +11,7 @@ from ipss_headend.cli import key_file, places
 from ipss_headend.cli.counter_file import CounterFile
 from ipss_headend.config import DLMS_PORT, Config, system_title
 from ipss_headend.errors import ConfigError, RequestError, StoreInUse
+from ipss_headend.field.connect import identities
 from ipss_headend.field.fleet import FleetMeter, load_meter
 from ipss_headend.security.keystore import Keystore, MeterKeys
 from ipss_headend.store import counters
@@ -104,7 +105,8 @@ class Target:
     """One device, and all that is needed to talk to it."""
 
     name: str
-    host: str
+    host: str | None
+    """None: the device dials in, at one of `listen` and as one of `identities`."""
     port: int
     client: int
     server: int
@@ -119,6 +121,10 @@ class Target:
     peer_counter: int | None
     keep_peer_counter: Callable[[int], None] = field(repr=False)
     """Make the meter's invocation counter durable."""
+    listen: tuple[str, ...] = ()
+    """`host:port`, each where the device may dial in."""
+    identities: tuple[bytes, ...] = ()
+    """What the device may call itself when it dials in."""
 
     @property
     def needs_counters(self) -> bool:
@@ -207,8 +213,11 @@ def from_registry(name: str, config: Config) -> Target:
 
 
 def _of_registry(meter: FleetMeter, config: Config, peer_counter: int | None) -> Target:
-    if meter.host is None or meter.port is None:
-        raise RequestError(f"{meter.name} dials in; only a running head-end can read it, by its plans")
+    listen = tuple(
+        f"[{one.host}]:{one.port}" if ":" in one.host else f"{one.host}:{one.port}" for one in config.listeners
+    )
+    if meter.host is None and not listen:
+        raise ConfigError(f"{meter.name} dials in, and the configuration has no [[listeners]] where it could arrive")
 
     def reserve() -> tuple[int, int]:
         with places.open_store(config) as database, database.writing(spend_reserve=True) as connection:
@@ -222,7 +231,7 @@ def _of_registry(meter: FleetMeter, config: Config, peer_counter: int | None) ->
     return Target(
         name=meter.name,
         host=meter.host,
-        port=meter.port,
+        port=meter.port or 0,
         client=meter.protocol.client,
         server=meter.server,
         auth=meter.protocol.auth,
@@ -234,6 +243,8 @@ def _of_registry(meter: FleetMeter, config: Config, peer_counter: int | None) ->
         reserve=reserve,
         peer_counter=peer_counter,
         keep_peer_counter=keep,
+        listen=listen if meter.host is None else (),
+        identities=tuple(identities(meter)) if meter.host is None else (),
     )
 
 

@@ -84,7 +84,7 @@ class Connector:
 
 def identities(meter: FleetMeter) -> list[bytes]:
     """What a meter that dials in may call itself: its logical device name or its system title."""
-    found = [meter.name.encode()]
+    found = [meter.logical_device_name or meter.name.encode()]
     if meter.system_title is not None:
         found.append(meter.system_title)
     return found

@@ -30,6 +30,8 @@ class FleetMeter:
     port: int | None
     server: int
     system_title: bytes | None
+    logical_device_name: bytes | None
+    """What the meter calls itself when it dials in; None: as it is named here."""
     model: str
     group: str
     protocol: Protocol
@@ -122,6 +124,7 @@ def export_meters(connection: Connection, stream: TextIO, groups: Iterable[str] 
                 "name": meter.name,
                 "address": f"{host}:{meter.port}" if host else "",
                 "system_title": meter.system_title.hex().upper() if meter.system_title else "",
+                "logical_device_name": fleet_file.shown_device_name(meter.logical_device_name),
                 "server": meter.server,
                 "model": meter.model,
                 "group": meter.group,
@@ -147,6 +150,7 @@ def _with_keys(connection: Connection, keystore: Keystore, chosen: Sequence[Mete
             meter.port,
             meter.server,
             meter.system_title,
+            meter.logical_device_name,
             meter.model,
             meter.group,
             Protocol(**meter.protocol),  # type: ignore[arg-type]
@@ -171,6 +175,7 @@ def _add(connection: Connection, keystore: Keystore, good: Sequence[MeterLine], 
                 line.port,
                 line.server,
                 line.system_title,
+                line.logical_device_name,
                 line.model,
                 line.group,
                 line.protocol.shown(),
@@ -190,6 +195,11 @@ def _add(connection: Connection, keystore: Keystore, good: Sequence[MeterLine], 
         connection,
         [(number, line.invocation_counter) for number, line in numbered if line.invocation_counter > counters.FIRST],
     )
+
+
+def _called(meter: MeterLine | Meter) -> bytes | None:
+    """The logical device name that this meter may say; None: it does not dial in and none is given."""
+    return meter.logical_device_name or (meter.name.encode() if meter.host is None else None)
 
 
 def _keys_of(line: MeterLine) -> list[tuple[str, bytes]]:
@@ -217,6 +227,7 @@ class _Taken:
             self._owners["name", meter.name] = owner
             self._owners["address", (meter.host, meter.port, meter.server)] = owner
             self._owners["system_title", meter.system_title] = owner
+            self._owners["logical_device_name", _called(meter)] = owner
         for fingerprint, meter_id in self.connection.execute(select(key_fingerprints)):
             self._owners["key", fingerprint] = named.get(meter_id, "a meter that was in the registry")
 
@@ -239,10 +250,14 @@ class _Taken:
                 found = {
                     "name": f'name "{line.name}"',
                     "address": f"address {line.address} with server {line.server}",
+                    "logical_device_name": f"logical_device_name {fleet_file.shown_device_name(_called(line))}",
                 }.get(column, column)
-                needs = {"name": "a name", "address": "an address", "system_title": "a system title"}.get(
-                    column, "a key"
-                )
+                needs = {
+                    "name": "a name",
+                    "address": "an address",
+                    "system_title": "a system title",
+                    "logical_device_name": "a logical device name",
+                }.get(column, "a key")
                 return f"{found} is also that of {owner}; every meter has {needs} of its own"
         return None
 
@@ -252,6 +267,8 @@ class _Taken:
             claims["address"] = ("address", (line.host, line.port, line.server))
         if line.system_title is not None:
             claims["system_title"] = ("system_title", line.system_title)
+        if (called := _called(line)) is not None:
+            claims["logical_device_name"] = ("logical_device_name", called)
         for column, key in _keys_of(line):
             claims[column] = ("key", self.keystore.fingerprint(key))
         return claims

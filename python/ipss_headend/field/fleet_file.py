@@ -4,7 +4,8 @@
 |---|---|---|
 | `name` | what people call the meter; once only | (needed) |
 | `address` | `host:port`, `host`, `[IPv6]:port`; empty: the meter dials in | port 4059 |
-| `system_title` | 16 hexadecimal digits | (needed with keys, and to dial in) |
+| `system_title` | 16 hexadecimal digits | (needed with keys) |
+| `logical_device_name` | what a meter that dials in calls itself (0.0.42.0.0.255): text, or `0x` and digits | `name` |
 | `encryption_key`, `authentication_key`, `master_key` | 32 hexadecimal digits each | none |
 | `password` | the low-level-security secret, as text | none |
 | `client`, `server` | the addresses of the association | 1 with `low` or `hls-gmac`, else 16; 1 |
@@ -48,6 +49,7 @@ COLUMNS = (
     "group",
     "master_key",
     "invocation_counter",
+    "logical_device_name",
 )
 NEEDED = ("name", "address")
 KEY_COLUMNS = ("encryption_key", "authentication_key", "master_key")
@@ -59,6 +61,8 @@ KEY_OCTETS = 16
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")
 _NUMERIC_HOST = re.compile(r"[\d.]+")
 _LONGEST_NAME = 100
+_LONGEST_DEVICE_NAME = 16
+"""Octets (Blue Book, "COSEM logical device name")."""
 
 
 class LineError(ValueError):
@@ -90,6 +94,7 @@ class MeterLine:
     port: int | None
     server: int
     system_title: bytes | None
+    logical_device_name: bytes | None
     model: str
     group: str
     protocol: Protocol
@@ -167,8 +172,12 @@ def _meter(line: int, cells: dict[str, str]) -> MeterLine:
     protocol = _protocol(cells, keys)
     if title is None and (protocol.auth == "hls-gmac" or protocol.protection != "none"):
         raise LineError("system_title is empty; security needs it, as 16 hexadecimal digits")
-    if host is None and title is None:
-        raise LineError("address and system_title are empty; a meter that dials in is known by its system title")
+    device_name = _device_name(cells.get("logical_device_name", ""))
+    if host is None and device_name is None and len(name.encode()) > _LONGEST_DEVICE_NAME:
+        raise LineError(
+            "address and logical_device_name are empty; a meter that dials in is known by its logical device name, and "
+            f"name is too long to be one ({_LONGEST_DEVICE_NAME} octets)"
+        )
     return MeterLine(
         line=line,
         name=name,
@@ -176,6 +185,7 @@ def _meter(line: int, cells: dict[str, str]) -> MeterLine:
         port=port,
         server=_number("server", cells, 1, 1, 0xFFFF),
         system_title=title,
+        logical_device_name=device_name,
         model=_words("model", cells),
         group=_words("group", cells),
         protocol=protocol,
@@ -192,6 +202,30 @@ def _name(text: str) -> str:
     if not text.isprintable() or "://" in text:
         raise LineError("name has characters that no name has; use letters, digits and - _ . /")
     return text
+
+
+def _device_name(text: str) -> bytes | None:
+    if not text:
+        return None
+    if text[:2].lower() == "0x":
+        try:
+            octets = bytes.fromhex(text[2:])
+        except ValueError:
+            raise LineError(f'logical_device_name: "{text[:40]}" is not 0x and pairs of hexadecimal digits') from None
+    else:
+        octets = text.encode()
+    if not 1 <= len(octets) <= _LONGEST_DEVICE_NAME:
+        raise LineError(f"logical_device_name has {len(octets)} octets; it has 1 to {_LONGEST_DEVICE_NAME}")
+    return octets
+
+
+def shown_device_name(octets: bytes | None) -> str:
+    """A logical device name as the file has it: text where it can be read, else `0x` and digits; empty for none."""
+    if octets is None:
+        return ""
+    text = octets.decode("utf-8", "replace")
+    plain = text.isprintable() and "\ufffd" not in text and text == text.strip() and text[:2].lower() != "0x"
+    return text if plain else f"0x{octets.hex().upper()}"
 
 
 def _address(text: str) -> tuple[str | None, int | None]:

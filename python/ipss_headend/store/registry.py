@@ -65,6 +65,8 @@ class Meter:
     port: int | None
     server: int
     system_title: bytes | None
+    logical_device_name: bytes | None
+    """What the meter calls itself when it dials in; None: as it is named here."""
     model: str
     group: str
     protocol: Mapping[str, int | str | bool]
@@ -115,6 +117,7 @@ def add_meters(connection: Connection, added: Sequence[Meter]) -> None:
             meter.port,
             meter.server,
             meter.system_title,
+            meter.logical_device_name,
             meter.model,
             meter.group,
             json.dumps(dict(meter.protocol), separators=(",", ":")),
@@ -168,12 +171,15 @@ def _meter(
     port: int | None,
     server: int,
     system_title: bytes | None,
+    logical_device_name: bytes | None,
     model: str,
     group: str,
     protocol: str,
     _added_us: int,
 ) -> Meter:
-    return Meter(meter_id, name, host, port, server, system_title, model, group, json.loads(protocol))
+    return Meter(
+        meter_id, name, host, port, server, system_title, logical_device_name, model, group, json.loads(protocol)
+    )
 
 
 def _add_layout(connection: Connection, layout: Layout, digest: bytes) -> int:
@@ -206,5 +212,5 @@ def _add_layout(connection: Connection, layout: Layout, digest: bytes) -> int:
 _LAYOUT_DIGESTS = select(layouts.c.layout_id, layouts.c.digest)
 _ADD_METERS = (
     f"INSERT INTO meters ({', '.join(column.name for column in meters.columns)}) "  # noqa: S608 - constants
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    f"VALUES ({', '.join('?' * len(meters.columns))})"
 )

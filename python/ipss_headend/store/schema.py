@@ -46,13 +46,15 @@ meters = Table(
     Column("port", Integer),
     Column("server", Integer, nullable=False),
     Column("system_title", LargeBinary, unique=True),
+    Column("logical_device_name", LargeBinary, unique=True),
     Column("model", Text, nullable=False),
     Column("group_name", Text, nullable=False),
     Column("protocol", Text, nullable=False),
     Column("added_us", BigInteger, nullable=False),
     UniqueConstraint("host", "port", "server"),
     sqlite_autoincrement=True,
-    comment="The registry. `protocol` is JSON without secrets; a meter without host dials in.",
+    comment="The registry. `protocol` is JSON without secrets. A meter without host dials in, as `logical_device_name` "
+    "or as its name.",
 )
 
 meter_keys = Table(

@@ -133,8 +133,9 @@ impl VirtualFleet {
         self.port
     }
 
-    fn csv(&self) -> String {
-        self.fleet.csv()
+    #[pyo3(signature = (*, dials_in=false))]
+    fn csv(&self, dials_in: bool) -> String {
+        self.fleet.csv(dials_in)
     }
 
     fn dial(&self, address: &str) -> PyResult<()> {

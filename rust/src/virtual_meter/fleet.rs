@@ -183,7 +183,7 @@ pub struct Fleet {
 const MANUFACTURER: [u8; 3] = *b"VRT";
 
 /// First line of the file that [`Fleet::csv`] writes.
-pub const CSV_HEADER: &str = "name,address,system_title,encryption_key,authentication_key,password,client,server,auth,suite,protection,dedicated,model,group";
+pub const CSV_HEADER: &str = "name,address,system_title,encryption_key,authentication_key,password,client,server,auth,suite,protection,dedicated,model,group,logical_device_name";
 
 impl Fleet {
     /// Check a specification.
@@ -347,8 +347,8 @@ impl Fleet {
 
     /// The fleet file that the head-end imports: one line a meter, columns as [`CSV_HEADER`] names them.
     ///
-    /// The model is `virtual`, the group is the kind.
-    pub fn csv(&self) -> String {
+    /// The model is `virtual`, the group is the kind. Meters that dial in have no address in it.
+    pub fn csv(&self, dials_in: bool) -> String {
         let mut csv = String::with_capacity(self.spec.count as usize * 180);
         csv.push_str(CSV_HEADER);
         csv.push('\n');
@@ -368,17 +368,17 @@ impl Fleet {
         for index in 0..self.spec.count {
             let identity = self.identity(index);
             let password = identity.password.map(char::from).iter().collect::<String>();
+            let address = if dials_in { String::new() } else { format!("{}:{}", self.address(index), self.spec.port) };
             // Writing into a string cannot fail.
             let _ = writeln!(
                 csv,
-                "{},{}:{},{},{},{},{password},1,1,{authentication},0,{protection},{dedicated},virtual,{}",
+                "{},{address},{},{},{},{password},1,1,{authentication},0,{protection},{dedicated},virtual,{},{}",
                 identity.name,
-                self.address(index),
-                self.spec.port,
                 hex(&identity.system_title),
                 hex(&identity.encryption_key),
                 hex(&identity.authentication_key),
                 self.kind(index).name(),
+                identity.device_name.map(char::from).iter().collect::<String>(),
             );
         }
         csv
@@ -442,13 +442,13 @@ mod tests {
 
     #[test]
     fn same_seed_makes_the_same_file() {
-        assert_eq!(fleet(7, 50).csv(), fleet(7, 50).csv());
-        assert_ne!(fleet(7, 50).csv(), fleet(8, 50).csv());
+        assert_eq!(fleet(7, 50).csv(false), fleet(7, 50).csv(false));
+        assert_ne!(fleet(7, 50).csv(false), fleet(8, 50).csv(false));
     }
 
     #[test]
     fn fleet_file_has_a_line_a_meter_with_every_column() {
-        let csv = fleet(7, 3).csv();
+        let csv = fleet(7, 3).csv(false);
         let lines: Vec<&str> = csv.lines().collect();
 
         assert_eq!(lines.len(), 4);
@@ -461,6 +461,9 @@ mod tests {
             ("virtual-00002", "127.0.1.2:4059", 16, 32)
         );
         assert!(!format!("{:?}", fleet(7, 3).identity(1)).contains(second[3]));
+        let dialling = fleet(7, 3).csv(true);
+        let second: Vec<&str> = dialling.lines().nth(2).unwrap().split(',').collect();
+        assert_eq!((second[1], second[14].as_bytes()), ("", &fleet(7, 3).identity(1).device_name[..]));
     }
 
     #[test]

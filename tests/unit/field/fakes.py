@@ -193,7 +193,7 @@ def fleet(count: int, *, model: str = "M1", group: str = "") -> dict[int, FleetM
 
 def meter(number: int, *, model: str = "M1", group: str = "") -> FleetMeter:
     return FleetMeter(
-        number, f"meter-{number}", "127.0.0.1", 4059, 1, None, model, group, Protocol(), MeterKeys()
+        number, f"meter-{number}", "127.0.0.1", 4059, 1, None, None, model, group, Protocol(), MeterKeys()
     )  # fmt: skip
 
 

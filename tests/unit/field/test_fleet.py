@@ -1,6 +1,7 @@
 """From the file to the registry and back: good lines in, bad ones in words, no secret anywhere."""
 
 import base64
+import csv
 import io
 import os
 import random
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ipss_headend.errors import BAD_INPUT, DONE, PARTLY_DONE, ConfigError, KeyTampered, UnknownMeter
+from ipss_headend.field.connect import identities
 from ipss_headend.field.fleet import ImportReport, export_meters, import_meters, load_fleet, load_meter
 from ipss_headend.field.fleet_file import COLUMNS, Protocol
 from ipss_headend.security import Keystore
@@ -138,8 +140,12 @@ BAD_CELLS = [
     ({"address": "a b:4059"}, 'address: "a b" is neither an IP address nor a host name'),
     ({"address": ":4059"}, 'address: "" is neither an IP address nor a host name'),
     ({"address": "[::1"}, 'address: "[::1" is not an address; write [2001:db8::1]:4059'),
-    ({"address": "", "system_title": "", "auth": "none", "protection": "none"},
-     "address and system_title are empty; a meter that dials in is known by its system title"),
+    ({"address": "", "name": "n" * 17},
+     ("address and logical_device_name are empty; a meter that dials in is known by its logical device name, and name "
+      "is too long to be one (16 octets)")),
+    ({"logical_device_name": "0x4D4"},
+     'logical_device_name: "0x4D4" is not 0x and pairs of hexadecimal digits'),
+    ({"logical_device_name": "x" * 17}, "logical_device_name has 17 octets; it has 1 to 16"),
     ({"system_title": "4D4D"}, 'system_title: "4D4D" has 2 octets; a system title has 8'),
     ({"system_title": "xyz"}, 'system_title: "xyz" is not hexadecimal; a system title is 16 hexadecimal digits'),
     ({"system_title": "00" * 8},
@@ -265,6 +271,41 @@ def test_any_number_of_meters_may_dial_in(desk: Desk) -> None:
     second = ["m2", "", "4D4D4D0000000002", OTHER, os.urandom(16).hex()]
 
     assert desk.hand_in(one(address="") + ",".join(second) + "\n").imported == 2
+
+
+@pytest.mark.parametrize(
+    ("written", "octets", "called"),
+    [
+        ("VRT0000000000001", b"VRT0000000000001", b"VRT0000000000001"),
+        ("0x4b464D00FF", bytes.fromhex("4B464D00FF"), bytes.fromhex("4B464D00FF")),
+        ("", None, b"m1"),
+    ],
+)
+def test_meter_that_dials_in_is_known_by_its_device_name(
+    desk: Desk, written: str, octets: bytes | None, called: bytes
+) -> None:
+    assert desk.hand_in(one(address="", logical_device_name=written)).mistakes == ()
+
+    with desk.database.reading() as connection:
+        meter = load_meter(connection, desk.keystore, "m1")
+        exported = io.StringIO()
+        export_meters(connection, exported)
+    assert meter.logical_device_name == octets
+    assert identities(meter) == [called, meter.system_title]
+    [row] = csv.DictReader(io.StringIO(exported.getvalue()))
+    assert row["logical_device_name"].upper() == written.upper()
+
+
+@pytest.mark.parametrize("first", [{"name": "VRT01", "logical_device_name": ""}, {"logical_device_name": "VRT01"}])
+def test_two_meters_have_two_device_names(desk: Desk, first: dict[str, str]) -> None:
+    assert desk.hand_in(one(**{"address": "", **first})).mistakes == ()
+    second = one(name="m9", address="", system_title="4D4D4D0000000002", logical_device_name="VRT01")
+
+    report = desk.hand_in(second.replace(EK, OTHER).replace(AK, os.urandom(16).hex()))
+
+    [mistake] = report.mistakes
+    assert mistake.startswith("f.csv: line 2: logical_device_name VRT01 is also that of ")
+    assert mistake.endswith("; every meter has a logical device name of its own")
 
 
 def test_head_ends_own_title_is_no_meters(desk: Desk) -> None:
@@ -414,6 +455,6 @@ def test_exported_registry_has_the_columns_of_the_import(desk: Desk) -> None:
     with desk.database.reading() as connection:
         assert export_meters(connection, exported) == 1
 
-    assert exported.getvalue().splitlines()[1] == "m1,[2001:db8::1]:4059,4D4D4D0000000001,16,1,none,0,none,no,,east"
+    assert exported.getvalue().splitlines()[1] == "m1,[2001:db8::1]:4059,4D4D4D0000000001,16,1,none,0,none,no,,east,"
     with Database(desk.database.path.with_name("other.sqlite"), reserve_bytes=0) as database:
         assert Desk(database).hand_in(exported.getvalue()) == ImportReport(1, ())

@@ -35,7 +35,7 @@ PROFILE = Layout(
         LayoutColumn(1, "0.0.96.10.1.255", 2),
     ),
 )
-METERS = [Meter(n, f"m{n}", "127.0.0.1", 4059, n, None, "", "", {}) for n in (1, 2)]
+METERS = [Meter(n, f"m{n}", "127.0.0.1", 4059, n, None, None, "", "", {}) for n in (1, 2)]
 SELECTION = Selection(METERS, {1: PROFILE})
 
 

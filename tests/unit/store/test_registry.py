@@ -13,7 +13,7 @@ PROFILE = Layout(7, "1.0.99.1.0.255", 2, (ENERGY, LayoutColumn(1, "0.0.96.10.1.2
 
 
 def meter(number: int, name: str, group: str = "") -> Meter:
-    return Meter(number, name, "127.0.0.1", 4059, number, bytes([number] * 8), "m", group, {"client": 1})
+    return Meter(number, name, "127.0.0.1", 4059, number, bytes([number] * 8), None, "m", group, {"client": 1})
 
 
 def test_layout_has_one_number_however_often_it_is_interned(database: Database) -> None:
