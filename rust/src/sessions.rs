@@ -5,6 +5,7 @@ use ipss_session::{Context, EventKind, Input, MeterId, Session, Step};
 
 /// A peer of the head-end.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every peer is of the large one")]
 pub enum Peer {
     /// A DLMS meter.
     Dlms(HeadEnd),

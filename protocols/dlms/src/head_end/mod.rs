@@ -372,7 +372,8 @@ impl HeadEnd {
     fn wake(&mut self, cx: &mut Context<'_>) -> Step<Work> {
         let now = cx.now.monotonic;
         let mut step = self.settled(0);
-        if let Err(error) = self.link.wake(now, cx.to_send) {
+        let limits = self.profile.limits;
+        if let Err(error) = self.link.wake(&limits, now, cx.to_send) {
             let detail = error.to_string();
             cx.batch.event(self.meter, cx.now.wall, EventKind::Disconnected, 0, detail.clone());
             self.abandon(&mut step, Outcome::Interrupted, detail);
@@ -381,7 +382,6 @@ impl HeadEnd {
         if self.link.has_more() {
             return self.take_bytes(&mut [], cx);
         }
-        let limits = self.profile.limits;
         let waited = |since: Instant, limit: Duration| since + limit <= now;
         let late = match self.state {
             State::Down => None,

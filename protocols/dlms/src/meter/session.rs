@@ -525,7 +525,7 @@ impl<O: Objects> Meter<O> {
         }
         .encode(cx.to_send);
         let sealed = if self.state == State::Up { self.seal(frame, start, KeyKind::Dedicated, cx) } else { Ok(()) };
-        if sealed.and_then(|()| self.link.finish_notification(cx.to_send, frame, cx.now.monotonic)).is_err() {
+        if sealed.and_then(|()| self.link.finish_notification(cx.to_send, frame, server, client)).is_err() {
             cx.to_send.truncate(frame);
         }
     }
@@ -575,7 +575,7 @@ impl<O: Objects> Meter<O> {
                 Step::wait(None)
             }
             Input::Deadline => {
-                if self.link.wake(cx.now.monotonic, cx.to_send).is_err() {
+                if self.link.wake(&Limits::default(), cx.now.monotonic, cx.to_send).is_err() {
                     return Step { transport: Transport::Close, ..Step::wait(None) };
                 }
                 if self.link.has_more() {

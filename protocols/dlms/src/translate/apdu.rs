@@ -496,7 +496,7 @@ impl Pass<'_, '_> {
 }
 
 /// Where one APDU ends and the next begins in a payload that may hold several; the whole if that cannot be told.
-pub(super) fn length(octets: &[u8], limits: &ipss_session::Limits) -> usize {
+pub(crate) fn length(octets: &[u8], limits: &ipss_session::Limits) -> usize {
     let mut reader = Reader::in_layer(octets, "apdu");
     let found = match octets.first() {
         Some(&tags::DATA_NOTIFICATION) => DataNotification::decode(octets).and_then(|notification| {

@@ -10,6 +10,7 @@ mod json;
 mod keys;
 mod readings;
 
+pub(crate) use apdu::length as apdu_length;
 pub use keys::Keys;
 
 use ipss_session::{Fault, Limits, ProtocolError};

@@ -6,6 +6,8 @@
 
 use ipss_session::ProtocolError;
 
+use super::Address;
+
 /// One frame as it stands in the octets, whether its check sequences are right or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
@@ -42,6 +44,7 @@ pub enum FrameType {
     DisconnectedMode,
     FrameReject,
     UnnumberedInformation,
+    Reject,
     Unknown,
 }
 
@@ -52,6 +55,7 @@ impl FrameType {
             information if information & 1 == 0 => Self::Information,
             ready if ready & 0x0F == 0x01 => Self::ReceiveReady,
             not_ready if not_ready & 0x0F == 0x05 => Self::ReceiveNotReady,
+            reject if reject & 0x0F == 0x09 => Self::Reject,
             0x83 => Self::SetNormalResponseMode,
             0x43 => Self::Disconnect,
             0x63 => Self::UnnumberedAcknowledge,
@@ -74,6 +78,7 @@ impl FrameType {
             Self::DisconnectedMode => "dm",
             Self::FrameReject => "frmr",
             Self::UnnumberedInformation => "ui",
+            Self::Reject => "rej",
             Self::Unknown => "unknown",
         }
     }
@@ -134,6 +139,32 @@ pub fn next_frame(octets: &[u8]) -> Result<Option<(Frame<'_>, usize)>, ProtocolE
     let fcs_ok = check_sequence_ok(frame);
     let frame = Frame { length, segmented, destination, source, control, hcs_ok, fcs_ok, information, header_length };
     Ok(Some((frame, flags + length)))
+}
+
+/// Append a frame with a flag on both sides. The information must fit: at most [`super::LARGEST`] octets.
+pub fn encode(
+    out: &mut Vec<u8>,
+    segmented: bool,
+    destination: &Address,
+    source: &Address,
+    control: u8,
+    information: &[u8],
+) {
+    let header = 2 + destination.as_wire().len() + source.as_wire().len() + 1;
+    let length = header + if information.is_empty() { 2 } else { 2 + information.len() + 2 };
+    out.push(FLAG);
+    let start = out.len();
+    out.push(0xA0 | u8::from(segmented) << 3 | (length >> 8) as u8 & 0x07);
+    out.push(length as u8);
+    out.extend_from_slice(destination.as_wire());
+    out.extend_from_slice(source.as_wire());
+    out.push(control);
+    if !information.is_empty() {
+        out.extend_from_slice(&check_sequence(&out[start..]).to_le_bytes());
+        out.extend_from_slice(information);
+    }
+    out.extend_from_slice(&check_sequence(&out[start..]).to_le_bytes());
+    out.push(FLAG);
 }
 
 /// Whether the last two octets are the check sequence of those before (ISO/IEC 13239, 16-bit FCS: polynomial
