@@ -9,7 +9,7 @@ from typing import Any, Literal, final
 __version__: str
 
 Priority = Literal["backfill", "scheduled", "on-demand", "critical"]
-Authentication = Literal["none", "low", "hls-gmac"]
+Authentication = Literal["none", "low", "hls2", "hls-md5", "hls-sha1", "hls-gmac", "hls-sha256", "hls-ecdsa"]
 Protection = Literal["none", "auth", "enc", "auth+enc"]
 Ciphering = Literal["service", "general"]
 Descriptor = tuple[int, bytes, int]
@@ -31,9 +31,11 @@ class Profile:
         client: int = 16,
         server: int = 1,
         authentication: Authentication = "none",
+        suite: int = 0,
         protection: Protection = "none",
         ciphering: Ciphering = "service",
         dedicated: bool = False,
+        shortest_challenge: int = 16,
         client_title: bytes = ...,
         max_pdu: int = 65535,
         with_list: int = 16,
@@ -45,7 +47,11 @@ class Profile:
         answer_s: float = 30.0,
         frame_s: float = 30.0,
     ) -> Profile:
-        """Raises ValueError naming what does not fit together."""
+        """Pin it.
+
+        `shortest_challenge` is in octets, 8 to 64: below 16 only for a model that was signed off; hls-ecdsa has 32
+        whatever stands here. Raises ValueError naming what does not fit together.
+        """
 
 @final
 class Meter:
@@ -61,6 +67,8 @@ class Meter:
         encryption_key: bytes = ...,
         authentication_key: bytes = ...,
         password: bytes = ...,
+        private_key: bytes = ...,
+        peer_public_key: bytes = ...,
         counters: tuple[int, int] = ...,
         peer_counter: int | None = None,
         hold_open: bool = True,
@@ -70,7 +78,8 @@ class Meter:
     ) -> Meter:
         """`address` is "host:port" with a numeric host, or None for a meter that dials in.
 
-        `counters` is a durably reserved block of invocation counters, first and behind the last. `peer_counter` is
+        `password` is the secret of every mechanism that has one. `private_key` (its number, PKCS #8 or SEC 1 in DER)
+        is ours, `peer_public_key` (x and y) the meter's, for hls-ecdsa. `counters` is a durably reserved block of invocation counters, first and behind the last. `peer_counter` is
         the highest invocation counter believed of the meter. `identities` is what it may call itself when it dials
         in: logical device name, system title. `trace` reports every octet as events of the kind "traced" (number 0
         received, 1 sent; detail in hexadecimal): passwords of LLS are among them. Raises ValueError naming what does
@@ -258,6 +267,7 @@ class VirtualFleet:
         port: int = 4059,
         faults: str = "",
         authentication: Authentication = "hls-gmac",
+        suite: int = 0,
         protection: Protection = "auth+enc",
         dedicated: bool = False,
         max_pdu: int = 1024,

@@ -18,7 +18,7 @@ use ipss_dlms::cosem::{AttributeDescriptor, LogicalName};
 use ipss_dlms::head_end::{Attributes, Buffer, Control, HeadEnd, Item, Plan, Wanted, Work};
 use ipss_dlms::meter::Meter;
 use ipss_dlms::profile::Profile;
-use ipss_dlms::security::{Channel, CounterBlock, HighWater, Key, Sealer, SystemTitle};
+use ipss_dlms::security::{Channel, CounterBlock, HighWater, Sealer, SystemTitle};
 use ipss_session::rig::{Line, SeededRandom};
 use ipss_session::{Batch, Cell, EventKind, Instant, MeterId, Outcome, Priority, RequestId, WallTime};
 
@@ -118,10 +118,10 @@ impl Simulation {
         for meter in 0..METERS {
             let (next, end) = self.reserve(meter);
             let identity = self.fleet.identity(meter);
-            let sealer = Sealer::new(TITLE, Key(identity.encryption_key), CounterBlock::new(next, end));
+            let sealer = Sealer::new(TITLE, identity.encryption_key.into(), CounterBlock::new(next, end));
             let high = HighWater::new(self.peer_counters[meter as usize]);
             let title = SystemTitle(identity.system_title);
-            let channel = Channel::new(sealer, Key(identity.authentication_key), title, high);
+            let channel = Channel::new(sealer, identity.authentication_key.into(), title, high);
             let session = HeadEnd::new(meter, self.profile.clone(), Some(channel), b"").unwrap();
             let address = SocketAddr::from((self.fleet.address(meter), 4059));
             let route = match meter {

@@ -19,8 +19,8 @@ use ipss_dlms::apdu::selection::SelectionOptions;
 use ipss_dlms::apdu::tags::KeyKind;
 use ipss_dlms::axdr::{BufferShape, decode_buffer, decode_value};
 use ipss_dlms::cosem::{AttributeDescriptor, LogicalName, MethodDescriptor};
-use ipss_dlms::security::suite0::{open, verify_gmac_proof};
-use ipss_dlms::security::{CounterBlock, HighWater, Key, Protection, Sealer, SystemTitle};
+use ipss_dlms::security::cipher::{open, verify_gmac_proof};
+use ipss_dlms::security::{CounterBlock, HighWater, Key, Protection, Sealer, Suite, SystemTitle};
 use ipss_session::{Batch, Cell, Limits, Line, WallTime};
 
 const REGISTER: AttributeDescriptor =
@@ -90,9 +90,16 @@ impl Ends {
         let title = parts.system_title.as_ref().map(|title| &scratch[title.clone()]);
         assert!(title.is_none_or(|title| title == self.meter.0));
         let body = &mut scratch[parts.body];
-        let plain =
-            open(&self.encryption, &self.authentication, self.meter, Protection::Both, &mut HighWater::new(None), body)
-                .unwrap();
+        let plain = open(
+            Suite::Zero,
+            &self.encryption,
+            &self.authentication,
+            self.meter,
+            Protection::Both,
+            &mut HighWater::new(None),
+            body,
+        )
+        .unwrap();
         &body[plain.start..plain.end]
     }
 }
@@ -147,6 +154,7 @@ fn associate(ends: &Ends, fixtures: &Association, out: &mut Vec<u8>, scratch: &m
     wrap_service(out, 0, GLO_ACTION_REQUEST);
 
     verify_gmac_proof(
+        Suite::Zero,
         &ends.encryption,
         &ends.authentication,
         ends.meter,

@@ -3,6 +3,7 @@
 //! The profile is policy; what the peer sends is input. An association that turns out weaker than, or different from,
 //! its profile is ended before any of its data is used. Meters of one model share one profile.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipss_session::{Limits, ProtocolError};
@@ -11,7 +12,7 @@ use crate::apdu::SelectionOptions;
 use crate::apdu::acse::{ApplicationContext, Mechanism};
 use crate::apdu::initiate::Conformance;
 use crate::quirks::{QUIRKS, QuirkValue, Quirks};
-use crate::security::{Protection, SystemTitle};
+use crate::security::{Protection, Suite, SystemTitle, VendorMechanism};
 
 /// How both ends prove who they are (Green Book, "Authentication mechanisms").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,17 +21,59 @@ pub enum Authentication {
     None,
     /// Mechanism 1: a password in the clear.
     Low,
+    /// Mechanism 2: a manufacturer's own procedure ([`VendorMechanism`]).
+    HlsVendor,
+    /// Mechanism 3: MD5 of challenge and secret.
+    HlsMd5,
+    /// Mechanism 4: SHA-1 of challenge and secret.
+    HlsSha1,
     /// Mechanism 5: GMAC of each other's challenge.
     HlsGmac,
+    /// Mechanism 6: SHA-256 of secret, titles and challenges.
+    HlsSha256,
+    /// Mechanism 7: ECDSA signatures of titles and challenges.
+    HlsEcdsa,
 }
 
 impl Authentication {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 8] = [
+        Self::None,
+        Self::Low,
+        Self::HlsVendor,
+        Self::HlsMd5,
+        Self::HlsSha1,
+        Self::HlsGmac,
+        Self::HlsSha256,
+        Self::HlsEcdsa,
+    ];
+
     /// The mechanism.
     pub fn mechanism(self) -> Mechanism {
+        Mechanism::from_number(self as u8)
+    }
+
+    /// Whether both ends answer each other's challenge.
+    pub fn is_high(self) -> bool {
+        !matches!(self, Self::None | Self::Low)
+    }
+
+    /// Whether it hangs on a password or secret that both ends know.
+    pub fn needs_secret(self) -> bool {
+        matches!(self, Self::Low | Self::HlsVendor | Self::HlsMd5 | Self::HlsSha1 | Self::HlsSha256)
+    }
+
+    /// As configuration and command line have it.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::None => Mechanism::Lowest,
-            Self::Low => Mechanism::Low,
-            Self::HlsGmac => Mechanism::HighGmac,
+            Self::None => "none",
+            Self::Low => "low",
+            Self::HlsVendor => "hls2",
+            Self::HlsMd5 => "hls-md5",
+            Self::HlsSha1 => "hls-sha1",
+            Self::HlsGmac => "hls-gmac",
+            Self::HlsSha256 => "hls-sha256",
+            Self::HlsEcdsa => "hls-ecdsa",
         }
     }
 }
@@ -53,6 +96,16 @@ pub struct Profile {
     pub server: u16,
     /// How both ends prove who they are.
     pub authentication: Authentication,
+    /// The procedure of mechanism 2; without one it is refused.
+    pub vendor: Option<Arc<dyn VendorMechanism>>,
+    /// Octets of the shortest challenge accepted. Below 16, a table of proofs could be built: only for a model that
+    /// was signed off, and never below 8 (Green Book). Mechanism 7 has 32 whatever stands here.
+    pub shortest_challenge: u8,
+    /// The security suite.
+    pub suite: Suite,
+    /// Whether the meter may compress. It is understood, but not undone: such an APDU is refused either way, with
+    /// another reason.
+    pub compression: bool,
     /// How every APDU is protected; other than none makes it a ciphered context.
     pub protection: Protection,
     /// In which APDUs.
@@ -107,6 +160,10 @@ impl Profile {
             client: 16,
             server: 1,
             authentication: Authentication::None,
+            vendor: None,
+            shortest_challenge: 16,
+            suite: Suite::Zero,
+            compression: false,
             protection: Protection::None,
             ciphering: Ciphering::ServiceSpecific,
             dedicated: false,
@@ -166,8 +223,13 @@ impl Profile {
         }
     }
 
-    /// Whether keys and titles are needed at all.
+    /// Whether symmetric keys, and with them both ends' titles, are needed.
     pub fn needs_keys(&self) -> bool {
         self.is_ciphered() || self.authentication == Authentication::HlsGmac
+    }
+
+    /// Whether both ends' system titles are needed.
+    pub fn needs_titles(&self) -> bool {
+        self.needs_keys() || matches!(self.authentication, Authentication::HlsSha256 | Authentication::HlsEcdsa)
     }
 }

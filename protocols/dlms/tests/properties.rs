@@ -486,7 +486,7 @@ proptest! {
     #[test]
     fn any_octets_are_explained_in_valid_json(octets in octets(), split in 0..130_usize) {
         let keys = [Keys {
-            encryption_key: Some(ipss_dlms::security::Key([1; 16])),
+            encryption_key: Some([1; 16].into()),
             ..Keys::default()
         }];
         let (first, second) = octets.split_at(split.min(octets.len()));

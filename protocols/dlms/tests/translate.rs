@@ -240,7 +240,7 @@ fn push_object_list_in_front_names_its_values() {
 
 fn sealed(protection: Protection) -> (Vec<u8>, Keys) {
     let title = SystemTitle(*b"IPS00001");
-    let (key, authentication_key) = (Key([1; 16]), Key([2; 16]));
+    let (key, authentication_key) = (Key::from([1; 16]), Key::from([2; 16]));
     let mut apdu = hex("C401C1000600003039");
     let mut sealer = Sealer::new(title, key.clone(), CounterBlock::new(9, 10));
     sealer.seal(protection, &authentication_key, &mut apdu, 0).unwrap();
@@ -284,7 +284,7 @@ fn without_the_authentication_key_it_opens_with_a_warning() {
 #[test]
 fn wrong_key_is_an_error_and_no_key_is_protected() {
     let (apdu, keys) = sealed(Protection::Both);
-    let wrong = Keys { encryption_key: Some(Key([9; 16])), ..keys };
+    let wrong = Keys { encryption_key: Some(Key::from([9; 16])), ..keys };
 
     let answer = ask("apdu", &[(None, apdu.clone())], &[wrong]);
     assert_eq!((&answer["outcome"], &answer["error"]["code"]), (&json!("error"), &json!("tag-invalid")));

@@ -6,7 +6,7 @@ use ipss_dlms::axdr::{BitString, Data, Date, DateTime, Time};
 use ipss_dlms::axdr::{BufferShape, decode_buffer, decode_value};
 use ipss_dlms::cosem::{catalogue, classes, units};
 use ipss_dlms::profile::Profile;
-use ipss_dlms::security::{Channel, CounterBlock, HighWater, Key, Sealer, SystemTitle};
+use ipss_dlms::security::{Channel, CounterBlock, HighWater, Key, Sealer, Suite, SystemTitle};
 use ipss_session::{Batch, Limits, Line, ProtocolError, WallTime};
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyValueError;
@@ -77,10 +77,12 @@ impl Decipher {
     #[new]
     #[pyo3(signature = (system_title, encryption_key, authentication_key, protection="auth+enc"))]
     fn new(system_title: &[u8], encryption_key: &[u8], authentication_key: &[u8], protection: &str) -> PyResult<Self> {
+        let encryption_key = Key::from_slice(encryption_key).map_err(broken)?;
+        let suite = if matches!(encryption_key, Key::Aes256(_)) { Suite::Two } else { Suite::Zero };
         Ok(Self {
-            profile: Arc::new(Profile { protection: protection_named(protection)?, ..Profile::public() }),
+            profile: Arc::new(Profile { suite, protection: protection_named(protection)?, ..Profile::public() }),
             title: SystemTitle::from_slice(system_title).map_err(broken)?,
-            encryption_key: Key::from_slice(encryption_key).map_err(broken)?,
+            encryption_key,
             authentication_key: Key::from_slice(authentication_key).map_err(broken)?,
         })
     }

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::batch::PyBatch;
-use super::meter::{authentication_named, protection_named};
+use super::meter::{authentication_named, protection_named, suite_numbered};
 use super::reactor::{counts, os_error};
 use crate::reactor::{Accepted, Config, Handle, Hold, MioNetwork, NewMeter, Reactor, Route};
 use crate::virtual_meter::{Faults, Fleet, FleetSpec, Security, VirtualMeter};
@@ -39,7 +39,7 @@ struct Maker {
 impl VirtualFleet {
     #[new]
     #[pyo3(signature = (*, count, seed=1, first_address="127.1.0.1", port=4059, faults="", authentication="hls-gmac",
-        protection="auth+enc", dedicated=false, max_pdu=1024, capture_period_s=900, history_days=90, log_nonces=false,
+        suite=0, protection="auth+enc", dedicated=false, max_pdu=1024, capture_period_s=900, history_days=90, log_nonces=false,
         threads=1))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -49,6 +49,7 @@ impl VirtualFleet {
         port: u16,
         faults: &str,
         authentication: &str,
+        suite: u8,
         protection: &str,
         dedicated: bool,
         max_pdu: u16,
@@ -62,6 +63,7 @@ impl VirtualFleet {
             .map_err(|_| PyValueError::new_err(format!("first_address: '{first_address}' is no IPv4 address")))?;
         let security = Security {
             authentication: authentication_named(authentication)?,
+            suite: suite_numbered(suite)?,
             protection: protection_named(protection)?,
             dedicated,
             ..Security::default()

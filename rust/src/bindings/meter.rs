@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ipss_dlms::head_end::HeadEnd;
 use ipss_dlms::profile::{Authentication, Ciphering, Profile};
-use ipss_dlms::security::{Channel, CounterBlock, HighWater, Key, Protection, Sealer, SystemTitle};
+use ipss_dlms::security::{
+    Channel, CounterBlock, Credentials, HighWater, Key, PrivateKey, Protection, PublicKey, Sealer, Suite, SystemTitle,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -20,8 +22,8 @@ pub struct PyProfile(pub Arc<Profile>);
 #[pymethods]
 impl PyProfile {
     #[new]
-    #[pyo3(signature = (*, client=16, server=1, authentication="none", protection="none", ciphering="service",
-        dedicated=false, client_title=Vec::new(), max_pdu=65535, with_list=16, range_deviation_min=0,
+    #[pyo3(signature = (*, client=16, server=1, authentication="none", suite=0, protection="none",
+        ciphering="service", dedicated=false, shortest_challenge=16, client_title=Vec::new(), max_pdu=65535, with_list=16, range_deviation_min=0,
         range_send_deviation=true, range_date_time_type=false, heartbeat_s=480.0, associate_s=60.0, answer_s=30.0,
         frame_s=30.0))]
     #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
@@ -29,9 +31,11 @@ impl PyProfile {
         client: u16,
         server: u16,
         authentication: &str,
+        suite: u8,
         protection: &str,
         ciphering: &str,
         dedicated: bool,
+        shortest_challenge: u8,
         client_title: Vec<u8>,
         max_pdu: u16,
         with_list: u16,
@@ -47,6 +51,8 @@ impl PyProfile {
             client,
             server,
             authentication: authentication_named(authentication)?,
+            suite: suite_numbered(suite)?,
+            shortest_challenge,
             protection: protection_named(protection)?,
             ciphering: match ciphering {
                 "service" => Ciphering::ServiceSpecific,
@@ -65,7 +71,13 @@ impl PyProfile {
         profile.limits.associate = seconds("associate_s", associate_s)?;
         profile.limits.answer = seconds("answer_s", answer_s)?;
         profile.limits.frame = seconds("frame_s", frame_s)?;
-        if profile.needs_keys() {
+        if !(8..=64).contains(&shortest_challenge) {
+            return Err(PyValueError::new_err(format!("shortest_challenge: {shortest_challenge} is not 8 to 64")));
+        }
+        if profile.authentication == Authentication::HlsEcdsa && profile.suite == Suite::Zero {
+            return Err(PyValueError::new_err("suite: 0 has no signatures; hls-ecdsa needs suite 1 or 2"));
+        }
+        if profile.needs_titles() {
             profile.client_title = SystemTitle::from_slice(&client_title)
                 .map_err(|error| PyValueError::new_err(format!("client_title: {}", error.message)))?;
         }
@@ -92,7 +104,8 @@ impl PyMeter {
 impl PyMeter {
     #[new]
     #[pyo3(signature = (meter, address, profile, *, system_title=Vec::new(), encryption_key=Vec::new(),
-        authentication_key=Vec::new(), password=Vec::new(), counters=(0, 0), peer_counter=None, hold_open=true,
+        authentication_key=Vec::new(), password=Vec::new(), private_key=Vec::new(), peer_public_key=Vec::new(),
+        counters=(0, 0), peer_counter=None, hold_open=true,
         idle_s=30.0, identities=Vec::new(), trace=false))]
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -103,6 +116,8 @@ impl PyMeter {
         encryption_key: Vec<u8>,
         authentication_key: Vec<u8>,
         password: Vec<u8>,
+        private_key: Vec<u8>,
+        peer_public_key: Vec<u8>,
         counters: (u32, u32),
         peer_counter: Option<u32>,
         hold_open: bool,
@@ -112,19 +127,33 @@ impl PyMeter {
     ) -> PyResult<Self> {
         let profile = profile.0.clone();
         let wrong = |what: &str, text: String| PyValueError::new_err(format!("meter {meter}: {what}: {text}"));
-        let channel = if profile.needs_keys() {
-            let key = |name: &str, octets: &[u8]| Key::from_slice(octets).map_err(|error| wrong(name, error.message));
+        let channel = if profile.needs_titles() {
             let title = SystemTitle::from_slice(&system_title).map_err(|error| wrong("system_title", error.message))?;
             if title == profile.client_title {
                 return Err(wrong("system_title", format!("{title} is the head-end's own")));
             }
-            let own = Sealer::new(
-                profile.client_title,
-                key("encryption_key", &encryption_key)?,
-                CounterBlock::new(counters.0, counters.1),
-            );
-            let authentication_key = key("authentication_key", &authentication_key)?;
-            Some(Channel::new(own, authentication_key, title, HighWater::new(peer_counter)))
+            let channel = if profile.needs_keys() {
+                let key = |name: &str, octets: &[u8]| {
+                    Key::for_suite(profile.suite, octets).map_err(|error| wrong(name, error.message))
+                };
+                let encryption_key = key("encryption_key", &encryption_key)?;
+                let counters = CounterBlock::new(counters.0, counters.1);
+                let own = Sealer::of_suite(profile.suite, profile.client_title, encryption_key, counters)
+                    .map_err(|error| wrong("encryption_key", error.message))?;
+                let authentication_key = key("authentication_key", &authentication_key)?;
+                Channel::new(own, authentication_key, title, HighWater::new(peer_counter))
+            } else {
+                Channel::without_keys(profile.client_title, title)
+            };
+            let signing = (!private_key.is_empty())
+                .then(|| PrivateKey::from_slice(profile.suite, &private_key))
+                .transpose()
+                .map_err(|error| wrong("private_key", error.message))?;
+            let peer_signing = (!peer_public_key.is_empty())
+                .then(|| PublicKey::from_slice(profile.suite, &peer_public_key))
+                .transpose()
+                .map_err(|error| wrong("peer_public_key", error.message))?;
+            Some(channel.with_credentials(Credentials { signing, peer_signing, ..Credentials::default() }))
         } else {
             None
         };
@@ -150,12 +179,15 @@ impl PyMeter {
 
 /// The mechanism for its name.
 pub fn authentication_named(name: &str) -> PyResult<Authentication> {
-    match name {
-        "none" => Ok(Authentication::None),
-        "low" => Ok(Authentication::Low),
-        "hls-gmac" => Ok(Authentication::HlsGmac),
-        other => Err(not_one_of("authentication", other, "none, low, hls-gmac")),
-    }
+    Authentication::ALL.into_iter().find(|one| one.name() == name).ok_or_else(|| {
+        let known = Authentication::ALL.map(Authentication::name).join(", ");
+        not_one_of("authentication", name, &known)
+    })
+}
+
+/// The suite for its number.
+pub fn suite_numbered(number: u8) -> PyResult<Suite> {
+    Suite::from_number(number).ok_or_else(|| not_one_of("suite", &number.to_string(), "0, 1, 2"))
 }
 
 /// The protection for its name.

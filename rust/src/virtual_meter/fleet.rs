@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use ipss_dlms::profile::{Authentication, Ciphering};
-use ipss_dlms::security::Protection;
+use ipss_dlms::security::{Credentials, Key, PrivateKey, Protection, Suite};
 use ipss_session::WallTime;
 use sha2::{Digest, Sha256};
 
@@ -72,6 +72,8 @@ impl FromStr for Mix {
 pub struct Security {
     /// How both ends prove who they are.
     pub authentication: Authentication,
+    /// The security suite of the keys.
+    pub suite: Suite,
     /// How APDUs are protected.
     pub protection: Protection,
     /// In which APDUs.
@@ -85,6 +87,7 @@ impl Default for Security {
     fn default() -> Self {
         Self {
             authentication: Authentication::HlsGmac,
+            suite: Suite::Zero,
             protection: Protection::Both,
             ciphering: Ciphering::ServiceSpecific,
             dedicated: false,
@@ -212,6 +215,12 @@ impl Fleet {
         if spec.security.dedicated && spec.security.protection == Protection::None {
             return wrong("security: a dedicated key protects something or is left out; choose a protection".into());
         }
+        if spec.security.authentication == Authentication::HlsEcdsa && spec.security.suite == Suite::Zero {
+            return wrong("security: suite 0 has no signatures; choose suite 1 or 2 for hls-ecdsa".into());
+        }
+        if spec.security.authentication == Authentication::HlsVendor {
+            return wrong("security: mechanism 2 is a manufacturer's own; virtual meters have no manufacturer".into());
+        }
         if ![60, 300, 600, 900, 1_800, 3_600].contains(&spec.capture_period_s) {
             return wrong(format!(
                 "capture_period_s: {} is not a capture period; use 60, 300, 600, 900, 1800 or 3600",
@@ -318,14 +327,52 @@ impl Fleet {
 
     /// A secret of one meter: the first half of SHA-256 over the seed, the meter and the purpose.
     fn secret(&self, index: u32, purpose: &str) -> [u8; 16] {
+        let mut secret = [0; 16];
+        secret.copy_from_slice(&self.octets(index, purpose)[..16]);
+        secret
+    }
+
+    /// The encryption key and the authentication key of meter `index`, as its suite has them.
+    pub fn keys(&self, index: u32) -> (Key, Key) {
+        let key = |purpose| match self.spec.security.suite {
+            Suite::Two => Key::Aes256(self.octets(index, purpose)),
+            _ => Key::Aes128(self.secret(index, purpose)),
+        };
+        (key("encryption"), key("authentication"))
+    }
+
+    /// The private keys of the head-end and of meter `index`; none in suite 0.
+    fn private_keys(&self, index: u32) -> Option<(PrivateKey, PrivateKey)> {
+        let suite = self.spec.security.suite;
+        let key = |purpose: &str| {
+            let mut octets = self.octets(index, purpose).to_vec();
+            octets.extend_from_slice(&self.octets(index, &format!("{purpose}, continued")));
+            octets.truncate(suite.coordinate_octets()?);
+            // Below the curve's order, whatever the hash is.
+            octets[0] &= 0x7F;
+            PrivateKey::from_slice(suite, &octets).ok()
+        };
+        Some((key("head-end signs")?, key("meter signs")?))
+    }
+
+    /// The key pairs of meter `index`, as it holds them, and as its head-end does.
+    pub fn credentials(&self, index: u32) -> Option<(Credentials, Credentials)> {
+        let (head_end, meter) = self.private_keys(index)?;
+        let hold = |own: &PrivateKey, peer: &PrivateKey| Credentials {
+            signing: Some(own.clone()),
+            peer_signing: Some(peer.public_key()),
+            ..Credentials::default()
+        };
+        Some((hold(&meter, &head_end), hold(&head_end, &meter)))
+    }
+
+    fn octets(&self, index: u32, purpose: &str) -> [u8; 32] {
         let mut hash = Sha256::new();
         hash.update(b"ipss-headend virtual meter, for simulation only\0");
         hash.update(self.spec.seed.to_be_bytes());
         hash.update(index.to_be_bytes());
         hash.update(purpose.as_bytes());
-        let mut secret = [0; 16];
-        secret.copy_from_slice(&hash.finalize()[..16]);
-        secret
+        hash.finalize().into()
     }
 
     /// The clock of meter `index`: microseconds ahead at the start of its history, and tenths of a part per million
@@ -351,13 +398,14 @@ impl Fleet {
     pub fn csv(&self, dials_in: bool) -> String {
         let mut csv = String::with_capacity(self.spec.count as usize * 180);
         csv.push_str(CSV_HEADER);
+        if self.spec.security.authentication == Authentication::HlsEcdsa {
+            csv.push_str(",private_key,peer_public_key");
+        }
         csv.push('\n');
         let security = self.spec.security;
-        let authentication = match security.authentication {
-            Authentication::None => "none",
-            Authentication::Low => "low",
-            Authentication::HlsGmac => "hls-gmac",
-        };
+        let authentication = security.authentication.name();
+        let suite = security.suite.number();
+        let signs = security.authentication == Authentication::HlsEcdsa;
         let protection = match security.protection {
             Protection::None => "none",
             Protection::Authenticated => "auth",
@@ -370,16 +418,21 @@ impl Fleet {
             let password = identity.password.map(char::from).iter().collect::<String>();
             let address = if dials_in { String::new() } else { format!("{}:{}", self.address(index), self.spec.port) };
             // Writing into a string cannot fail.
-            let _ = writeln!(
+            let (encryption_key, authentication_key) = self.keys(index);
+            let _ = write!(
                 csv,
-                "{},{address},{},{},{},{password},1,1,{authentication},0,{protection},{dedicated},virtual,{},{}",
+                "{},{address},{},{},{},{password},1,1,{authentication},{suite},{protection},{dedicated},virtual,{},{}",
                 identity.name,
                 hex(&identity.system_title),
-                hex(&identity.encryption_key),
-                hex(&identity.authentication_key),
+                hex(encryption_key.octets()),
+                hex(authentication_key.octets()),
                 self.kind(index).name(),
                 identity.device_name.map(char::from).iter().collect::<String>(),
             );
+            if let Some((head_end, meter)) = self.private_keys(index).filter(|_| signs) {
+                let _ = write!(csv, ",{},{}", hex(&head_end.octets()), hex(&meter.public_key().octets()));
+            }
+            csv.push('\n');
         }
         csv
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipss_dlms::meter::{self, Meter, Settings};
 use ipss_dlms::profile::Profile;
-use ipss_dlms::security::{Channel, CounterBlock, HighWater, Key, Sealer, SystemTitle};
+use ipss_dlms::security::{Channel, CounterBlock, HighWater, Sealer, SystemTitle};
 use ipss_session::{MeterId, WallTime};
 
 use super::random::{between, noise};
@@ -25,6 +25,7 @@ impl Fleet {
         let secured = |client| Profile {
             client,
             authentication: security.authentication,
+            suite: security.suite,
             protection: security.protection,
             ciphering: security.ciphering,
             dedicated: security.dedicated,
@@ -49,10 +50,16 @@ impl Fleet {
     ) -> Meter<VirtualMeter> {
         let identity = self.identity(index);
         let counters = CounterBlock::new(first_counter(now), u32::MAX);
-        let sealer = Sealer::new(SystemTitle(identity.system_title), Key(identity.encryption_key), counters);
+        let (key, authentication_key) = self.keys(index);
+        let title = SystemTitle(identity.system_title);
+        // Keys are made for the suite: it always fits.
+        let sealer = Sealer::of_suite(self.spec().security.suite, title, key.clone(), counters.clone())
+            .unwrap_or_else(|_| Sealer::new(title, key, counters));
         // The head-end's title is learnt from its AARQ.
-        let channel =
-            Channel::new(sealer, Key(identity.authentication_key), SystemTitle::default(), HighWater::default());
+        let mut channel = Channel::new(sealer, authentication_key, SystemTitle::default(), HighWater::default());
+        if let Some((own, _)) = self.credentials(index) {
+            channel = channel.with_credentials(own);
+        }
         Meter::new(meter, Arc::clone(settings), self.meter(index), channel, &identity.password)
             .with_fault(self.session_fault(index))
     }
@@ -90,7 +97,7 @@ mod tests {
     use ipss_dlms::cosem::{AttributeDescriptor, LogicalName, MethodDescriptor};
     use ipss_dlms::head_end::{Attributes, Buffer, HeadEnd, Item, Plan, Wanted, Work};
     use ipss_dlms::profile::Authentication;
-    use ipss_dlms::security::Protection;
+    use ipss_dlms::security::{Protection, Suite};
     use ipss_session::rig::Rig;
     use ipss_session::{Input, Outcome, Priority, Request, Session};
 
@@ -110,10 +117,14 @@ mod tests {
         let fleet = Fleet::new(spec).unwrap();
         let identity = fleet.identity(0);
         let profile = Profile { client_title: HEAD_END, ..fleet.settings(false).clients[0].clone() };
-        let sealer = Sealer::new(HEAD_END, Key(identity.encryption_key), CounterBlock::new(500, 5_000));
+        let (key, authentication_key) = fleet.keys(0);
+        let sealer = Sealer::of_suite(profile.suite, HEAD_END, key, CounterBlock::new(500, 5_000)).unwrap();
         let title = SystemTitle(identity.system_title);
-        let channel = Channel::new(sealer, Key(identity.authentication_key), title, HighWater::default());
-        let channel = profile.needs_keys().then_some(channel);
+        let mut channel = Channel::new(sealer, authentication_key, title, HighWater::default());
+        if let Some((_, head_end)) = fleet.credentials(0) {
+            channel = channel.with_credentials(head_end);
+        }
+        let channel = profile.needs_titles().then_some(channel);
         let near = HeadEnd::new(7, Arc::new(profile), channel, &identity.password).unwrap();
         let mut rig = Rig::new(near, fleet.session(7, 0, &fleet.settings(true), noon()), 1, noon());
         rig.connect();
@@ -183,6 +194,25 @@ mod tests {
                         WallTime(quarter * 900_000_000)
                     });
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn head_end_reads_a_register_by_every_mechanism_of_every_suite() {
+        for suite in [Suite::Zero, Suite::One, Suite::Two] {
+            // Who proves nothing may read nothing of a register.
+            for authentication in Authentication::ALL.into_iter().skip(1) {
+                let security = Security { authentication, suite, ..Security::default() };
+                if Fleet::new(spec(security)).is_err() {
+                    assert!(authentication == Authentication::HlsVendor || suite == Suite::Zero);
+                    continue;
+                }
+                let mut rig = rig(spec(security));
+
+                assert_eq!(ask(&mut rig, vec![register()]), Some(Outcome::Done), "{security:?}");
+
+                assert_eq!(rig.near.batch.integers, [rig.far.session.objects.energy(noon()).import()]);
             }
         }
     }

@@ -13,10 +13,7 @@ use crate::axdr::{Data, tag, write_length};
 use crate::cosem::{LogicalName, MethodDescriptor};
 use crate::profile::Authentication;
 use crate::security::Key;
-
-/// Challenges shorter or longer than this are refused: short ones can be collected, long ones are no challenge
-/// (Green Book: 8 to 64 octets; below 16 a table of proofs could be built).
-const CHALLENGE: std::ops::RangeInclusive<usize> = 16..=64;
+use crate::security::hls::{self, Challenges};
 
 /// The method by which both ends exchange their proofs.
 const REPLY_TO_HLS: MethodDescriptor =
@@ -44,14 +41,11 @@ impl HeadEnd {
 
     fn send_aarq(&mut self, cx: &mut Context<'_>) -> Result<(), crate::security::Exhausted> {
         let profile = self.profile.clone();
-        let mut dedicated_key = [0; 16];
         let dedicated = profile.dedicated && profile.is_ciphered();
-        if dedicated {
-            cx.random.fill(&mut dedicated_key);
-        }
+        let dedicated_key = dedicated.then(|| Key::random(profile.suite, cx.random));
         let mut initiate = Vec::with_capacity(64);
         InitiateRequest {
-            dedicated_key: dedicated.then_some(&dedicated_key[..]),
+            dedicated_key: dedicated_key.as_ref().map(Key::octets),
             response_allowed: true,
             quality_of_service: None,
             dlms_version: 6,
@@ -65,24 +59,22 @@ impl HeadEnd {
             if profile.is_ciphered() {
                 channel.protect(profile.protection, profile.ciphering, KeyKind::Global, &mut initiate, 0)?;
             }
-            if dedicated {
-                channel.dedicate(Key(dedicated_key));
+            if let Some(key) = dedicated_key {
+                channel.dedicate(key);
             }
         }
+        let challenge = hls::challenge(profile.authentication, cx.random);
         let authentication_value = match profile.authentication {
             Authentication::None => None,
             Authentication::Low => Some(&self.password[..]),
-            Authentication::HlsGmac => {
-                cx.random.fill(&mut self.challenge);
-                Some(&self.challenge[..])
-            }
+            _ => Some(&challenge[..]),
         };
         let frame = self.link.begin(cx.to_send, profile.client, profile.server);
         let authenticated = profile.authentication != Authentication::None;
         Aarq {
             application_context: profile.application_context(),
             called_ap_title: None,
-            calling_ap_title: title.as_ref().filter(|_| profile.needs_keys()).map(|title| &title[..]),
+            calling_ap_title: title.as_ref().filter(|_| profile.needs_titles()).map(|title| &title[..]),
             calling_ae_qualifier: None,
             calling_ae_invocation_id: None,
             sender_acse_requirements: authenticated,
@@ -91,6 +83,8 @@ impl HeadEnd {
             user_information: Some(&initiate),
         }
         .encode(cx.to_send);
+        let challenges = Challenges { ours: challenge, theirs: Vec::new() };
+        self.challenges = profile.authentication.is_high().then(|| Box::new(challenges));
         // An AARQ has some hundred octets; it fits.
         let _ = self.link.finish(cx.to_send, frame, cx.now.monotonic);
         self.note_counters(cx);
@@ -132,21 +126,19 @@ impl HeadEnd {
         let response = self.open_initiate(information, cx)?;
         self.conformance = response.conformance.and(self.profile.conformance);
         self.server_max_pdu = response.max_receive_pdu_size;
-        if self.profile.authentication != Authentication::HlsGmac {
+        if !self.profile.authentication.is_high() {
             if proofs_follow {
                 return Err(weaker("the meter asks for proofs, but none are pinned for it"));
             }
             self.up(step, cx);
             return Ok(());
         }
-        if !CHALLENGE.contains(&challenge.len()) {
-            let message = format!("a challenge of {} octets; 16 to 64 are accepted", challenge.len());
-            return Err(violation("bad-challenge", message));
-        }
-        if challenge == self.challenge {
-            return Err(violation("reflection", "the meter's challenge is our own".into()));
-        }
-        self.prove(&challenge, step, cx);
+        let Some(mut challenges) = self.challenges.take() else {
+            return Err(violation("unexpected-apdu", "an AARE that no challenge waits for".into()));
+        };
+        challenges.theirs = challenge;
+        hls::check_challenge(&self.profile, &challenges.ours, &challenges.theirs)?;
+        self.prove(challenges, step, cx)?;
         Ok(())
     }
 
@@ -160,9 +152,10 @@ impl HeadEnd {
         if aare.mechanism.is_some_and(|found| found != mechanism) {
             return Err(weaker("the meter answers with another authentication mechanism than is pinned"));
         }
-        let Some(channel) = self.channel.as_ref().filter(|_| self.profile.needs_keys()) else {
-            return Ok(());
-        };
+        if !self.password.is_empty() && aare.authentication_value == Some(&self.password) {
+            return Err(violation("reflection", "the meter sends the secret back that it should know".into()));
+        }
+        let Some(channel) = &self.channel else { return Ok(()) };
         match aare.responding_ap_title {
             Some(title) if title == channel.title().0 => {
                 Err(ProtocolError::remote("association", 0, "system-title", "the meter claims our own system title"))
@@ -174,6 +167,7 @@ impl HeadEnd {
                 format!("the meter claims another system title than {}, which is provisioned", channel.peer()),
             )),
             Some(_) => Ok(()),
+            None if !self.profile.needs_titles() => Ok(()),
             None => Err(ProtocolError::remote("association", 0, "system-title", "the AARE names no system title")),
         }
     }
@@ -200,15 +194,21 @@ impl HeadEnd {
     }
 
     /// Send our proof of the meter's challenge.
-    fn prove(&mut self, challenge: &[u8], step: &mut Step<Work>, cx: &mut Context<'_>) {
+    fn prove(
+        &mut self,
+        challenges: Box<Challenges>,
+        step: &mut Step<Work>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ProtocolError> {
         self.state = State::Proving;
-        let Some(channel) = &mut self.channel else {
-            return; // HLS-GMAC without keys cannot be built: `HeadEnd::new` refuses it.
+        let proof = match hls::prove(&self.profile, self.channel.as_deref_mut(), &self.password, &challenges) {
+            Err(error) if error.code == "counters-exhausted" => {
+                self.exhausted(step, cx);
+                return Ok(());
+            }
+            proof => proof?,
         };
-        let Ok(proof) = channel.proof(challenge) else {
-            self.exhausted(step, cx);
-            return;
-        };
+        self.challenges = Some(challenges);
         let frame = self.link.begin(cx.to_send, self.profile.client, self.profile.server);
         let start = cx.to_send.len();
         let mut parameters = Vec::with_capacity(proof.len() + 2);
@@ -221,6 +221,7 @@ impl HeadEnd {
         if self.send(KeyKind::Global, frame, start, cx).is_err() {
             self.exhausted(step, cx);
         }
+        Ok(())
     }
 
     /// The meter's proof of our challenge.
@@ -244,9 +245,11 @@ impl HeadEnd {
             _ => Data::Null,
         };
         let proof = proof.as_octets().unwrap_or_default();
-        if let Some(channel) = &mut self.channel {
-            let counter = channel.verify_proof(&self.challenge, proof)?;
-            cx.batch.peer_counter(self.meter, counter.max(channel.peer_counter().highest().unwrap_or_default()));
+        let challenges = self.challenges.take().ok_or_else(|| weaker("a proof that no challenge waits for"))?;
+        let channel = self.channel.as_deref_mut();
+        if let Some(counter) = hls::verify(&self.profile, channel, &self.password, &challenges, proof)? {
+            let highest = self.channel.as_ref().and_then(|channel| channel.peer_counter().highest());
+            cx.batch.peer_counter(self.meter, counter.max(highest.unwrap_or_default()));
         }
         self.up(step, cx);
         Ok(())
@@ -257,7 +260,7 @@ impl HeadEnd {
         self.state = State::Up;
         self.asking = false;
         self.since = cx.now.monotonic;
-        self.challenge = [0; 16];
+        self.challenges = None;
         cx.batch.event(self.meter, cx.now.wall, EventKind::Associated, 0, "");
         if self.current.is_some() {
             self.ask(step, cx);

@@ -28,8 +28,9 @@ use crate::apdu::ciphered::is_ciphered;
 use crate::apdu::initiate::Conformance;
 use crate::apdu::tags::{self, KeyKind};
 use crate::link::{Apdu, Link, LinkConfig, Received};
-use crate::profile::Profile;
-use crate::security::{Channel, Exhausted};
+use crate::profile::{Authentication, Profile};
+use crate::security::hls::Challenges;
+use crate::security::{Channel, Credentials, Exhausted};
 
 /// Report that counters run low when fewer than this are left: enough to finish what is on the way.
 const COUNTERS_LOW: u32 = 256;
@@ -58,7 +59,8 @@ pub struct HeadEnd {
     conformance: Conformance,
     /// The largest APDU that the meter takes, 0 for no limit.
     server_max_pdu: u16,
-    challenge: [u8; 16],
+    /// Both challenges, until both proofs are here; the meter's is empty until it comes.
+    challenges: Option<Box<Challenges>>,
 }
 
 /// Where the association stands.
@@ -89,23 +91,19 @@ pub enum Control {
 }
 
 impl HeadEnd {
-    /// A meter under its pinned profile. `channel` holds its keys and reserved counters and is needed when the
-    /// profile has ciphering or HLS-GMAC; `password` when it has LLS.
+    /// A meter under its pinned profile. `channel` holds both ends' titles, the keys and reserved counters, and is
+    /// needed as [`Profile::needs_titles`] says; `password` is the secret of mechanisms 1 to 4 and 6.
     ///
     /// # Errors
-    /// Local, `profile`: the profile needs keys or a password that are not there.
+    /// Local, `profile`: the profile needs something that is not there, or does not fit the keys.
     pub fn new(
         meter: MeterId,
         profile: Arc<Profile>,
         channel: Option<Channel>,
         password: &[u8],
     ) -> Result<Self, ProtocolError> {
-        if profile.needs_keys() && channel.is_none() {
-            return Err(ProtocolError::local(
-                "association",
-                "profile",
-                "the profile has ciphering or HLS-GMAC, but no keys and system title were given",
-            ));
+        if let Some(wanting) = wanting(&profile, channel.as_ref(), password) {
+            return Err(ProtocolError::local("association", "profile", wanting));
         }
         Ok(Self { channel: channel.map(Box::new), password: password.into(), ..Self::open(meter, profile) })
     }
@@ -136,7 +134,7 @@ impl HeadEnd {
             low_reported: false,
             conformance: Conformance::NONE,
             server_max_pdu: 0,
-            challenge: [0; 16],
+            challenges: None,
         }
     }
 
@@ -190,7 +188,9 @@ impl HeadEnd {
         let kind = match error.code {
             "tag-invalid" => EventKind::TagInvalid,
             "replay" => EventKind::ReplayRefused,
-            "weaker-security" => EventKind::WeakerSecurity,
+            "weaker-security" | "broadcast-key" | "compression" | "compression-unsupported" => {
+                EventKind::WeakerSecurity
+            }
             "system-title" => EventKind::SystemTitleMismatch,
             "bad-proof" | "reflection" => EventKind::AuthenticationFailed,
             _ => EventKind::ProtocolViolation,
@@ -406,6 +406,37 @@ impl HeadEnd {
         }
         step
     }
+}
+
+/// What is wanting for this profile, if anything.
+fn wanting(profile: &Profile, channel: Option<&Channel>, password: &[u8]) -> Option<&'static str> {
+    let authentication = profile.authentication;
+    let credentials = channel.and_then(Channel::credentials);
+    if profile.needs_titles() && channel.is_none() {
+        return Some("the profile has ciphering or a mechanism with system titles, but no keys and titles were given");
+    }
+    if let Some(channel) = channel {
+        if channel.title() == channel.peer() {
+            return Some("the meter's system title is the head-end's own");
+        }
+        if profile.needs_keys() && !channel.is_keyed() {
+            return Some("the profile has ciphering or HLS-GMAC, but no keys were given");
+        }
+        if profile.needs_keys() && channel.suite() != profile.suite {
+            return Some("the keys are of another security suite than the profile");
+        }
+    }
+    if authentication == Authentication::HlsVendor && profile.vendor.is_none() {
+        return Some("mechanism 2 is a manufacturer's own procedure, and none was given");
+    }
+    if authentication.is_high() && authentication.needs_secret() && password.is_empty() {
+        return Some("the authentication mechanism needs a secret, and none was given");
+    }
+    let signs = |both: &Credentials| both.signing.is_some() && both.peer_signing.is_some();
+    if authentication == Authentication::HlsEcdsa && !credentials.is_some_and(signs) {
+        return Some("HLS-ECDSA needs our private key and the meter's public key for signatures");
+    }
+    None
 }
 
 impl Session for HeadEnd {

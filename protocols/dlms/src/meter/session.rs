@@ -24,6 +24,7 @@ use crate::axdr::{Data, DateTime, tag, write_length};
 use crate::cosem::{ActionResult, LogicalName};
 use crate::link::{Apdu, Link, LinkConfig, Received};
 use crate::profile::{Authentication, Ciphering, Profile};
+use crate::security::hls::{self, Challenges};
 use crate::security::{Channel, Exhausted, Key, SystemTitle};
 
 /// What meters of one model share.
@@ -72,13 +73,6 @@ enum State {
     Idle,
     Proving,
     Up,
-}
-
-/// What both ends have to prove.
-#[derive(Debug)]
-struct Challenges {
-    ours: [u8; 16],
-    theirs: Vec<u8>,
 }
 
 /// What the owner of a virtual meter may tell it.
@@ -300,10 +294,13 @@ impl<O: Objects> Meter<O> {
         if aarq.mechanism.unwrap_or(Mechanism::Lowest) != profile.authentication.mechanism() {
             return self.reject(client, server, Diagnostic::AUTHENTICATION_MECHANISM_NAME_NOT_RECOGNISED, cx);
         }
-        if profile.needs_keys() {
+        if profile.needs_titles() {
             let Ok(title) = SystemTitle::from_slice(aarq.calling_ap_title.unwrap_or_default()) else {
                 return self.reject(client, server, Diagnostic::CALLING_AP_TITLE_NOT_RECOGNIZED, cx);
             };
+            if title == self.channel.title() {
+                return self.reject(client, server, Diagnostic::CALLING_AP_TITLE_NOT_RECOGNIZED, cx);
+            }
             self.channel.meet(title);
         }
         let theirs = aarq.authentication_value.unwrap_or_default().to_vec();
@@ -311,7 +308,8 @@ impl<O: Objects> Meter<O> {
             Authentication::Low if !bool::from(subtle::ConstantTimeEq::ct_eq(&theirs[..], &self.password[..])) => {
                 return self.reject(client, server, Diagnostic::AUTHENTICATION_FAILURE, cx);
             }
-            Authentication::HlsGmac if !(8..=64).contains(&theirs.len()) => {
+            // A challenge of ours does not exist yet: the comparison with it follows when there is one.
+            authentication if authentication.is_high() && hls::check_challenge(profile, &[], &theirs).is_err() => {
                 return self.reject(client, server, Diagnostic::AUTHENTICATION_FAILURE, cx);
             }
             _ => {}
@@ -336,7 +334,7 @@ impl<O: Objects> Meter<O> {
             0 => usize::from(u16::MAX),
             octets => usize::from(octets),
         };
-        let dedicated = request.dedicated_key.map(Key::from_slice).transpose()?;
+        let dedicated = request.dedicated_key.map(|key| Key::for_suite(profile.suite, key)).transpose()?;
         self.accept(theirs, cx)?;
         if let Some(key) = dedicated {
             self.channel.dedicate(key);
@@ -361,18 +359,15 @@ impl<O: Objects> Meter<O> {
                 .protect(profile.protection, self.form, KeyKind::Global, &mut initiate, 0)
                 .map_err(exhausted)?;
         }
-        let hls = profile.authentication == Authentication::HlsGmac;
-        let mut ours = [0; 16];
-        if hls {
-            cx.random.fill(&mut ours);
-        }
+        let hls = profile.authentication.is_high();
+        let ours = hls::challenge(profile.authentication, cx.random);
         let title = self.channel.title().0;
         let frame = self.link.begin(cx.to_send, profile.server, profile.client);
         Aare {
             application_context: profile.application_context(),
             result: Aare::ACCEPTED,
             diagnostic: if hls { Diagnostic::AUTHENTICATION_REQUIRED } else { Diagnostic::NONE },
-            responding_ap_title: profile.needs_keys().then_some(&title[..]),
+            responding_ap_title: profile.needs_titles().then_some(&title[..]),
             responding_ae_qualifier: None,
             responding_ae_invocation_id: None,
             responder_acse_requirements: hls,
@@ -430,10 +425,15 @@ impl<O: Objects> Meter<O> {
         }
         let proof = parameters.map(|octets| Data::from_octets(octets, &limits)).transpose()?.unwrap_or(Data::Null);
         let proof = proof.as_octets().unwrap_or_default();
-        let genuine = challenges.as_ref().is_some_and(|both| self.channel.verify_proof(&both.ours, proof).is_ok());
+        let settings = self.settings.clone();
+        let profile = &settings.clients[self.client];
+        let genuine = challenges.as_ref().is_some_and(|both| {
+            both.ours != both.theirs
+                && hls::verify(profile, Some(&mut self.channel), &self.password, both, proof).is_ok()
+        });
         let mut data = Vec::with_capacity(20);
         if let (true, Some(both)) = (genuine, challenges) {
-            let proof = self.channel.proof(&both.theirs).map_err(exhausted)?;
+            let proof = hls::prove(profile, Some(&mut self.channel), &self.password, &both)?;
             data.push(tag::OCTET_STRING);
             write_length(&mut data, proof.len());
             data.extend_from_slice(&proof);

@@ -2,9 +2,11 @@
 
 use ipss_session::ProtocolError;
 
+use super::cipher::{self, PROOF, Sealer};
 use super::counter::{CounterBlock, Exhausted, HighWater};
+use super::curve::{PrivateKey, PublicKey};
 use super::keys::{Key, SystemTitle};
-use super::suite0::{self, PROOF, Protection, Sealer};
+use super::suite::{Protection, Suite};
 use crate::apdu::ciphered::{self, CipheredApdu};
 use crate::apdu::tags::{self, KeyKind};
 use crate::profile::{Ciphering, Profile};
@@ -20,6 +22,22 @@ pub struct Channel {
     /// The peer's high-water mark when this association began.
     floor: HighWater,
     dedicated: Option<Box<(Sealer, HighWater)>>,
+    credentials: Option<Box<Credentials>>,
+    /// Whether there is a key at all: without one nothing is ever sealed or opened.
+    keyed: bool,
+}
+
+/// The key pairs of suites 1 and 2, as far as they are used. Certificates are for whoever provisions: these are pinned.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// Our private key for signatures.
+    pub signing: Option<PrivateKey>,
+    /// Our private key for key agreement.
+    pub agreement: Option<PrivateKey>,
+    /// The peer's public key for signatures.
+    pub peer_signing: Option<PublicKey>,
+    /// The peer's public key for key agreement.
+    pub peer_agreement: Option<PublicKey>,
 }
 
 /// What unprotecting gave: where the plain APDU stands, and what is to be noted of it.
@@ -41,7 +59,56 @@ impl Channel {
     /// A channel from our own sealer (title, encryption key, reserved counters), the authentication key, and the
     /// peer's title with the highest counter believed of it.
     pub fn new(own: Sealer, authentication_key: Key, peer: SystemTitle, peer_counter: HighWater) -> Self {
-        Self { own, authentication_key, peer, peer_counter, floor: peer_counter, dedicated: None }
+        Self {
+            own,
+            authentication_key,
+            peer,
+            peer_counter,
+            floor: peer_counter,
+            dedicated: None,
+            credentials: None,
+            keyed: true,
+        }
+    }
+
+    /// A channel that knows both ends' titles and no symmetric key: for mechanisms 6 and 7 without ciphering.
+    pub fn without_keys(own: SystemTitle, peer: SystemTitle) -> Self {
+        let none = Key::Aes128([0; 16]);
+        let sealer = Sealer::new(own, none.clone(), CounterBlock::default());
+        Self { keyed: false, ..Self::new(sealer, none, peer, HighWater::default()) }
+    }
+
+    /// The same with key pairs.
+    #[must_use]
+    pub fn with_credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(Box::new(credentials));
+        self
+    }
+
+    /// The key pairs, if there are any.
+    pub fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_deref()
+    }
+
+    /// Whether there are symmetric keys.
+    pub fn is_keyed(&self) -> bool {
+        self.keyed
+    }
+
+    /// The suite of the lasting key.
+    pub fn suite(&self) -> Suite {
+        self.own.suite()
+    }
+
+    /// Replace keys by new ones: counters under a new key start anew (Blue Book, "Security setup", key_transfer). The
+    /// dedicated key of a running association stays.
+    pub fn rekey(&mut self, own: Sealer, authentication_key: Key) {
+        if own.key() != self.own.key() {
+            self.peer_counter = HighWater::default();
+            self.floor = HighWater::default();
+            self.own = own;
+        }
+        self.authentication_key = authentication_key;
     }
 
     /// The peer's provisioned system title.
@@ -75,14 +142,17 @@ impl Channel {
 
     /// Add a durably reserved block of counters.
     pub fn grant(&mut self, next: u32, end: u32) -> bool {
-        self.own.grant(next, end)
+        self.keyed && self.own.grant(next, end)
     }
 
     /// Use a dedicated key from now on: fresh for this association, its counters start anew (Green Book, "Dedicated
     /// key").
     pub fn dedicate(&mut self, key: Key) {
         let counters = CounterBlock::new(0, u32::MAX);
-        self.dedicated = Some(Box::new((Sealer::new(self.own.title, key, counters), HighWater::default())));
+        // Both ends made the key for the suite.
+        if let Ok(sealer) = Sealer::of_suite(self.own.suite(), self.own.title, key, counters) {
+            self.dedicated = Some(Box::new((sealer, HighWater::default())));
+        }
     }
 
     /// Begin a new association: an earlier one's dedicated key is forgotten.
@@ -125,7 +195,7 @@ impl Channel {
     /// Open a protected APDU in place: framing, then tag, then counter.
     ///
     /// # Errors
-    /// Remote, see [`suite0::open`]; also `bad-ciphering` for broken framing, `system-title` for another title than
+    /// Remote, see [`cipher::open`]; also `bad-ciphering` for broken framing, `system-title` for another title than
     /// the provisioned one, `no-dedicated-key`.
     pub fn unprotect(&mut self, profile: &Profile, apdu: &mut [u8]) -> Result<Plain, ProtocolError> {
         let frame = CipheredApdu::decode(apdu)?;
@@ -135,6 +205,14 @@ impl Channel {
                 2,
                 "system-title",
                 format!("the APDU does not name system title {}", self.peer),
+            ));
+        }
+        if !self.keyed {
+            return Err(ProtocolError::remote(
+                "ciphering",
+                0,
+                "no-key",
+                "a protected APDU, but there is no key for it",
             ));
         }
         let lasting = frame.key == KeyKind::Global;
@@ -152,14 +230,23 @@ impl Channel {
         };
         let before = *water;
         let content = frame.body;
-        let opened = suite0::open(
+        let opened = cipher::open(
+            self.own.suite(),
             key,
             &self.authentication_key,
             self.peer,
             profile.protection,
             water,
             &mut apdu[content.clone()],
-        )?;
+        )
+        .map_err(|error| match error.code {
+            "compression" if profile.compression => ProtocolError {
+                code: "compression-unsupported",
+                message: "the meter compresses, as its profile allows; this head-end cannot undo it".into(),
+                ..error
+            },
+            _ => error,
+        })?;
         let (start, end) = (content.start + opened.start, content.start + opened.end);
         let inner = apdu[start..end].first().copied();
         if frame.plain_tag.is_some() && inner != frame.plain_tag {
@@ -184,10 +271,18 @@ impl Channel {
     /// Check the peer's proof of our challenge (HLS-GMAC), under the lasting key.
     ///
     /// # Errors
-    /// Remote, see [`suite0::verify_gmac_proof`].
+    /// Remote, see [`cipher::verify_gmac_proof`].
     pub fn verify_proof(&mut self, challenge: &[u8], proof: &[u8]) -> Result<u32, ProtocolError> {
         let (key, floor) = (self.own.key(), self.floor);
-        let counter = suite0::verify_gmac_proof(key, &self.authentication_key, self.peer, challenge, floor, proof)?;
+        let counter = cipher::verify_gmac_proof(
+            self.own.suite(),
+            key,
+            &self.authentication_key,
+            self.peer,
+            challenge,
+            floor,
+            proof,
+        )?;
         // Lower than the carrying APDU's own counter as a rule: then there is nothing to raise.
         let _ = self.peer_counter.raise(counter);
         Ok(counter)

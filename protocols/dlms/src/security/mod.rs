@@ -5,11 +5,17 @@
 //! used. Sealing takes its invocation counter itself; no caller can choose one.
 
 pub mod channel;
+pub mod cipher;
 pub mod counter;
+pub mod curve;
+pub mod hls;
 pub mod keys;
-pub mod suite0;
+pub mod suite;
 
-pub use channel::{Channel, Plain};
+pub use channel::{Channel, Credentials, Plain};
+pub use cipher::{Opened, Sealer};
 pub use counter::{CounterBlock, Exhausted, HighWater};
+pub use curve::{PrivateKey, PublicKey};
+pub use hls::VendorMechanism;
 pub use keys::{Key, SystemTitle};
-pub use suite0::{Opened, Protection, Sealer};
+pub use suite::{Protection, Suite};

@@ -6,7 +6,7 @@ use ipss_session::ProtocolError;
 
 use crate::apdu::ciphered::CipheredApdu;
 use crate::apdu::tags::{self, KeyKind};
-use crate::security::suite0::{TAG, open};
+use crate::security::cipher::{TAG, open};
 use crate::security::{HighWater, Key, Protection, SystemTitle};
 
 /// What is known of one meter's keys.
@@ -62,10 +62,11 @@ pub(super) fn try_open(
     let Some(keys) = choose(keys, sent.or(heard)) else { return Ok(Opening::Protected("no key was given")) };
     let given = if from_client { keys.client_system_title } else { keys.server_system_title };
     let body = &apdu[frame.body.clone()];
-    let protection = match Protection::from_security_control(frame.security_control.0) {
+    let (suite, protection) = match Protection::from_security_control(frame.security_control.0) {
         None => return Ok(Opening::Protected("another suite, a broadcast key or compression: not opened")),
-        Some(Protection::None) => return Ok(Opening::Opened(body[5..].to_vec(), None)),
-        Some(protection) => protection,
+        Some((_, Protection::None)) => return Ok(Opening::Opened(body[5..].to_vec(), None)),
+        // The suite's number is authenticated as the meter sent it; which AES it is, the key says.
+        Some(both) => both,
     };
     if protection == Protection::Authenticated && keys.authentication_key.is_none() {
         let Some(end) = body.len().checked_sub(TAG).filter(|end| *end >= 5) else { return Err(no_tag(body)) };
@@ -85,13 +86,13 @@ pub(super) fn try_open(
             // The keystream is the same without the tag.
             let Some(end) = octets.len().checked_sub(TAG).filter(|end| *end >= 5) else { return Err(no_tag(body)) };
             octets.truncate(end);
-            octets[0] = Protection::Encrypted.security_control();
+            octets[0] = Protection::Encrypted.security_control(suite);
             (Protection::Encrypted, Some(UNVERIFIED))
         }
         (protection, _) => (protection, None),
     };
-    let authentication_key = keys.authentication_key.clone().unwrap_or(Key([0; 16])); // not used if there is none
-    let opened = open(key, &authentication_key, title, protection, &mut HighWater::default(), &mut octets)?;
+    let authentication_key = keys.authentication_key.clone().unwrap_or(Key::Aes128([0; 16])); // not used if there is none
+    let opened = open(suite, key, &authentication_key, title, protection, &mut HighWater::default(), &mut octets)?;
     octets.truncate(opened.end);
     octets.drain(..opened.start);
     Ok(Opening::Opened(octets, remark))

@@ -10,7 +10,11 @@ use ipss_dlms::cosem::{ActionResult, AttributeDescriptor, DataAccessResult, Logi
 use ipss_dlms::head_end::{Attributes, Buffer, HeadEnd, Item, Plan, Wanted, Work};
 use ipss_dlms::meter::{Access, Meter, Objects, Settings};
 use ipss_dlms::profile::{Authentication, Ciphering, Profile};
-use ipss_dlms::security::{Channel, CounterBlock, HighWater, Key, Protection, Sealer, SystemTitle};
+use ipss_dlms::security::hls::Exchange;
+use ipss_dlms::security::{
+    Channel, CounterBlock, Credentials, HighWater, Key, PrivateKey, Protection, Sealer, Suite, SystemTitle,
+    VendorMechanism,
+};
 use ipss_session::rig::Rig;
 use ipss_session::{Input, Instant, Now, Outcome, Priority, Request, Session, WallTime};
 
@@ -123,6 +127,7 @@ pub fn all_profiles() -> Vec<Profile> {
         Profile { client: 1, ..Profile::public() },
         Profile { client: 1, authentication: Authentication::Low, ..Profile::public() },
     ];
+    profiles.extend(mechanisms(&Profile { client: 1, ..Profile::public() }));
     for authentication in [Authentication::None, Authentication::Low, Authentication::HlsGmac] {
         for protection in [Protection::Authenticated, Protection::Encrypted, Protection::Both] {
             for ciphering in [Ciphering::ServiceSpecific, Ciphering::General] {
@@ -133,32 +138,92 @@ pub fn all_profiles() -> Vec<Profile> {
         }
     }
     profiles.push(Profile { protection: Protection::None, ..secured() });
+    for suite in [Suite::Zero, Suite::One, Suite::Two] {
+        for dedicated in [false, true] {
+            profiles.extend(mechanisms(&Profile { suite, dedicated, ..secured() }));
+        }
+    }
     profiles
 }
 
+/// Every high mechanism that can be had with the rest of `profile`.
+pub fn mechanisms(profile: &Profile) -> Vec<Profile> {
+    let vendor: Option<Arc<dyn VendorMechanism>> = Some(Arc::new(Backwards));
+    let suites: &[Suite] = if profile.is_ciphered() { &[profile.suite] } else { &[Suite::One, Suite::Two] };
+    let mut profiles = Vec::new();
+    for authentication in Authentication::ALL.into_iter().filter(|authentication| authentication.is_high()) {
+        for suite in suites.iter().copied() {
+            if authentication != Authentication::HlsEcdsa || suite != Suite::Zero {
+                profiles.push(Profile { authentication, suite, vendor: vendor.clone(), ..profile.clone() });
+            }
+        }
+    }
+    profiles
+}
+
+/// Somebody's procedure for mechanism 2: challenge and secret backwards.
+#[derive(Debug)]
+pub struct Backwards;
+
+impl VendorMechanism for Backwards {
+    fn proof(&self, secret: &[u8], exchange: &Exchange<'_>) -> Option<Vec<u8>> {
+        Some(exchange.challenge.iter().chain(secret).rev().copied().collect())
+    }
+}
+
 pub fn key(seed: u8) -> Key {
-    Key([seed; 16].map(|octet: u8| octet.wrapping_mul(31).wrapping_add(seed)))
+    key_of(Suite::Zero, seed)
+}
+
+pub fn key_of(suite: Suite, seed: u8) -> Key {
+    Key::from_slice(&vec![seed.wrapping_mul(31).wrapping_add(seed); suite.key_octets()]).unwrap()
+}
+
+pub fn private_key(suite: Suite, seed: u8) -> Option<PrivateKey> {
+    Some(PrivateKey::from_slice(suite, &vec![seed; suite.coordinate_octets()?]).unwrap())
+}
+
+/// What the owner of private key `own` needs to talk to the owner of `peer`.
+pub fn credentials(suite: Suite, own: u8, peer: u8) -> Credentials {
+    let peer = private_key(suite, peer).map(|key| key.public_key());
+    let own = private_key(suite, own);
+    Credentials { signing: own.clone(), agreement: own, peer_signing: peer, peer_agreement: peer }
 }
 
 pub fn head_end_channel(encryption: u8, counters: CounterBlock, peer_counter: Option<u32>) -> Channel {
-    let sealer = Sealer::new(HEAD_END_TITLE, key(encryption), counters);
-    Channel::new(sealer, key(2), METER_TITLE, HighWater::new(peer_counter))
+    channel_of(Suite::Zero, encryption, counters, peer_counter)
+}
+
+pub fn channel_of(suite: Suite, encryption: u8, counters: CounterBlock, peer_counter: Option<u32>) -> Channel {
+    let sealer = Sealer::of_suite(suite, HEAD_END_TITLE, key_of(suite, encryption), counters).unwrap();
+    Channel::new(sealer, key_of(suite, 2), METER_TITLE, HighWater::new(peer_counter))
+        .with_credentials(credentials(suite, 3, 4))
 }
 
 pub fn meter_channel(title: SystemTitle) -> Channel {
-    let sealer = Sealer::new(title, key(1), CounterBlock::new(1_000, u32::MAX));
-    Channel::new(sealer, key(2), SystemTitle::default(), HighWater::default())
+    meter_channel_of(Suite::Zero, title)
+}
+
+pub fn meter_channel_of(suite: Suite, title: SystemTitle) -> Channel {
+    let sealer = Sealer::of_suite(suite, title, key_of(suite, 1), CounterBlock::new(1_000, u32::MAX)).unwrap();
+    Channel::new(sealer, key_of(suite, 2), SystemTitle::default(), HighWater::default())
+        .with_credentials(credentials(suite, 4, 3))
 }
 
 pub fn head_end(profile: &Profile) -> HeadEnd {
-    let channel = profile.needs_keys().then(|| head_end_channel(1, CounterBlock::new(10, 10_000), None));
+    let channel = if profile.needs_keys() {
+        Some(channel_of(profile.suite, 1, CounterBlock::new(10, 10_000), None))
+    } else {
+        let titles = Channel::without_keys(HEAD_END_TITLE, METER_TITLE);
+        profile.needs_titles().then(|| titles.with_credentials(credentials(profile.suite, 3, 4)))
+    };
     HeadEnd::new(7, Arc::new(profile.clone()), channel, b"secret").unwrap()
 }
 
 pub fn meter(profile: &Profile) -> Meter<Small> {
     let settings =
         Settings { clients: vec![profile.clone(), Profile::public()], largest_answer: 400, log_nonces: true };
-    Meter::new(7, Arc::new(settings), Small::default(), meter_channel(METER_TITLE), b"secret")
+    Meter::new(7, Arc::new(settings), Small::default(), meter_channel_of(profile.suite, METER_TITLE), b"secret")
 }
 
 pub type TestRig = Rig<HeadEnd, Meter<Small>>;

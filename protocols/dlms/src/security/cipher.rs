@@ -1,6 +1,9 @@
-//! Security suite 0: AES-128-GCM with 96-bit tags (Green Book, "Security suite 0"; NIST SP 800-38D).
+//! AES-GCM with 96-bit tags, 128-bit keys in suites 0 and 1 and 256-bit keys in suite 2 (Green Book, "Security suites";
+//! NIST SP 800-38D).
 
-use aes::Aes128;
+use std::borrow::Cow;
+
+use aes::{Aes128, Aes256};
 use aes_gcm::aead::AeadInOut;
 use aes_gcm::aead::consts::U12;
 use aes_gcm::{AesGcm, KeyInit, Nonce, Tag};
@@ -8,11 +11,12 @@ use ctr::Ctr32BE;
 use ctr::cipher::{KeyIvInit, StreamCipher};
 use ipss_session::ProtocolError;
 use subtle::ConstantTimeEq;
+use zeroize::Zeroize;
 
 use super::counter::{CounterBlock, Exhausted, HighWater};
 use super::keys::{Key, SystemTitle};
-
-type Gcm = AesGcm<Aes128, U12, U12>;
+use super::suite::{Protection, Suite};
+use crate::apdu::ciphered::SecurityControl;
 
 /// Octets of an authentication tag.
 pub const TAG: usize = 12;
@@ -20,64 +24,36 @@ pub const TAG: usize = 12;
 /// Octets of a proof of HLS-GMAC: security control, invocation counter, tag.
 pub const PROOF: usize = 5 + TAG;
 
-/// What a security control octet asks for (Green Book, "Security control byte").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Protection {
-    /// Nothing: the APDU travels in the clear.
-    None,
-    /// Authenticated only.
-    Authenticated,
-    /// Encrypted only.
-    Encrypted,
-    /// Authenticated and encrypted.
-    Both,
-}
-
-impl Protection {
-    /// The security control octet for suite 0 under a unicast key, without compression.
-    pub fn security_control(self) -> u8 {
-        match self {
-            Self::None => 0x00,
-            Self::Authenticated => 0x10,
-            Self::Encrypted => 0x20,
-            Self::Both => 0x30,
-        }
-    }
-
-    /// The protection that a security control octet names; `None` for another suite, a broadcast key, or compression.
-    pub fn from_security_control(octet: u8) -> Option<Self> {
-        match octet {
-            0x00 => Some(Self::None),
-            0x10 => Some(Self::Authenticated),
-            0x20 => Some(Self::Encrypted),
-            0x30 => Some(Self::Both),
-            _ => None,
-        }
-    }
-
-    /// Octets that the protection adds around a plaintext: security control, counter, tag.
-    pub fn overhead(self) -> usize {
-        match self {
-            Self::None => 0,
-            Self::Encrypted => 5,
-            Self::Authenticated | Self::Both => 5 + TAG,
-        }
-    }
-}
-
 /// Seals what we send under one key: owns the counter, so that none can be used twice.
 #[derive(Clone, Debug)]
 pub struct Sealer {
     /// Our own system title.
     pub title: SystemTitle,
+    suite: Suite,
     key: Key,
     counters: CounterBlock,
 }
 
 impl Sealer {
-    /// A sealer for a key with the counters that are reserved for it.
+    /// A sealer for a key with the counters that are reserved for it; of suite 0, or of suite 2 if the key has 256
+    /// bits.
     pub fn new(title: SystemTitle, key: Key, counters: CounterBlock) -> Self {
-        Self { title, key, counters }
+        let suite = if matches!(key, Key::Aes256(_)) { Suite::Two } else { Suite::Zero };
+        Self { title, suite, key, counters }
+    }
+
+    /// The same for any suite.
+    ///
+    /// # Errors
+    /// Local, `bad-key`: the suite takes keys of another length.
+    pub fn of_suite(suite: Suite, title: SystemTitle, key: Key, counters: CounterBlock) -> Result<Self, ProtocolError> {
+        Key::for_suite(suite, key.octets())?;
+        Ok(Self { title, suite, key, counters })
+    }
+
+    /// The suite.
+    pub fn suite(&self) -> Suite {
+        self.suite
     }
 
     /// Add a durably reserved block; false if it reaches back ([`CounterBlock::grant`]).
@@ -108,8 +84,23 @@ impl Sealer {
         out: &mut Vec<u8>,
         start: usize,
     ) -> Result<u32, Exhausted> {
+        self.seal_within(protection, authentication_key, &[], out, start)
+    }
+
+    /// The same with octets beside the APDU that are authenticated with it: the head of a general-ciphering APDU.
+    ///
+    /// # Errors
+    /// [`Exhausted`]; `out` is as it was.
+    pub(super) fn seal_within(
+        &mut self,
+        protection: Protection,
+        authentication_key: &Key,
+        beside: &[u8],
+        out: &mut Vec<u8>,
+        start: usize,
+    ) -> Result<u32, Exhausted> {
         let counter = self.counters.take()?;
-        let control = protection.security_control();
+        let control = protection.security_control(self.suite);
         let vector = self.title.initialization_vector(counter);
         let plain_end = out.len();
         out.resize(plain_end + 5, 0);
@@ -121,15 +112,13 @@ impl Sealer {
             Protection::None => {}
             Protection::Encrypted => keystream(&self.key, &vector, plain),
             Protection::Authenticated => {
-                let tag = authenticate(&self.key, &vector, &with_plain(control, authentication_key, plain));
+                let aad = AdditionalData::new(control, authentication_key);
+                let tag = authenticate(&self.key, &vector, &aad.with(beside, plain));
                 out.extend_from_slice(&tag);
             }
             Protection::Both => {
-                let aad = additional_data(control, authentication_key);
-                let tag = cipher(&self.key)
-                    .encrypt_inout_detached(&Nonce::from(vector), &aad, plain.into())
-                    // The only error is a plaintext over 64 GiB.
-                    .unwrap_or_default();
+                let aad = AdditionalData::new(control, authentication_key);
+                let tag = encrypt(&self.key, &vector, &aad.beside(beside), plain);
                 out.extend_from_slice(&tag);
             }
         }
@@ -143,9 +132,10 @@ impl Sealer {
     /// [`Exhausted`]
     pub fn gmac_proof(&mut self, authentication_key: &Key, challenge: &[u8]) -> Result<[u8; PROOF], Exhausted> {
         let counter = self.counters.take()?;
-        let tag = gmac(&self.key, authentication_key, self.title, counter, challenge);
+        let control = Protection::Authenticated.security_control(self.suite);
+        let tag = gmac(control, &self.key, authentication_key, self.title, counter, challenge);
         let mut proof = [0; PROOF];
-        proof[0] = Protection::Authenticated.security_control();
+        proof[0] = control;
         proof[1..5].copy_from_slice(&counter.to_be_bytes());
         proof[5..].copy_from_slice(&tag);
         Ok(proof)
@@ -165,12 +155,13 @@ pub struct Opened {
 
 /// Open SC || IC || ciphertext || tag in place, under the peer's title: the tag first, then the counter.
 ///
-/// `pinned` is the protection that the meter's profile demands; any other security control octet is refused before
-/// a key is touched. The plaintext is only to be used when the result is `Ok`.
+/// `suite` and `pinned` are what the meter's profile demands; any other security control octet is refused before a key
+/// is touched. The plaintext is only to be used when the result is `Ok`.
 ///
 /// # Errors
-/// Remote: `truncated-ciphering`, `weaker-security`, `tag-invalid`, `replay`.
+/// Remote: `truncated-ciphering`, `weaker-security`, `broadcast-key`, `compression`, `tag-invalid`, `replay`.
 pub fn open(
+    suite: Suite,
     key: &Key,
     authentication_key: &Key,
     peer: SystemTitle,
@@ -178,16 +169,28 @@ pub fn open(
     high_water: &mut HighWater,
     octets: &mut [u8],
 ) -> Result<Opened, ProtocolError> {
+    let control = pinned.security_control(suite);
+    open_within(control, key, authentication_key, peer, pinned, high_water, &[], octets)
+}
+
+/// The same for the security control octet `wanted`, with octets beside the APDU that are authenticated with it.
+#[allow(clippy::too_many_arguments)]
+pub(super) fn open_within(
+    wanted: u8,
+    key: &Key,
+    authentication_key: &Key,
+    peer: SystemTitle,
+    pinned: Protection,
+    high_water: &mut HighWater,
+    beside: &[u8],
+    octets: &mut [u8],
+) -> Result<Opened, ProtocolError> {
     let length = octets.len();
     let Some(&[control, a, b, c, d]) = octets.first_chunk::<5>() else {
         return refuse(length, "truncated-ciphering", format!("{length} octets of ciphered content, 5 or more wanted"));
     };
-    if control != pinned.security_control() || pinned == Protection::None {
-        return refuse(
-            0,
-            "weaker-security",
-            format!("security control {control:02X}, but {:02X} is pinned for this meter", pinned.security_control()),
-        );
+    if control != wanted || pinned == Protection::None {
+        return refuse_control(control, wanted);
     }
     if length < pinned.overhead() {
         let wanted = pinned.overhead();
@@ -205,14 +208,13 @@ pub fn open(
         // Without a tag nothing vouches for the counter; a profile that pins this accepts it as the meter sent it.
         Protection::None | Protection::Encrypted => true,
         Protection::Authenticated => {
-            let expected = authenticate(key, &vector, &with_plain(control, authentication_key, content));
+            let aad = AdditionalData::new(control, authentication_key);
+            let expected = authenticate(key, &vector, &aad.with(beside, content));
             expected[..].ct_eq(tag).into()
         }
         Protection::Both => {
-            let aad = additional_data(control, authentication_key);
-            let mut given = Tag::<U12>::default();
-            given.copy_from_slice(tag);
-            cipher(key).decrypt_inout_detached(&Nonce::from(vector), &aad, (&mut *content).into(), &given).is_ok()
+            let aad = AdditionalData::new(control, authentication_key);
+            decrypt(key, &vector, &aad.beside(beside), content, tag)
         }
     };
     if !genuine {
@@ -235,6 +237,7 @@ pub fn open(
 /// # Errors
 /// Remote: `bad-proof` if it is no proof of this challenge, `replay` if its counter was used before.
 pub fn verify_gmac_proof(
+    suite: Suite,
     key: &Key,
     authentication_key: &Key,
     peer: SystemTitle,
@@ -249,11 +252,13 @@ pub fn verify_gmac_proof(
             format!("a proof of HLS-GMAC has 17 octets, this one {}", proof.len()),
         );
     };
-    if proof[0] != Protection::Authenticated.security_control() {
-        return refuse(0, "bad-proof", format!("a proof of HLS-GMAC starts with 10, this one with {:02X}", proof[0]));
+    let control = Protection::Authenticated.security_control(suite);
+    if proof[0] != control {
+        let message = format!("a proof of HLS-GMAC starts with {control:02X}, this one with {:02X}", proof[0]);
+        return refuse(0, "bad-proof", message);
     }
     let counter = u32::from_be_bytes([proof[1], proof[2], proof[3], proof[4]]);
-    let expected = gmac(key, authentication_key, peer, counter, challenge);
+    let expected = gmac(control, key, authentication_key, peer, counter, challenge);
     if !bool::from(expected[..].ct_eq(&proof[5..])) {
         return refuse(5, "bad-proof", "the proof of HLS-GMAC does not verify".into());
     }
@@ -263,45 +268,106 @@ pub fn verify_gmac_proof(
     Ok(counter)
 }
 
-/// GMAC over SC || AK || text with security control 10.
-fn gmac(key: &Key, authentication_key: &Key, title: SystemTitle, counter: u32, text: &[u8]) -> [u8; TAG] {
-    let control = Protection::Authenticated.security_control();
-    authenticate(key, &title.initialization_vector(counter), &with_plain(control, authentication_key, text))
+/// GMAC over SC || AK || text.
+fn gmac(control: u8, key: &Key, authentication_key: &Key, title: SystemTitle, counter: u32, text: &[u8]) -> [u8; TAG] {
+    let aad = AdditionalData::new(control, authentication_key);
+    authenticate(key, &title.initialization_vector(counter), &aad.with(&[], text))
 }
 
 fn refuse<T>(offset: usize, code: &'static str, message: String) -> Result<T, ProtocolError> {
     Err(ProtocolError::remote("ciphering", offset, code, message))
 }
 
-/// The cipher for a key. Set up per message: beyond some ten thousand meters that is faster than fetching a kept
-/// context from memory, and it keeps key schedules out of the sessions.
+/// Say which rule a security control octet breaks.
+#[cold]
+fn refuse_control<T>(found: u8, wanted: u8) -> Result<T, ProtocolError> {
+    let control = SecurityControl(found);
+    let pinned = SecurityControl(wanted);
+    if control.broadcast() && !pinned.broadcast() {
+        let message = "protected under the broadcast key, which all meters hold: it proves nothing here".into();
+        return refuse(0, "broadcast-key", message);
+    }
+    if control.compressed() && !pinned.compressed() {
+        return refuse(0, "compression", "a compressed APDU; compression is not agreed with this meter".into());
+    }
+    let message = format!("security control {found:02X}, but {wanted:02X} is pinned for this meter");
+    refuse(0, "weaker-security", message)
+}
+
+/// The cipher for a key, for the expression that uses it. Set up per message: beyond some ten thousand meters that is
+/// faster than fetching a kept context from memory, and it keeps key schedules out of the sessions.
+macro_rules! with_cipher {
+    ($key:expr, $cipher:ident => $use:expr) => {
+        match $key {
+            Key::Aes128(octets) => {
+                let $cipher = AesGcm::<Aes128, U12, U12>::new(octets.into());
+                $use
+            }
+            Key::Aes256(octets) => {
+                let $cipher = AesGcm::<Aes256, U12, U12>::new(octets.into());
+                $use
+            }
+        }
+    };
+}
+
+/// Encrypt in place; the tag.
 #[inline]
-fn cipher(key: &Key) -> Gcm {
-    Gcm::new(&key.0.into())
+fn encrypt(key: &Key, vector: &[u8; 12], aad: &[u8], plain: &mut [u8]) -> [u8; TAG] {
+    let nonce = Nonce::from(*vector);
+    let tag = with_cipher!(key, cipher => cipher.encrypt_inout_detached(&nonce, aad, plain.into()));
+    // The only error is a plaintext over 64 GiB.
+    tag.unwrap_or_default().into()
+}
+
+/// Check the tag, then decrypt in place; whether the tag was right.
+#[inline]
+fn decrypt(key: &Key, vector: &[u8; 12], aad: &[u8], content: &mut [u8], tag: &[u8]) -> bool {
+    let nonce = Nonce::from(*vector);
+    let mut given = Tag::<U12>::default();
+    given.copy_from_slice(tag);
+    with_cipher!(key, cipher => cipher.decrypt_inout_detached(&nonce, aad, content.into(), &given)).is_ok()
 }
 
 /// The tag over `aad` and an empty plaintext.
 fn authenticate(key: &Key, vector: &[u8; 12], aad: &[u8]) -> [u8; TAG] {
-    let tag = cipher(key).encrypt_inout_detached(&Nonce::from(*vector), aad, (&mut [][..]).into());
-    // The only error is a text over 64 GiB.
-    tag.unwrap_or_default().into()
+    encrypt(key, vector, aad, &mut [])
 }
 
-/// SC || AK: what is authenticated beside an encrypted APDU.
-#[inline]
-fn additional_data(control: u8, authentication_key: &Key) -> [u8; 17] {
-    let mut aad = [0; 17];
-    aad[0] = control;
-    aad[1..].copy_from_slice(&authentication_key.0);
-    aad
+/// SC || AK: what is authenticated beside every APDU.
+struct AdditionalData {
+    octets: [u8; 33],
+    length: usize,
 }
 
-/// SC || AK || APDU: what is authenticated of an APDU in the clear.
-fn with_plain(control: u8, authentication_key: &Key, plain: &[u8]) -> Vec<u8> {
-    let mut aad = Vec::with_capacity(17 + plain.len());
-    aad.extend_from_slice(&additional_data(control, authentication_key));
-    aad.extend_from_slice(plain);
-    aad
+impl AdditionalData {
+    #[inline]
+    fn new(control: u8, authentication_key: &Key) -> Self {
+        let mut octets = [0; 33];
+        octets[0] = control;
+        let key = authentication_key.octets();
+        octets[1..=key.len()].copy_from_slice(key);
+        Self { octets, length: 1 + key.len() }
+    }
+
+    /// With what stands beside an encrypted APDU.
+    #[inline]
+    fn beside(&self, beside: &[u8]) -> Cow<'_, [u8]> {
+        if beside.is_empty() { self.octets[..self.length].into() } else { self.with(beside, &[]).into() }
+    }
+
+    /// With what stands beside an APDU in the clear, and the APDU.
+    fn with(&self, beside: &[u8], plain: &[u8]) -> Vec<u8> {
+        [&self.octets[..self.length], beside, plain].concat()
+    }
+}
+
+/// The key does not outlive its use.
+impl Drop for AdditionalData {
+    #[inline]
+    fn drop(&mut self) {
+        self.octets.zeroize();
+    }
 }
 
 /// Encrypt or decrypt without authentication: GCM's own keystream, from block 2 (NIST SP 800-38D, section 7.1).
@@ -309,7 +375,10 @@ fn keystream(key: &Key, vector: &[u8; 12], octets: &mut [u8]) {
     let mut block = [0; 16];
     block[..12].copy_from_slice(vector);
     block[15] = 2;
-    Ctr32BE::<Aes128>::new(&key.0.into(), &block.into()).apply_keystream(octets);
+    match key {
+        Key::Aes128(key) => Ctr32BE::<Aes128>::new(key.into(), &block.into()).apply_keystream(octets),
+        Key::Aes256(key) => Ctr32BE::<Aes256>::new(key.into(), &block.into()).apply_keystream(octets),
+    }
 }
 
 #[cfg(test)]
@@ -345,7 +414,7 @@ mod tests {
 
     fn opened(protection: Protection, octets: &mut [u8], water: &mut HighWater) -> Result<Vec<u8>, ProtocolError> {
         let (key, authentication_key, title) = keys();
-        let opened = open(&key, &authentication_key, title, protection, water, octets)?;
+        let opened = open(Suite::Zero, &key, &authentication_key, title, protection, water, octets)?;
         Ok(octets[opened.start..opened.end].to_vec())
     }
 
@@ -383,7 +452,8 @@ mod tests {
 
                 let error = opened(protection, &mut mutant, &mut water).unwrap_err();
 
-                assert!(["tag-invalid", "weaker-security"].contains(&error.code), "bit {bit}: {error}");
+                let known = ["tag-invalid", "weaker-security", "broadcast-key", "compression"];
+                assert!(known.contains(&error.code), "bit {bit}: {error}");
                 assert_eq!(water.highest(), Some(1));
             }
         }
@@ -428,7 +498,8 @@ mod tests {
         let proof = sealer.gmac_proof(&authentication_key, b"sixteen octets!!").unwrap();
         let verify = |challenge: &[u8], proof: &[u8], floor: Option<u32>| {
             let floor = HighWater::new(floor);
-            verify_gmac_proof(&key, &authentication_key, title, challenge, floor, proof).map_err(|error| error.code)
+            verify_gmac_proof(Suite::Zero, &key, &authentication_key, title, challenge, floor, proof)
+                .map_err(|error| error.code)
         };
 
         assert_eq!(verify(b"sixteen octets!?", &proof, None), Err("bad-proof"));
