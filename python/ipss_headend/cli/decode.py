@@ -297,6 +297,10 @@ def date_time(value: dict[str, Any]) -> str:
 
 
 def _reading(reading: dict[str, Any]) -> str:
+    if "point" in reading:
+        value = f"{_flat(reading.get('value'))} {reading.get('unit') or ''}".strip()
+        status = reading.get("status")
+        return f"{reading.get('model')}.{reading['point']}  {value}" + ("" if status == "good" else f"  ({status})")
     name = reading.get("logical_name", "")
     words = [f"{reading.get('class_id', '?')}/{name}:{reading.get('attribute', '?')}"]
     words.append(f"{_flat(reading.get('value'))} {reading.get('unit') or ''}".strip())

@@ -10,6 +10,8 @@ use pyo3::prelude::*;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::decode_sunspec;
+
 /// Octets of a piece, and how many of them may wait: an answer is never held whole.
 const PIECE: usize = 32 * 1024;
 const PIECES: usize = 2;
@@ -50,6 +52,14 @@ struct Asked<'a> {
     hex: Hex,
     #[serde(default)]
     keys: KeySets,
+    /// Where a register image's first register stands.
+    #[serde(default = "sunspec_base")]
+    base_address: u16,
+}
+
+/// Where most SunSpec devices begin.
+fn sunspec_base() -> u16 {
+    40_000
 }
 
 fn auto() -> String {
@@ -126,6 +136,10 @@ fn answer(request: &str, sender: SyncSender<String>) {
         Ok(asked) => {
             let id = asked.id.map(RawValue::get);
             match (octets(&asked.hex), keys(asked.keys)) {
+                (Ok(sent), Ok(_)) if asked.layer == "sunspec" => {
+                    let image: Vec<u8> = sent.into_iter().flat_map(|(_, octets)| octets).collect();
+                    decode_sunspec::explain(id, &image, asked.base_address, &mut write);
+                }
                 (Ok(sent), Ok(keys)) => {
                     let transmissions: Vec<Transmission<'_>> =
                         sent.iter().map(|(from, octets)| Transmission { from: *from, octets }).collect();

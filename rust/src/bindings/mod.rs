@@ -4,6 +4,7 @@ mod batch;
 mod codec;
 mod columns;
 mod decode;
+mod decode_sunspec;
 mod fleet;
 mod meter;
 mod plan;
