@@ -8,6 +8,7 @@
 
 pub mod apdu;
 pub mod axdr;
+pub mod block_transfer;
 pub mod cosem;
 pub mod head_end;
 pub mod link;

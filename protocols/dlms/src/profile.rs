@@ -142,12 +142,30 @@ pub enum Referencing {
     ShortName,
 }
 
+/// What this implementation can do with short names.
+const PROPOSED_SHORT: Conformance = Conformance::GENERAL_PROTECTION
+    .with(Conformance::GENERAL_BLOCK_TRANSFER)
+    .with(Conformance::READ)
+    .with(Conformance::WRITE)
+    .with(Conformance::UNCONFIRMED_WRITE)
+    .with(Conformance::BLOCK_TRANSFER_WITH_GET_OR_READ)
+    .with(Conformance::BLOCK_TRANSFER_WITH_SET_OR_WRITE)
+    .with(Conformance::MULTIPLE_REFERENCES)
+    .with(Conformance::INFORMATION_REPORT)
+    .with(Conformance::DATA_NOTIFICATION)
+    .with(Conformance::PARAMETERIZED_ACCESS);
+
 /// What this implementation can do, by logical names.
 const PROPOSED: Conformance = Conformance::GENERAL_PROTECTION
     .with(Conformance::PRIORITY_MGMT_SUPPORTED)
+    .with(Conformance::GENERAL_BLOCK_TRANSFER)
     .with(Conformance::BLOCK_TRANSFER_WITH_GET_OR_READ)
+    .with(Conformance::BLOCK_TRANSFER_WITH_SET_OR_WRITE)
+    .with(Conformance::BLOCK_TRANSFER_WITH_ACTION)
     .with(Conformance::MULTIPLE_REFERENCES)
     .with(Conformance::DATA_NOTIFICATION)
+    .with(Conformance::EVENT_NOTIFICATION)
+    .with(Conformance::ACCESS)
     .with(Conformance::GET)
     .with(Conformance::SET)
     .with(Conformance::SELECTIVE_ACCESS)
@@ -206,6 +224,20 @@ impl Profile {
             }
         }
         Ok(())
+    }
+
+    /// What is proposed to the meter: of a profile with short names, what the services of those have in common with
+    /// [`Profile::conformance`] or stand in place of.
+    pub fn proposal(&self) -> Conformance {
+        let proposal = match self.referencing {
+            Referencing::LogicalName => self.conformance,
+            Referencing::ShortName => PROPOSED_SHORT,
+        };
+        if self.quirks.general_block_transfer {
+            proposal
+        } else {
+            proposal.without(Conformance::GENERAL_BLOCK_TRANSFER)
+        }
     }
 
     /// Whether the application context is one with ciphering.

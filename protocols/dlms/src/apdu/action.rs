@@ -5,7 +5,7 @@ use ipss_session::{Limits, ProtocolError};
 use super::invoke::InvokeIdAndPriority;
 use super::list::{DataBlock, DataOrResult, Item, List, bad_choice, encode_method, last_data, method_descriptor, open};
 use super::tags;
-use crate::axdr::{Reader, write_length};
+use crate::axdr::{Reader, tag, write_length};
 use crate::cosem::MethodDescriptor;
 
 /// A request to invoke.
@@ -161,6 +161,61 @@ pub fn encode_request_next_pblock(out: &mut Vec<u8>, invoke: InvokeIdAndPriority
     out.extend_from_slice(&block_number.to_be_bytes());
 }
 
+/// Append a request to invoke several methods; null-data stands for no parameters.
+pub fn encode_request_with_list<'i, I>(out: &mut Vec<u8>, invoke: InvokeIdAndPriority, items: I)
+where
+    I: ExactSizeIterator<Item = (&'i MethodDescriptor, Option<&'i [u8]>)> + Clone,
+{
+    out.extend_from_slice(&[tags::ACTION_REQUEST, 3, invoke.0]);
+    write_length(out, items.len());
+    items.clone().for_each(|(method, _)| encode_method(out, method));
+    write_length(out, items.len());
+    items.for_each(|(_, parameters)| out.extend_from_slice(parameters.unwrap_or(&[tag::NULL_DATA])));
+}
+
+/// Append a request to invoke one method, first piece of the parameters.
+pub fn encode_request_with_first_pblock(
+    out: &mut Vec<u8>,
+    invoke: InvokeIdAndPriority,
+    method: &MethodDescriptor,
+    block: DataBlock<'_>,
+) {
+    out.extend_from_slice(&[tags::ACTION_REQUEST, 4, invoke.0]);
+    encode_method(out, method);
+    block.encode(out);
+}
+
+/// Append a request to invoke several methods, first piece of the parameters (a list of them).
+pub fn encode_request_with_list_and_first_pblock<'i>(
+    out: &mut Vec<u8>,
+    invoke: InvokeIdAndPriority,
+    methods: impl ExactSizeIterator<Item = &'i MethodDescriptor>,
+    block: DataBlock<'_>,
+) {
+    out.extend_from_slice(&[tags::ACTION_REQUEST, 5, invoke.0]);
+    write_length(out, methods.len());
+    methods.for_each(|method| encode_method(out, method));
+    block.encode(out);
+}
+
+/// Append a further piece of the parameters.
+pub fn encode_request_with_pblock(out: &mut Vec<u8>, invoke: InvokeIdAndPriority, block: DataBlock<'_>) {
+    out.extend_from_slice(&[tags::ACTION_REQUEST, 6, invoke.0]);
+    block.encode(out);
+}
+
+/// Append a piece of a long answer.
+pub fn encode_response_with_pblock(out: &mut Vec<u8>, invoke: InvokeIdAndPriority, block: DataBlock<'_>) {
+    out.extend_from_slice(&[tags::ACTION_RESPONSE, 2, invoke.0]);
+    block.encode(out);
+}
+
+/// Append the answer to a piece that is not the last.
+pub fn encode_response_next_pblock(out: &mut Vec<u8>, invoke: InvokeIdAndPriority, block_number: u32) {
+    out.extend_from_slice(&[tags::ACTION_RESPONSE, 4, invoke.0]);
+    out.extend_from_slice(&block_number.to_be_bytes());
+}
+
 /// Append the answer for one method.
 pub fn encode_response_normal(out: &mut Vec<u8>, invoke: InvokeIdAndPriority, outcome: MethodOutcome<'_>) {
     out.extend_from_slice(&[tags::ACTION_RESPONSE, 1, invoke.0]);
@@ -176,7 +231,8 @@ pub fn encode_response_with_list(out: &mut Vec<u8>, invoke: InvokeIdAndPriority,
     }
 }
 
-fn encode_outcome(out: &mut Vec<u8>, outcome: MethodOutcome<'_>) {
+/// Append what a method gave.
+pub fn encode_outcome(out: &mut Vec<u8>, outcome: MethodOutcome<'_>) {
     out.extend_from_slice(&[outcome.result, u8::from(outcome.returned.is_some())]);
     if let Some(returned) = outcome.returned {
         returned.encode(out);

@@ -217,6 +217,11 @@ impl Conformance {
         Self(self.0 & other.0)
     }
 
+    /// The bits that `other` does not have.
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether all bits of `other` are set.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0

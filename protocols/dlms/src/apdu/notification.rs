@@ -1,5 +1,5 @@
-//! What a meter says unasked: Data-Notification \[15\] and Event-Notification-Request \[194\] (Green Book, "Unsolicited
-//! services").
+//! What a meter says unasked: Data-Notification \[15\] with its confirmation \[16\], and Event-Notification-Request
+//! \[194\] (Green Book, "Unsolicited services").
 
 use ipss_session::ProtocolError;
 
@@ -20,6 +20,35 @@ pub struct DataNotification<'a> {
     pub date_time_tagged: bool,
     /// The content, one A-XDR value, not walked yet.
     pub body: &'a [u8],
+}
+
+/// The head-end's word that a push arrived, which a confirmed push waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataNotificationConfirm {
+    /// That of the push.
+    pub long_invoke_id_and_priority: u32,
+    /// When it was sent.
+    pub date_time: Option<DateTime>,
+}
+
+impl DataNotificationConfirm {
+    /// Decode a whole APDU.
+    ///
+    /// # Errors
+    /// `truncated`, `bad-date-time`, `trailing-octets`.
+    pub fn decode(apdu: &[u8]) -> Result<Self, ProtocolError> {
+        let mut reader = open(apdu, tags::DATA_NOTIFICATION_CONFIRM)?;
+        let confirm = Self { long_invoke_id_and_priority: reader.u32()?, date_time: date_time(&mut reader)? };
+        reader.finish()?;
+        Ok(confirm)
+    }
+
+    /// Append it.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.push(tags::DATA_NOTIFICATION_CONFIRM);
+        out.extend_from_slice(&self.long_invoke_id_and_priority.to_be_bytes());
+        encode_date_time(out, self.date_time);
+    }
 }
 
 /// An event.
@@ -84,7 +113,7 @@ impl<'a> EventNotification<'a> {
 }
 
 /// An octet-string of twelve octets, or empty for none.
-fn date_time(reader: &mut Reader<'_>) -> Result<Option<DateTime>, ProtocolError> {
+pub(super) fn date_time(reader: &mut Reader<'_>) -> Result<Option<DateTime>, ProtocolError> {
     match reader.length()? {
         0 => Ok(None),
         12 => Ok(Some(DateTime(reader.array()?))),
@@ -92,7 +121,7 @@ fn date_time(reader: &mut Reader<'_>) -> Result<Option<DateTime>, ProtocolError>
     }
 }
 
-fn encode_date_time(out: &mut Vec<u8>, date_time: Option<DateTime>) {
+pub(super) fn encode_date_time(out: &mut Vec<u8>, date_time: Option<DateTime>) {
     match date_time {
         Some(DateTime(octets)) => {
             out.push(12);

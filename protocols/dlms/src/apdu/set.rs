@@ -175,6 +175,22 @@ pub fn encode_request_with_first_datablock(
     block.encode(out);
 }
 
+/// Append a request to write several attributes, first piece of the values (a list of them).
+pub fn encode_request_with_list_and_first_datablock<'i>(
+    out: &mut Vec<u8>,
+    invoke: InvokeIdAndPriority,
+    items: impl ExactSizeIterator<Item = &'i AttributeDescriptor>,
+    block: DataBlock<'_>,
+) {
+    out.extend_from_slice(&[tags::SET_REQUEST, 5, invoke.0]);
+    write_length(out, items.len());
+    for descriptor in items {
+        encode_attribute(out, descriptor);
+        out.push(0);
+    }
+    block.encode(out);
+}
+
 /// Append a further piece of a value to write.
 pub fn encode_request_with_datablock(out: &mut Vec<u8>, invoke: InvokeIdAndPriority, block: DataBlock<'_>) {
     out.extend_from_slice(&[tags::SET_REQUEST, 3, invoke.0]);
@@ -195,6 +211,19 @@ pub fn encode_response_datablock(out: &mut Vec<u8>, invoke: InvokeIdAndPriority,
 /// Append the answer to the last piece for one attribute.
 pub fn encode_response_last_datablock(out: &mut Vec<u8>, invoke: InvokeIdAndPriority, result: u8, block_number: u32) {
     out.extend_from_slice(&[tags::SET_RESPONSE, 3, invoke.0, result]);
+    out.extend_from_slice(&block_number.to_be_bytes());
+}
+
+/// Append the answer to the last piece for several attributes.
+pub fn encode_response_last_datablock_with_list(
+    out: &mut Vec<u8>,
+    invoke: InvokeIdAndPriority,
+    results: &[u8],
+    block_number: u32,
+) {
+    out.extend_from_slice(&[tags::SET_RESPONSE, 4, invoke.0]);
+    write_length(out, results.len());
+    out.extend_from_slice(results);
     out.extend_from_slice(&block_number.to_be_bytes());
 }
 

@@ -11,7 +11,7 @@ use crate::apdu::list::DataOrResult;
 use crate::apdu::tags::{self, KeyKind};
 use crate::axdr::{Data, tag, write_length};
 use crate::cosem::{LogicalName, MethodDescriptor};
-use crate::profile::Authentication;
+use crate::profile::{Authentication, Referencing};
 use crate::security::Key;
 use crate::security::hls::{self, Challenges};
 
@@ -26,6 +26,7 @@ impl HeadEnd {
         self.since = cx.now.monotonic;
         self.asking = false;
         self.invoke_id = 0;
+        self.end_blocks();
         self.partial_since = None;
         self.link.open(cx.now.monotonic, cx.to_send);
         let mut step = Step::wait(None);
@@ -49,7 +50,7 @@ impl HeadEnd {
             response_allowed: true,
             quality_of_service: None,
             dlms_version: 6,
-            conformance: profile.conformance,
+            conformance: profile.proposal(),
             max_receive_pdu_size: profile.max_pdu,
         }
         .encode(&mut initiate);
@@ -124,7 +125,7 @@ impl HeadEnd {
         let information = aare.user_information.map(<[u8]>::to_vec);
         let proofs_follow = aare.diagnostic == Diagnostic::AUTHENTICATION_REQUIRED;
         let response = self.open_initiate(information, cx)?;
-        self.conformance = response.conformance.and(self.profile.conformance);
+        self.conformance = response.conformance.and(self.profile.proposal());
         self.server_max_pdu = response.max_receive_pdu_size;
         if !self.profile.authentication.is_high() {
             if proofs_follow {
@@ -216,7 +217,12 @@ impl HeadEnd {
         write_length(&mut parameters, proof.len());
         parameters.extend_from_slice(&proof);
         let invoke = self.invoke();
-        action::encode_request_normal(cx.to_send, invoke, &REPLY_TO_HLS, Some(&parameters));
+        match self.profile.referencing {
+            Referencing::LogicalName => {
+                action::encode_request_normal(cx.to_send, invoke, &REPLY_TO_HLS, Some(&parameters));
+            }
+            Referencing::ShortName => Self::encode_short_proof(cx.to_send, &parameters),
+        }
         // The dedicated key comes into use when both have proved who they are.
         if self.send(KeyKind::Global, frame, start, cx).is_err() {
             self.exhausted(step, cx);
@@ -231,16 +237,22 @@ impl HeadEnd {
         step: &mut Step<Work>,
         cx: &mut Context<'_>,
     ) -> Result<(), ProtocolError> {
-        let ActionResponse::Normal { outcome, .. } = ActionResponse::decode(apdu, &self.profile.limits)? else {
-            return Err(violation("unexpected-answer", "no answer to our HLS proof".into()));
+        let limits = self.profile.limits;
+        let (result, returned) = if self.profile.referencing == Referencing::ShortName {
+            Self::short_proof(apdu, &limits)?
+        } else {
+            match ActionResponse::decode(apdu, &limits)? {
+                ActionResponse::Normal { outcome, .. } => (outcome.result, outcome.returned),
+                _ => return Err(violation("unexpected-answer", "no answer to our HLS proof".into())),
+            }
         };
-        if outcome.result != 0 {
-            let text = format!("the meter refused our HLS proof: action-result {}", outcome.result);
+        if result != 0 {
+            let text = format!("the meter refused our HLS proof: action-result {result}");
             cx.batch.event(self.meter, cx.now.wall, EventKind::AuthenticationFailed, 0, text.clone());
             self.abandon(step, Outcome::AuthenticationFailed, text);
             return Ok(());
         }
-        let proof = match outcome.returned {
+        let proof = match returned {
             Some(DataOrResult::Data(octets)) => Data::from_octets(octets, &self.profile.limits)?,
             _ => Data::Null,
         };

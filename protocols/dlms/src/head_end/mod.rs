@@ -9,10 +9,16 @@
 //! connection is open; its first question follows the association. What is no answer to the question on the wire is
 //! dropped and reported, never attributed to another request.
 
+mod access;
 mod associate;
 mod exchange;
+mod general_block;
 mod greeter;
+mod rows;
+mod short_name;
+mod unsolicited;
 mod work;
+mod writing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +28,13 @@ use ipss_session::{
 };
 
 pub use greeter::Greeter;
-pub use work::{Attributes, Buffer, Item, Plan, Wanted, Work};
+pub use unsolicited::CONFIRMED;
+pub use work::{Access, AccessList, Attributes, Buffer, Invocation, Item, Plan, Wanted, Work};
 
 use crate::apdu::ciphered::is_ciphered;
 use crate::apdu::initiate::Conformance;
 use crate::apdu::tags::{self, KeyKind};
+use crate::cosem::ShortNames;
 use crate::link::{Apdu, Link, LinkConfig, Received};
 use crate::profile::{Authentication, Profile};
 use crate::security::hls::Challenges;
@@ -59,6 +67,14 @@ pub struct HeadEnd {
     conformance: Conformance,
     /// The largest APDU that the meter takes, 0 for no limit.
     server_max_pdu: u16,
+    /// A list was answered by garbage: from now on one by one.
+    lists_broken: bool,
+    /// The number before a transfer's first block.
+    block_base: u32,
+    /// Blocks of general block transfer on their way.
+    blocks: Option<Box<general_block::Blocks>>,
+    /// The meter's short names, once they are known.
+    names: Option<Arc<ShortNames>>,
     /// Both challenges, until both proofs are here; the meter's is empty until it comes.
     challenges: Option<Box<Challenges>>,
 }
@@ -88,6 +104,9 @@ pub enum Control {
         /// Behind the last counter.
         end: u32,
     },
+    /// What a confirmed push brought is durable: tell the meter so. The number is that of its [`EventKind::Notified`],
+    /// whose detail is [`CONFIRMED`].
+    Confirm(u32),
 }
 
 impl HeadEnd {
@@ -134,6 +153,10 @@ impl HeadEnd {
             low_reported: false,
             conformance: Conformance::NONE,
             server_max_pdu: 0,
+            lists_broken: false,
+            block_base: 0,
+            blocks: None,
+            names: None,
             challenges: None,
         }
     }
@@ -150,6 +173,7 @@ impl HeadEnd {
         };
         let own = self.partial_since.map_or(own, |since| own.min(since + limits.frame));
         let own = self.link.deadline().map_or(own, |at| own.min(at));
+        let own = self.blocks_due().map_or(own, |due| own.min(due));
         Some(self.current.as_ref().map_or(own, |request| own.min(request.deadline)))
     }
 
@@ -214,8 +238,20 @@ impl HeadEnd {
         }
     }
 
-    /// Protect the plain APDU at `to_send[start..]` as the profile says and complete the frame that `frame` began.
+    /// Protect the plain APDU at `to_send[start..]` as the profile says and complete the frame that `frame` began; in
+    /// blocks if it is longer than the meter takes.
     fn send(&mut self, kind: KeyKind, frame: usize, start: usize, cx: &mut Context<'_>) -> Result<(), Exhausted> {
+        self.seal(kind, frame, start, cx)?;
+        self.blocks = None;
+        if !self.cut(frame, start, cx) {
+            // An APDU of ours always fits the wrapper: `ask` compares it with the meter's limit, which has 16 bits.
+            let _ = self.link.finish(cx.to_send, frame, cx.now.monotonic);
+        }
+        self.note_counters(cx);
+        Ok(())
+    }
+
+    fn seal(&mut self, kind: KeyKind, frame: usize, start: usize, cx: &mut Context<'_>) -> Result<(), Exhausted> {
         if let Some(channel) = self.channel.as_mut().filter(|_| self.profile.is_ciphered()) {
             if let Err(exhausted) =
                 channel.protect(self.profile.protection, self.profile.ciphering, kind, cx.to_send, start)
@@ -224,9 +260,6 @@ impl HeadEnd {
                 return Err(exhausted);
             }
         }
-        // An APDU of ours always fits the wrapper: `ask` compares it with the meter's limit, which has 16 bits.
-        let _ = self.link.finish(cx.to_send, frame, cx.now.monotonic);
-        self.note_counters(cx);
         Ok(())
     }
 
@@ -272,6 +305,13 @@ impl HeadEnd {
             // Informs us and proves nothing: it may end an exchange, never give a value.
             return self.take_exception(apdu, step, cx);
         }
+        if tag == tags::GENERAL_BLOCK_TRANSFER {
+            // What they make together is opened as any APDU.
+            return self.take_general_block(apdu, false, step, cx);
+        }
+        if !is_ciphered(tag) && self.profile.quirks.plain_response_allowed {
+            return self.take_plain(apdu, step, cx);
+        }
         if !is_ciphered(tag) {
             return Err(ProtocolError::remote(
                 "ciphering",
@@ -287,13 +327,20 @@ impl HeadEnd {
         if plain.jump {
             cx.batch.event(self.meter, cx.now.wall, EventKind::CounterJump, i64::from(plain.counter), "");
         }
-        self.take_plain(&apdu[plain.start..plain.end], step, cx)
+        let plain = &apdu[plain.start..plain.end];
+        if plain.first() == Some(&tags::GENERAL_BLOCK_TRANSFER) {
+            return self.take_general_block(plain, true, step, cx);
+        }
+        self.take_plain(plain, step, cx)
     }
 
     fn take_plain(&mut self, apdu: &[u8], step: &mut Step<Work>, cx: &mut Context<'_>) -> Result<(), ProtocolError> {
         match apdu.first().copied() {
             Some(tags::EXCEPTION_RESPONSE | tags::CONFIRMED_SERVICE_ERROR) => self.take_exception(apdu, step, cx),
             Some(tags::DATA_NOTIFICATION) if self.state != State::Proving => self.take_notification(apdu, cx),
+            Some(tags::EVENT_NOTIFICATION_REQUEST) if self.state != State::Proving => self.take_event(apdu, cx),
+            Some(tags::INFORMATION_REPORT_REQUEST) if self.state != State::Proving => self.take_report(apdu, cx),
+            Some(tags::GENERAL_BLOCK_TRANSFER) => self.take_general_block(apdu, false, step, cx),
             _ if self.state == State::Proving => self.take_proof(apdu, step, cx),
             _ => self.take_answer(apdu, step, cx),
         }
@@ -391,6 +438,10 @@ impl HeadEnd {
             _ if self.partial_since.is_some_and(|since| waited(since, limits.frame)) => Some("half a frame"),
             _ => None,
         };
+        if late.is_none() && self.blocks_due().is_some_and(|due| due <= now) {
+            self.repeat_blocks(cx);
+            step.deadline = self.deadline();
+        }
         if let Some(what) = late {
             let detail = format!("{what} within its time");
             cx.batch.event(self.meter, cx.now.wall, EventKind::Disconnected, 0, detail.clone());
@@ -481,6 +532,10 @@ impl HeadEnd {
                 }
                 self.settled(0)
             }
+            Input::Control(Control::Confirm(number)) => {
+                self.confirm(number, cx);
+                self.settled(0)
+            }
             Input::Cancel(id) => {
                 let mut step = self.settled(0);
                 if self.current.as_ref().is_some_and(|request| request.id == id) {
@@ -503,6 +558,7 @@ impl HeadEnd {
                 self.finish(&mut step, outcome, "the connection was closed");
                 self.state = State::Down;
                 self.asking = false;
+                self.blocks = None;
                 self.partial_since = None;
                 self.link.reset();
                 step.deadline = None;
