@@ -6,7 +6,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 # The extension is built again when any of its sources changed.
-RUST_SOURCES := $(shell find protocols rust Cargo.toml Cargo.lock -name '*.rs' -o -name 'Cargo.*' -o -name '*.tsv' 2>/dev/null)
+RUST_SOURCES := $(shell find protocols rust Cargo.toml Cargo.lock -name '*.rs' -o -name 'Cargo.*' -o -name '*.tsv' -o -path '*/data/profiles/*.toml' 2>/dev/null)
 
 .PHONY: demo test setup system lint bench wheel clean test-rust test-python
 

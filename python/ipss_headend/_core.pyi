@@ -325,3 +325,40 @@ def catalogue(logical_name: bytes) -> dict[str, Any] | None:
 
 def attribute_names(class_id: int) -> list[str]:
     """The names of an interface class's attributes, from attribute 1; empty for a class that is not known."""
+
+def add_profile(name: str, text: str) -> None:
+    """Take a utility's own companion profile (TOML, as `protocols/dlms/src/push/companion.rs` describes).
+
+    It stands in front of one of the same name that comes with the program. Raises ValueError: what is wrong with it.
+    """
+
+def profile_names() -> list[str]:
+    """The names of all companion profiles, sorted."""
+
+def profile(name: str) -> dict[str, Any]:
+    """A companion profile: name, about, layouts (their names) and quirks. Raises ValueError for an unknown name."""
+
+def read_push(
+    apdu: bytes, profile: str
+) -> tuple[
+    int | None,
+    int,
+    int,
+    tuple[int, str, int],
+    tuple[tuple[int, str, int, int, int | None, str, str], ...],
+    list[int | bytes | None],
+]:
+    """A plain notification taken apart under a companion profile.
+
+    Returns capture_time_us (None if the meter gave none), deviation_min, clock_status, the attribute that it is of,
+    for each value (class_id, logical_name, attribute, data_index, scaler, unit, name), and the values. Without
+    values no layout fits. Raises ValueError for what is no notification and for an unknown profile.
+    """
+
+def learn_push(name: str, octets: bytes, labels: Sequence[tuple[str, str]] | None = None) -> str:
+    """The layout of a push as a profile has it (TOML).
+
+    Without labels `octets` are a push setup's object list (class 40, attribute 2), one A-XDR value. With them they are
+    the body of a sample, and each label is a column (`3/1.0.1.7.0.255 0 W`) with the value that people see there.
+    Raises ValueError.
+    """

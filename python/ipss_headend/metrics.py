@@ -92,6 +92,8 @@ class Figures:
     clock_checks: int = 0
     clocks_deviating: int = 0
     layouts_learnt: int = 0
+    notifications: int = 0
+    notifications_kept: int = 0
     plans: dict[str, PlanFigures] = field(default_factory=dict)
     plan_faults: Counter[str] = field(default_factory=Counter)
     store_trouble: str | None = None
@@ -186,6 +188,8 @@ def metrics(outcomes: Callable[[int], str], kinds: Callable[[int], str]) -> tupl
             "clocks_deviating", "gauge", "Meter clocks beyond their plan's limit.", _one(lambda f: f.clocks_deviating)
         ),
         Shown("layouts_learnt", "counter", "Layouts learnt from meters.", _one(lambda f: f.layouts_learnt)),
+        Shown("notifications", "counter", "Notifications received.", _one(lambda f: f.notifications)),
+        Shown("notifications_kept", "counter", "Notifications kept as events.", _one(lambda f: f.notifications_kept)),
         Shown("plan_requests", "gauge", "Requests of a plan's latest turn.", _plan_requests, ("plan", "state")),
         Shown(
             "plan_completeness",

@@ -28,6 +28,7 @@ from ipss_headend.field.delivery import Delivery, Newest
 from ipss_headend.field.fleet import FleetMeter, load_fleet
 from ipss_headend.field.layouts import LayoutBook
 from ipss_headend.field.pump import pump
+from ipss_headend.field.pushes import Pushes
 from ipss_headend.field.reactor import EventKind, Outcome
 from ipss_headend.field.requests import Requests
 from ipss_headend.field.watch import Watch
@@ -126,7 +127,10 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
         counters = Counters(store, reactor, figures, config.reactor.counter_block)
         newest = Newest()
         watch = Watch(names, counters, figures)
-        delivery = Delivery(store=store, requests=requests, watch=watch, newest=newest, figures=figures)
+        pushes = Pushes(
+            store=store, native=_core, models={meter.meter_id: meter.model for meter in fleet}, figures=figures
+        )
+        delivery = Delivery(store=store, requests=requests, pushes=pushes, watch=watch, newest=newest, figures=figures)
         field = _field(config, store, requests, newest, figures, {meter.meter_id: meter for meter in fleet})
         campaigns = _campaigns(config, field)
         knowledge = Knowledge(

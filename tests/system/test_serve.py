@@ -222,3 +222,28 @@ def test_second_sigterm_stops_at_once(tmp_path: Path) -> None:
 def test_numbers_of_outcomes_and_events_are_the_modules_own() -> None:
     assert tuple(outcome.label for outcome in Outcome) == _core.OUTCOMES
     assert {kind.value: kind.label for kind in EventKind if kind < 1000} == _core.EVENT_KINDS
+
+
+def test_push_of_a_meter_is_stored_like_what_is_read(tmp_path: Path) -> None:
+    """The meter's push is brought about by its push setup's method; what comes is nobody's answer."""
+    push = _core.Plan([_core.Item.action((40, bytes((0, 0, 25, 9, 0, 255)), 1), b"\x0f\x00")])
+
+    async def use(head_end: HeadEnd) -> None:
+        for _ in range(2):
+            head_end.reactor.submit(push, sorted(head_end.meters), timeout_s=10)
+        await until(lambda: head_end.figures.notifications == 6)
+        await until(lambda: head_end.figures.lines + head_end.figures.duplicate_lines == 6)
+
+    with fleet(3, "127.22.0.9") as running:
+        path = head_end(tmp_path, "", running)
+        head_end_after = serving(path, use)
+
+    assert head_end_after.figures.notifications_kept == 0
+    with opened(config.load(path)) as database, database.reading() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT DISTINCT meter_id, quality FROM readings JOIN layouts USING (layout_id) WHERE class_id = 40"
+        )
+        assert [tuple(row) for row in rows] == [(1, 0), (2, 0), (3, 0)]
+        [layout] = all_layouts(connection).values()
+    names = [(column.logical_name, column.scaler, column.unit) for column in layout.columns]
+    assert names == [("0.0.42.0.0.255", None, ""), ("1.0.1.8.0.255", 0, "Wh"), ("1.0.2.8.0.255", 0, "Wh")]

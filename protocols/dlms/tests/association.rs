@@ -9,6 +9,7 @@ use ipss_dlms::cosem::{AttributeDescriptor, LogicalName};
 use ipss_dlms::head_end::{Attributes, Item};
 use ipss_dlms::meter::{Fault, MeterControl};
 use ipss_dlms::profile::{Authentication, Profile};
+use ipss_dlms::push::Notification;
 use ipss_session::{Cell, EventKind, Input, Line, Outcome, Session, WallTime};
 
 fn kinds(rig: &TestRig) -> Vec<EventKind> {
@@ -218,7 +219,10 @@ fn a_notification_is_a_line_that_nobody_asked_for() {
     rig.run(Duration::from_secs(1), 10);
 
     let batch = &rig.near.batch;
-    assert_eq!((batch.lines[1].request, batch.cells(1)), (0, vec![Cell::Raw(&[6, 0, 0, 0, 5])]));
+    assert_eq!((batch.lines[1].request, batch.lines[1].layout), (0, 0));
+    let [Cell::Raw(apdu)] = batch.cells(1)[..] else { panic!("{:?}", batch.cells(1)) };
+    let Ok(Notification::Data(notification)) = Notification::decode(apdu) else { panic!("{apdu:02x?}") };
+    assert_eq!(notification.body, [6, 0, 0, 0, 5]);
     assert_ne!(batch.lines[1].capture_time, WallTime::UNKNOWN);
     assert_eq!(ask(&mut rig, vec![energy()]), Some(Outcome::Done));
 }

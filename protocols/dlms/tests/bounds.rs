@@ -107,7 +107,7 @@ fn others() -> Vec<(&'static str, Vec<u8>)> {
 
 fn explain(layer: &str, items: &[Vec<u8>]) {
     let transmissions: Vec<_> = items.iter().map(|octets| Transmission { from: None, octets }).collect();
-    let request = TranslateRequest { id: None, layer, transmissions: &transmissions, keys: &[] };
+    let request = TranslateRequest { id: None, layer, transmissions: &transmissions, keys: &[], companion: None };
     let mut length = 0;
     translate(&request, &mut |piece| length += piece.len());
     assert!(length > 0);

@@ -493,7 +493,7 @@ proptest! {
         let transmissions = [first, second].map(|octets| Transmission { from: None, octets });
         for layer in ["auto", "hdlc", "wrapper", "llc", "apdu", "data"] {
             let mut text = String::new();
-            let request = TranslateRequest { id: None, layer, transmissions: &transmissions, keys: &keys };
+            let request = TranslateRequest { id: None, layer, transmissions: &transmissions, keys: &keys, companion: None };
             translate(&request, &mut |piece| text.push_str(piece));
             let answer: Result<serde_json::Value, _> = serde_json::from_str(&text);
             prop_assert!(answer.is_ok(), "{layer}: {text}");

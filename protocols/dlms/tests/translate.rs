@@ -14,7 +14,7 @@ fn hex(text: &str) -> Vec<u8> {
 fn ask(layer: &str, items: &[(Option<Sender>, Vec<u8>)], keys: &[Keys]) -> Value {
     let transmissions: Vec<_> = items.iter().map(|(from, octets)| Transmission { from: *from, octets }).collect();
     let mut text = String::new();
-    let request = TranslateRequest { id: Some("7"), layer, transmissions: &transmissions, keys };
+    let request = TranslateRequest { id: Some("7"), layer, transmissions: &transmissions, keys, companion: None };
     let outcome = translate(&request, &mut |piece| text.push_str(piece));
     let answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
     assert_eq!(answer["outcome"], outcome.name());

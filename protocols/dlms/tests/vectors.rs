@@ -58,7 +58,7 @@ fn vectors() -> Vec<Vector> {
 fn answer(layer: &str, octets: &[u8], keys: &[Keys]) -> (Outcome, Value) {
     let transmissions = [Transmission { from: None, octets }];
     let mut text = String::new();
-    let request = TranslateRequest { id: None, layer, transmissions: &transmissions, keys };
+    let request = TranslateRequest { id: None, layer, transmissions: &transmissions, keys, companion: None };
     let outcome = translate(&request, &mut |piece| text.push_str(piece));
     (outcome, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
 }

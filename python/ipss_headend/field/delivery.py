@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from ipss_headend.errors import StaleOwner, StoreDamaged, StoreError, StoreFailed, StoreFull
+from ipss_headend.field.pushes import Kept, Pushes
 from ipss_headend.field.reactor import AnswerRow, Outcome
 from ipss_headend.field.requests import Requests
 from ipss_headend.field.watch import STORED, Watch
@@ -20,6 +21,8 @@ from ipss_headend.store.records import ReadingRow
 
 if TYPE_CHECKING:
     from ipss_headend._core import Batch
+
+_T = TypeVar("_T")
 
 OFFER_AGAIN_S = 1.0
 """How long a delivery waits when the disk is full or somebody else holds the store; the meters are held meanwhile."""
@@ -57,8 +60,18 @@ class Newest:
 class Delivery:
     """What the pump delivers to."""
 
-    def __init__(self, *, store: Store, requests: Requests, watch: Watch, newest: Newest, figures: Figures) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        requests: Requests,
+        pushes: Pushes,
+        watch: Watch,
+        newest: Newest,
+        figures: Figures,
+    ) -> None:
         self._store = store
+        self._pushes = pushes
         self._requests = requests
         self._watch = watch
         self._newest = newest
@@ -90,10 +103,13 @@ class Delivery:
             peer_counters += batch.peer_counters()
             self._figures.values += batch.values
         self._newest.note(rows)
+        unasked = [answer for answer in answers if answer[1] == 0]
+        kept = await self._until_taken(lambda: self._pushes.take(unasked, received_us)) if unasked else Kept()
+        rows += kept.rows
         await self._write(
             WriteBatch(
                 readings=rows,
-                events=[event for event in events if event[2] in STORED],
+                events=[*(event for event in events if event[2] in STORED), *kept.events],
                 refusals=refusals,
                 # What a mark or a line proves needs no row of its own.
                 ends=[end for end in ends if end[2] != Outcome.DONE],
@@ -108,10 +124,17 @@ class Delivery:
     async def _write(self, batch: WriteBatch) -> None:
         if not any((batch.readings, batch.events, batch.refusals, batch.ends, batch.peer_counters, batch.marks)):
             return
+        started = trio.current_time()
+        written = await self._until_taken(lambda: self._store.write(batch))
+        self._figures.write_durations.add(int((trio.current_time() - started) * 1e6))
+        self._figures.lines += written.readings
+        self._figures.duplicate_lines += written.duplicates
+
+    async def _until_taken(self, write: Callable[[], Awaitable[_T]]) -> _T:
+        """Offer it to the store until it is taken; a store that failed takes nothing any more."""
         while True:
-            started = trio.current_time()
             try:
-                written = await self._store.write(batch)
+                taken = await write()
             except (StoreFailed, StaleOwner, StoreDamaged):
                 self._figures.store_trouble = "failed"
                 raise
@@ -127,6 +150,4 @@ class Delivery:
         if self._figures.store_trouble is not None:
             self._figures.store_trouble = None
             self._log.info("store takes readings again")
-        self._figures.write_durations.add(int((trio.current_time() - started) * 1e6))
-        self._figures.lines += written.readings
-        self._figures.duplicate_lines += written.duplicates
+        return taken

@@ -20,6 +20,13 @@ AnswerRow = tuple[int, int, int, int | None, int, int, list[int | bytes | None]]
 """(meter_id, request_id, item, capture_time_us, deviation_min, clock_status, cells)."""
 
 
+PushColumn = tuple[int, str, int, int, int | None, str, str]
+"""(class_id, logical_name, attribute, data_index, scaler, unit, name) of one value of a push."""
+
+Push = tuple[int | None, int, int, tuple[int, str, int], tuple[PushColumn, ...], list[int | bytes | None]]
+"""(capture_time_us, deviation_min, clock_status, (class_id, logical_name, attribute), columns, cells)."""
+
+
 class Outcome(IntEnum):
     """How a request ended; see `ipss_session::Outcome`."""
 
@@ -73,6 +80,9 @@ class EventKind(IntEnum):
     COLUMNS_DIFFER = 1002
     """The meter captures other columns than others of its model. Number: how many columns it has."""
 
+    PUSH_KEPT = 1003
+    """A notification that nothing explains. Number: its octets. Detail: the plain APDU in hexadecimal digits."""
+
     @property
     def label(self) -> str:
         """The name in logs and metrics."""
@@ -110,3 +120,5 @@ class Native(Protocol):
     def decode_data(self, octets: bytes) -> list[Any]: ...
     def unit_symbol(self, unit: int) -> str: ...
     def catalogue(self, logical_name: bytes) -> dict[str, Any] | None: ...
+    def profile_names(self) -> list[str]: ...
+    def read_push(self, apdu: bytes, profile: str) -> Push: ...

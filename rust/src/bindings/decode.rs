@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::decode_sunspec;
+use super::{decode_sunspec, profiles};
 
 /// Octets of a piece, and how many of them may wait: an answer is never held whole.
 const PIECE: usize = 32 * 1024;
@@ -52,9 +52,19 @@ struct Asked<'a> {
     hex: Hex,
     #[serde(default)]
     keys: KeySets,
+    profile: Option<String>,
+    direction: Option<Direction>,
     /// Where a register image's first register stands.
     #[serde(default = "sunspec_base")]
     base_address: u16,
+}
+
+/// Who sent what does not say itself who sent it.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Direction {
+    FromMeter,
+    ToMeter,
 }
 
 /// Where most SunSpec devices begin.
@@ -135,20 +145,28 @@ fn answer(request: &str, sender: SyncSender<String>) {
         }
         Ok(asked) => {
             let id = asked.id.map(RawValue::get);
-            match (octets(&asked.hex), keys(asked.keys)) {
-                (Ok(sent), Ok(_)) if asked.layer == "sunspec" => {
+            let companion = asked.profile.as_deref().map(profiles::named).transpose();
+            match (octets(&asked.hex, asked.direction), keys(asked.keys), companion) {
+                (Ok(sent), Ok(_), _) if asked.layer == "sunspec" => {
                     let image: Vec<u8> = sent.into_iter().flat_map(|(_, octets)| octets).collect();
                     decode_sunspec::explain(id, &image, asked.base_address, &mut write);
                 }
-                (Ok(sent), Ok(keys)) => {
+                (Ok(sent), Ok(keys), Ok(companion)) => {
+                    let companion = companion.as_deref();
                     let transmissions: Vec<Transmission<'_>> =
                         sent.iter().map(|(from, octets)| Transmission { from: *from, octets }).collect();
-                    let request =
-                        TranslateRequest { id, layer: &asked.layer, transmissions: &transmissions, keys: &keys };
+                    let request = TranslateRequest {
+                        id,
+                        layer: &asked.layer,
+                        transmissions: &transmissions,
+                        keys: &keys,
+                        companion,
+                    };
                     translate::translate(&request, &mut write);
                 }
-                (Err(message), _) => translate::refuse(id, "bad-hex", &message, &mut write),
-                (_, Err(message)) => translate::refuse(id, "bad-keys", &message, &mut write),
+                (Err(message), ..) => translate::refuse(id, "bad-hex", &message, &mut write),
+                (_, Err(message), _) => translate::refuse(id, "bad-keys", &message, &mut write),
+                (.., Err(message)) => translate::refuse(id, "unknown-profile", &message, &mut write),
             }
         }
     }
@@ -163,14 +181,18 @@ struct Id<'a> {
 
 type Sent = Vec<(Option<Sender>, Vec<u8>)>;
 
-fn octets(hex: &Hex) -> Result<Sent, String> {
+fn octets(hex: &Hex, direction: Option<Direction>) -> Result<Sent, String> {
+    let sender = direction.map(|direction| match direction {
+        Direction::FromMeter => Sender::Meter,
+        Direction::ToMeter => Sender::HeadEnd,
+    });
     let parse = |text: &str| translate::parse_hex(text).map_err(|error| error.to_string());
     match hex {
-        Hex::One(text) => Ok(vec![(None, parse(text)?)]),
+        Hex::One(text) => Ok(vec![(sender, parse(text)?)]),
         Hex::Several(items) => items
             .iter()
             .map(|item| match item {
-                Item::Text(text) => Ok((None, parse(text)?)),
+                Item::Text(text) => Ok((sender, parse(text)?)),
                 Item::From { from, hex } => {
                     let sender = match from {
                         From::Meter => Sender::Meter,

@@ -8,6 +8,7 @@ mod decode_sunspec;
 mod fleet;
 mod meter;
 mod plan;
+mod profiles;
 mod reactor;
 
 use ipss_session::Outcome;
@@ -62,5 +63,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<plan::PyPlan>()?;
     module.add_class::<reactor::PyReactor>()?;
     codec::add(module)?;
+    profiles::add(module)?;
     decode::add(module)
 }

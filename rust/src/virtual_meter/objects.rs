@@ -102,6 +102,14 @@ impl Objects for VirtualMeter {
         self.invoke(object.item, method.method, parameters, now.wall)
     }
 
+    fn push_due(&mut self, now: Now) -> Option<Vec<u8>> {
+        self.take_push_due().then(|| {
+            let mut body = Vec::with_capacity(64);
+            self.push_body(now, &mut body);
+            body
+        })
+    }
+
     fn counter_believed(&mut self, counter: u32) {
         self.invocation_counter = self.invocation_counter.max(counter);
     }

@@ -150,11 +150,21 @@ class FakeNative:
 
     def __init__(self) -> None:
         self.values: dict[bytes, Any] = {}
+        self.pushes: dict[tuple[bytes, str], Any] = {}
+        """What each notification says, by its octets and the profile."""
 
     def decode_data(self, octets: bytes) -> list[Any]:
         if octets not in self.values:
             raise ValueError("no A-XDR")
         return self.values[octets]  # type: ignore[no-any-return]
+
+    def profile_names(self) -> list[str]:
+        return sorted({"generic", *(profile for _, profile in self.pushes)})
+
+    def read_push(self, apdu: bytes, profile: str) -> Any:
+        if (apdu, profile) not in self.pushes:
+            raise ValueError("no notification")
+        return self.pushes[apdu, profile]
 
     def unit_symbol(self, unit: int) -> str:
         return {30: "Wh", 32: "varh"}.get(unit, "")

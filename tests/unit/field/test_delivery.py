@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from ipss_headend.errors import StoreError, StoreFailed, StoreFull
 from ipss_headend.field.counters import Counters
 from ipss_headend.field.delivery import Delivery, Newest
+from ipss_headend.field.pushes import LAYOUTS_PER_METER, Pushes
 from ipss_headend.field.questions import Attributes
 from ipss_headend.field.reactor import EventKind, Outcome
 from ipss_headend.field.requests import Requests
@@ -26,12 +27,15 @@ ENERGY = Attributes(3, ((3, b"\x01\x00\x01\x08\x00\xff", 2),))
 class Parts:
     def __init__(self, store: Any, reactor: FakeReactor) -> None:
         self.figures = Figures()
-        self.requests = Requests(reactor, FakeNative())
+        self.native = FakeNative()
+        self.native.pushes[b"", "kaifa"] = ()
+        self.requests = Requests(reactor, self.native)
         self.newest = Newest()
         counters = Counters(store, reactor, self.figures, 100)
         self.delivery = Delivery(
             store=store,
             requests=self.requests,
+            pushes=Pushes(store=store, native=self.native, models={1: "M1", 2: "kaifa"}, figures=self.figures),
             watch=Watch({1: "meter-1"}, counters, self.figures),
             newest=self.newest,
             figures=self.figures,
@@ -141,3 +145,70 @@ def test_newest_line_of_a_watched_layout_is_known_once() -> None:
     assert newest.take(1, 3) == T0 + 900
     assert newest.take(1, 3) is None
     assert newest.take(1, 4) is None
+
+
+PUSH_SETUP = (40, "0.0.25.9.0.255", 2)
+PUSHED_ENERGY = (3, "1.0.1.8.0.255", 2, 0, 0, "Wh", "active energy")
+
+
+def notification(meter: int, apdu: bytes, time_us: int | None = None) -> Any:
+    return (meter, 0, 0, time_us, -32768, 255, [apdu])
+
+
+def stored(store: Store) -> list[Any]:
+    with store.database.reading() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT meter_id, capture_time_us, deviation_min, quality, cells, logical_name, scaler FROM readings "
+            "JOIN layout_columns USING (layout_id) ORDER BY meter_id, capture_time_us"
+        )
+        return [tuple(row) for row in found]
+
+
+def kept(store: Store) -> list[Any]:
+    with store.database.reading() as connection:
+        return [tuple(row) for row in connection.exec_driver_sql("SELECT meter_id, kind, number, detail FROM events")]
+
+
+def test_notification_is_stored_like_a_line_that_was_read_and_once(store: Store, reactor: FakeReactor) -> None:
+    parts = Parts(store, reactor)
+    parts.native.pushes[b"push", "generic"] = (T0, -60, 0, PUSH_SETUP, (PUSHED_ENERGY,), [4117])
+
+    parts.deliver(FakeBatch(said=[notification(1, b"push")]))
+    parts.deliver(FakeBatch(said=[notification(1, b"push")]))
+
+    assert stored(store) == [(1, T0, -60, 0, b"\x91\xcd\x10\x15", "1.0.1.8.0.255", 0)]
+    assert (parts.figures.lines, parts.figures.duplicate_lines, parts.figures.layouts_learnt) == (1, 1, 1)
+
+
+def test_notification_is_read_under_the_profile_of_the_meters_model(store: Store, reactor: FakeReactor) -> None:
+    parts = Parts(store, reactor)
+    parts.native.pushes[b"list", "kaifa"] = (None, -32768, 255, PUSH_SETUP, (PUSHED_ENERGY,), [5])
+    parts.native.pushes[b"list", "generic"] = (None, -32768, 255, PUSH_SETUP, (), [])
+
+    parts.deliver(FakeBatch(said=[notification(1, b"list", T0), notification(2, b"list", T0)]))
+
+    assert stored(store) == [(2, T0, -32768, 0, b"\x91\x05", "1.0.1.8.0.255", 0)], "captured when it was sent"
+    assert kept(store) == [(1, EventKind.PUSH_KEPT, 4, b"list".hex())]
+
+
+def test_notification_that_nothing_explains_is_kept_whole_and_said_once(store: Store, reactor: FakeReactor) -> None:
+    parts = Parts(store, reactor)
+
+    with capture_logs() as logs:
+        parts.deliver(FakeBatch(said=[notification(1, b"\x0f\x00"), notification(1, b"\x0f\x01")]))
+
+    assert [row[3] for row in kept(store)] == ["0f00", "0f01"]
+    assert len([log for log in logs if log["event"].startswith("push not understood")]) == 1
+    assert parts.figures.notifications_kept == 2
+
+
+def test_a_meter_that_sends_ever_other_lists_fills_no_table(store: Store, reactor: FakeReactor) -> None:
+    parts = Parts(store, reactor)
+    for number in range(LAYOUTS_PER_METER + 5):
+        column = (3, f"1.0.1.8.{number}.255", 2, 0, 0, "Wh", "")
+        parts.native.pushes[bytes([number]), "generic"] = (T0, 0, 0, PUSH_SETUP, (column,), [number])
+
+    parts.deliver(FakeBatch(said=[notification(1, bytes([number])) for number in range(LAYOUTS_PER_METER + 5)]))
+
+    assert parts.figures.layouts_learnt == LAYOUTS_PER_METER
+    assert len(kept(store)) == 5

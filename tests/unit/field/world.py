@@ -19,6 +19,7 @@ from ipss_headend.field.delivery import Delivery, Newest
 from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.field.layouts import LayoutBook
 from ipss_headend.field.pump import pump
+from ipss_headend.field.pushes import Pushes
 from ipss_headend.field.reactor import Outcome
 from ipss_headend.field.requests import Requests
 from ipss_headend.field.watch import Watch
@@ -109,7 +110,12 @@ class World:
         names = {number: meter.name for number, meter in meters.items()}
         self.watch = Watch(names, Counters(store, reactor, self.figures, 100), self.figures)
         self.delivery = Delivery(
-            store=store, requests=self.requests, watch=self.watch, newest=newest, figures=self.figures
+            store=store,
+            requests=self.requests,
+            pushes=Pushes(store=store, native=native, models={}, figures=self.figures),
+            watch=self.watch,
+            newest=newest,
+            figures=self.figures,
         )
         self.layouts = LayoutBook(
             store=store, requests=self.requests, native=native, meters=meters, figures=self.figures, timeout_s=60

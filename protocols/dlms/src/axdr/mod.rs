@@ -19,4 +19,4 @@ pub use date_time::{Date, DateTime, Time};
 pub use line::{BufferShape, decode_buffer, decode_value};
 pub use reader::{Reader, write_length};
 pub use skip::skip;
-pub use walk::{Visitor, walk};
+pub use walk::{Visitor, integer, walk};

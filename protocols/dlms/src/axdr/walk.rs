@@ -32,6 +32,33 @@ pub(crate) fn expand(octets: &[u8], limits: &Limits, out: &mut Vec<u8>) -> Resul
     reader.finish()
 }
 
+/// The number in the octets of an integer type, bcd or enum; delta types included.
+pub fn integer(tag: u8, octets: &[u8]) -> Option<i128> {
+    let unsigned = octets.iter().fold(0_i128, |number, octet| number << 8 | i128::from(*octet));
+    match tag {
+        tag::DOUBLE_LONG_UNSIGNED
+        | tag::LONG_UNSIGNED
+        | tag::UNSIGNED
+        | tag::LONG64_UNSIGNED
+        | tag::ENUM
+        | tag::BCD
+        | tag::DELTA_UNSIGNED
+        | tag::DELTA_LONG_UNSIGNED
+        | tag::DELTA_DOUBLE_LONG_UNSIGNED => Some(unsigned),
+        tag::DOUBLE_LONG
+        | tag::LONG
+        | tag::INTEGER
+        | tag::LONG64
+        | tag::DELTA_INTEGER
+        | tag::DELTA_LONG
+        | tag::DELTA_DOUBLE_LONG => {
+            let negative = octets.first().is_some_and(|octet| octet & 0x80 != 0);
+            Some(if negative { unsigned - (1 << (octets.len() * 8)) } else { unsigned })
+        }
+        _ => None,
+    }
+}
+
 fn value(
     reader: &mut Reader<'_>,
     limits: &Limits,

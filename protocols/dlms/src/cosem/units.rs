@@ -23,6 +23,11 @@ impl Unit {
     /// A number without a unit (count).
     pub const COUNT: Self = Self(255);
 
+    /// The unit with this symbol; the first where two share one.
+    pub fn named(symbol: &str) -> Option<Self> {
+        (1..=254).map(Self).find(|unit| unit.symbol() == Some(symbol))
+    }
+
     /// The symbol; empty for a number without unit, `None` for numbers that nobody has defined.
     pub fn symbol(self) -> Option<&'static str> {
         Some(match self.0 {

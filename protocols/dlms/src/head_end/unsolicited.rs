@@ -10,7 +10,7 @@ use crate::apdu::initiate::ConfirmedServiceError;
 use crate::apdu::notification::{DataNotification, DataNotificationConfirm, EventNotification};
 use crate::apdu::short_name::{InformationReport, Variable};
 use crate::apdu::tags::{self, KeyKind};
-use crate::axdr::{DateTime, tag};
+use crate::axdr::DateTime;
 use crate::cosem::Named;
 
 impl HeadEnd {
@@ -40,7 +40,8 @@ impl HeadEnd {
         Ok(())
     }
 
-    /// A push. A confirmed one waits until its content is durable: see [`super::Control::Confirm`].
+    /// A push: a line of one cell, the plain APDU as it came. What is in it is for who knows the meter's push layouts
+    /// ([`crate::push::read`]); events and reports are handed on alike. A confirmed one waits until its content is durable: see [`super::Control::Confirm`].
     pub(super) fn take_notification(&mut self, apdu: &[u8], cx: &mut Context<'_>) -> Result<(), ProtocolError> {
         let notification = DataNotification::decode(apdu)?;
         let mut line = self.unasked();
@@ -49,46 +50,44 @@ impl HeadEnd {
         let confirmed = LongInvokeId(notification.long_invoke_id_and_priority).has(LongInvokeId::CONFIRMED);
         let detail = if confirmed { CONFIRMED } else { "" };
         cx.batch.event(self.meter, cx.now.wall, EventKind::Notified, number, detail);
-        cx.batch.push_line(line, [Cell::Raw(notification.body)]);
+        cx.batch.push_line(line, [Cell::Raw(apdu)]);
         Ok(())
     }
 
-    /// An event notification: a line with the structure class, logical name, attribute, value, as a push would have it.
+    /// An event notification.
     pub(super) fn take_event(&mut self, apdu: &[u8], cx: &mut Context<'_>) -> Result<(), ProtocolError> {
         let event = EventNotification::decode(apdu)?;
         let mut line = self.unasked();
         stamp(&mut line, event.time);
-        let mut value = vec![tag::STRUCTURE, 4, tag::LONG_UNSIGNED];
-        value.extend_from_slice(&event.descriptor.class_id.to_be_bytes());
-        value.extend_from_slice(&[tag::OCTET_STRING, 6]);
-        value.extend_from_slice(&event.descriptor.logical_name.0);
-        value.extend_from_slice(&[tag::INTEGER, event.descriptor.attribute as u8]);
-        value.extend_from_slice(event.value);
         cx.batch.event(self.meter, cx.now.wall, EventKind::Notified, 0, "event-notification");
-        cx.batch.push_line(line, [Cell::Raw(&value)]);
+        cx.batch.push_line(line, [Cell::Raw(apdu)]);
         Ok(())
     }
 
-    /// An information report: a line as an event's for each variable whose name is known, else structure name, value.
+    /// An information report: each variable whose name is known as the event notification that would say the same. A
+    /// report with others stays whole.
     pub(super) fn take_report(&mut self, apdu: &[u8], cx: &mut Context<'_>) -> Result<(), ProtocolError> {
         let limits = self.profile.limits;
         let report = InformationReport::decode(apdu, &limits)?;
+        let time = report.time.and_then(|octets| octets.try_into().ok()).map(DateTime);
+        let mut line = self.unasked();
+        stamp(&mut line, time);
         cx.batch.event(self.meter, cx.now.wall, EventKind::Notified, 0, "information-report");
-        for (variable, octets) in report.variables.iter(&limits).zip(report.values.iter(&limits)) {
+        let names = self.names.as_ref();
+        let mut unknown = names.is_none();
+        for (variable, value) in report.variables.iter(&limits).zip(report.values.iter(&limits)) {
             let (Variable::Name(name) | Variable::Parameterized { name, .. }) = variable else { continue };
-            let mut value = vec![tag::STRUCTURE, 2, tag::LONG_UNSIGNED];
-            match self.names.as_ref().and_then(|names| names.resolve(name)) {
+            match names.and_then(|names| names.resolve(name)) {
                 Some(Named::Attribute(descriptor)) => {
-                    value[1] = 4;
-                    value.extend_from_slice(&descriptor.class_id.to_be_bytes());
-                    value.extend_from_slice(&[tag::OCTET_STRING, 6]);
-                    value.extend_from_slice(&descriptor.logical_name.0);
-                    value.extend_from_slice(&[tag::INTEGER, descriptor.attribute as u8]);
+                    let mut said = Vec::with_capacity(24 + value.len());
+                    EventNotification { time, time_tagged: false, descriptor, value }.encode(&mut said);
+                    cx.batch.push_line(line, [Cell::Raw(&said)]);
                 }
-                _ => value.extend_from_slice(&name.to_be_bytes()),
+                _ => unknown = true,
             }
-            value.extend_from_slice(octets);
-            cx.batch.push_line(self.unasked(), [Cell::Raw(&value)]);
+        }
+        if unknown {
+            cx.batch.push_line(line, [Cell::Raw(apdu)]);
         }
         Ok(())
     }

@@ -44,6 +44,11 @@ pub trait Objects {
         out: &mut Vec<u8>,
     ) -> ActionResult;
 
+    /// The body (A-XDR) of a push that what was just served brought about; asked after each frame.
+    fn push_due(&mut self, _now: Now) -> Option<Vec<u8>> {
+        None
+    }
+
     /// The highest invocation counter believed of the head-end, told before each request is answered: what a meter
     /// shows as 0-0:43.1.0*255. A model without that object need not listen.
     fn counter_believed(&mut self, _counter: u32) {}

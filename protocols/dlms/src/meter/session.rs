@@ -567,7 +567,13 @@ impl<O: Objects> Session for Meter<O> {
 impl<O: Objects> Meter<O> {
     fn take(&mut self, input: Input<'_, (), MeterControl>, cx: &mut Context<'_>) -> Step<()> {
         match input {
-            Input::Bytes(octets) => self.take_bytes(octets, cx),
+            Input::Bytes(octets) => {
+                let step = self.take_bytes(octets, cx);
+                if let Some(body) = self.objects.push_due(cx.now) {
+                    self.notify(&body, cx);
+                }
+                step
+            }
             Input::Opened => {
                 self.end();
                 self.delayed = None;

@@ -1,9 +1,11 @@
 //! APDUs as JSON objects: the services, and what they share. Those around them are in [`super::envelope`].
 
+use std::borrow::Cow;
+
 use ipss_session::ProtocolError;
 
 use super::Pass;
-use super::readings::Readings;
+use super::readings::reading;
 use crate::apdu::action::{ActionRequest, ActionResponse, MethodOutcome};
 use crate::apdu::ciphered;
 use crate::apdu::get::{GetRequest, GetResponse};
@@ -13,6 +15,7 @@ use crate::apdu::set::{SetRequest, SetResponse};
 use crate::apdu::{DataBlock, DataOrResult, InvokeIdAndPriority, SelectiveAccess, tags};
 use crate::axdr::{DateTime, Reader, skip, walk};
 use crate::cosem::{ActionResult, AttributeDescriptor, DataAccessResult, MethodDescriptor};
+use crate::push::{Finder, Found, Shape, untagged};
 
 /// APDUs inside APDUs (ciphering, blocks, user-information) are followed so deep.
 const MAX_NESTING: usize = 8;
@@ -472,17 +475,34 @@ impl Pass<'_, '_> {
         octets: &[u8],
         readings: Option<(Option<AttributeDescriptor>, Option<DateTime>)>,
     ) -> Result<(), ProtocolError> {
-        let mut reader = Reader::new(octets);
         let limits = self.limits;
         let (depth, before) = (self.apdus.depth(), self.apdus.values());
+        // A notification's body, which some meters write with untagged descriptors.
+        let body = match readings {
+            Some((None, _)) => untagged::tagged(octets, &limits).unwrap_or(Cow::Borrowed(octets)),
+            _ => Cow::Borrowed(octets),
+        };
+        if matches!(body, Cow::Owned(_)) {
+            self.warn("attribute descriptors in the value are not tagged");
+        }
+        let mut reader = Reader::new(&body);
         let result = match readings {
             _ if self.apdus.is_active() => walk(&mut reader, &limits, &mut self.apdus),
             Some((descriptor, capture_time)) if self.readings.is_active() => {
-                let mut found = Readings::new(&mut self.readings, capture_time);
-                if let Some(descriptor) = descriptor {
-                    found.expect(descriptor);
+                let json = &mut self.readings;
+                let mut sink = |found: &Found<'_>| reading(json, found);
+                let mut finder = Finder::new(&mut sink, self.companion, capture_time);
+                match descriptor {
+                    Some(descriptor) => finder.expect(descriptor),
+                    None if self.companion.is_some() => {
+                        let mut shape = Shape::default();
+                        if walk(&mut Reader::new(&body), &limits, &mut shape).is_ok() {
+                            finder.lay_out_as(&shape);
+                        }
+                    }
+                    None => {}
                 }
-                walk(&mut reader, &limits, &mut found)
+                walk(&mut reader, &limits, &mut finder)
             }
             _ => walk(&mut reader, &limits, &mut self.apdus),
         };

@@ -19,6 +19,7 @@ use crate::apdu::tags;
 use crate::axdr::{Reader, skip};
 use crate::cosem::AttributeDescriptor;
 use crate::hdlc::{self, FrameType};
+use crate::push::Companion;
 use crate::wrapper;
 use json::Json;
 use keys::Learnt;
@@ -34,6 +35,8 @@ pub struct TranslateRequest<'a> {
     pub transmissions: &'a [Transmission<'a>],
     /// The meters' keys, none if there are none.
     pub keys: &'a [Keys],
+    /// What is known of the meter beside the standard: push layouts, scalers, what its times mean.
+    pub companion: Option<&'a Companion>,
 }
 
 /// What one side sent.
@@ -191,6 +194,7 @@ struct Pass<'a, 'w> {
     readings: Json<'w>,
     warnings: Json<'w>,
     keys: &'a [Keys],
+    companion: Option<&'a Companion>,
     limits: Limits,
     session: Session,
     protected: bool,
@@ -220,6 +224,7 @@ impl<'a, 'w> Pass<'a, 'w> {
             readings: Json::inactive(),
             warnings: Json::inactive(),
             keys: request.keys,
+            companion: request.companion,
             limits,
             session: Session::default(),
             protected: false,
