@@ -12,6 +12,7 @@ Priority = Literal["backfill", "scheduled", "on-demand", "critical"]
 Authentication = Literal["none", "low", "hls2", "hls-md5", "hls-sha1", "hls-gmac", "hls-sha256", "hls-ecdsa"]
 Protection = Literal["none", "auth", "enc", "auth+enc"]
 Ciphering = Literal["service", "general"]
+Framing = Literal["wrapper", "datagram", "hdlc"]
 Descriptor = tuple[int, bytes, int]
 """Class id, logical name, attribute or method."""
 
@@ -54,6 +55,34 @@ class Profile:
         """
 
 @final
+class Link:
+    """What carries a meter's APDUs. Meters may share it."""
+
+    def __new__(
+        cls,
+        framing: Framing = "wrapper",
+        *,
+        physical: int | None = None,
+        address_size: int = 0,
+        information: int = 1024,
+        window: int = 1,
+        answer_s: float = 5.0,
+        retries: int = 3,
+        inter_octet_s: float = 1.5,
+        inactivity_s: float = 120.0,
+        disconnect_first: bool = False,
+        gateway: tuple[int, bytes] | None = None,
+    ) -> Link:
+        """The wrapper over a stream or over datagrams, or HDLC over a stream of octets.
+
+        For HDLC: `physical` is the meter's physical device, `address_size` the octets of its address (0: as few as
+        hold it), `information` the octets of information in a frame and `window` the frames before an acknowledgement
+        that are proposed, `answer_s` the wait before one of `retries` repetitions; `disconnect_first` clears the data
+        link that an earlier client left. `gateway` is the network id and the device address behind a gateway. Raises
+        ValueError naming what is out of range.
+        """
+
+@final
 class Meter:
     """A meter as the reactor is given it."""
 
@@ -75,6 +104,7 @@ class Meter:
         idle_s: float = 30.0,
         identities: Sequence[bytes] = ...,
         trace: bool = False,
+        link: Link | None = None,
     ) -> Meter:
         """`address` is "host:port" with a numeric host, or None for a meter that dials in.
 
@@ -82,7 +112,8 @@ class Meter:
         is ours, `peer_public_key` (x and y) the meter's, for hls-ecdsa. `counters` is a durably reserved block of invocation counters, first and behind the last. `peer_counter` is
         the highest invocation counter believed of the meter. `identities` is what it may call itself when it dials
         in: logical device name, system title. `trace` reports every octet as events of the kind "traced" (number 0
-        received, 1 sent; detail in hexadecimal): passwords of LLS are among them. Raises ValueError naming what does
+        received, 1 sent; detail in hexadecimal): passwords of LLS are among them. `link` is what carries APDUs, the
+        wrapper over a stream if there is none. Raises ValueError naming what does
         not fit.
         """
 
@@ -275,6 +306,7 @@ class VirtualFleet:
         history_days: int = 90,
         log_nonces: bool = False,
         threads: int = 1,
+        link: Link | None = None,
     ) -> VirtualFleet:
         """Start them, with `history_days` of load profile behind them.
 

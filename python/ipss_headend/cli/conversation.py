@@ -19,6 +19,7 @@ from ipss_headend.errors import (
     ProtocolViolation,
     RequestError,
 )
+from ipss_headend.field.connect import link
 
 if TYPE_CHECKING:
     from ipss_headend._core import Item, Reactor
@@ -250,6 +251,7 @@ def _meter(core: Any, target: Target, address: str | None, timeout_s: float, *, 
             idle_s=timeout_s,
             identities=list(target.identities),
             trace=trace,
+            link=link(target.transport, target.physical),
         )
     except ValueError as error:
         raise RequestError(f"{target.name}: {error}") from error

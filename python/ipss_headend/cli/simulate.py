@@ -32,6 +32,13 @@ class VirtualAuth(StrEnum):
     HLS_GMAC = "hls-gmac"
 
 
+class VirtualTransport(StrEnum):
+    """How virtual meters frame what they say."""
+
+    TCP = "tcp"
+    HDLC = "hdlc"
+
+
 class VirtualProtection(StrEnum):
     """What virtual meters know."""
 
@@ -59,6 +66,9 @@ def simulate(
     dedicated: Annotated[bool, typer.Option("--dedicated", help="Protect by a key for each association.")] = False,
     capture_period: Annotated[int, typer.Option(help="Seconds between entries of the load profile.")] = 900,
     days: Annotated[int, typer.Option(min=1, max=366, help="Days of load profile that they begin with.")] = 90,
+    transport: Annotated[VirtualTransport, typer.Option(help="tcp: the wrapper; hdlc: HDLC over TCP.")] = (
+        VirtualTransport.TCP
+    ),
     dial: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Connect to a head-end that listens there, all of them.")
     ] = None,
@@ -77,6 +87,7 @@ def simulate(
     Examples:
       ipss-headend simulate --meters 1000 --csv fleet.csv
       ipss-headend simulate --meters 50 --faults slow=10%,wrong-tag=#3 --seconds 60
+      ipss-headend simulate --meters 5 --transport hdlc --csv fleet.csv
       ipss-headend simulate --meters 200 --dial 127.0.0.1:4060 --csv fleet.csv
     """
     protection = protection or (VirtualProtection.BOTH if auth is VirtualAuth.HLS_GMAC else VirtualProtection.NONE)
@@ -96,6 +107,7 @@ def simulate(
             capture_period_s=capture_period,
             history_days=days,
             threads=threads,
+            link=_core.Link("hdlc" if transport is VirtualTransport.HDLC else "wrapper"),
         )
     except (ValueError, OverflowError) as error:
         raise RequestError(f"simulate: {error}") from error
@@ -103,7 +115,8 @@ def simulate(
         raise ConfigError(f"{error}; choose another --port, or 0 for any") from error
     try:
         if csv is not None:
-            write_private(csv, fleet.csv(dials_in=dial is not None))
+            text = fleet.csv(dials_in=dial is not None)
+            write_private(csv, with_transport(text) if transport is VirtualTransport.HDLC else text)
         if dial is not None:
             try:
                 fleet.dial(dial)
@@ -165,6 +178,12 @@ async def _drop(fleet: VirtualFleet) -> None:
         while fleet.take() is not None:
             pass
         await trio.lowlevel.wait_readable(fleet.fileno())
+
+
+def with_transport(text: str) -> str:
+    """The fleet file of meters that are spoken to over HDLC."""
+    header, *lines = text.splitlines()
+    return "\n".join([f"{header},transport", *(f"{line},hdlc+tcp" for line in lines)]) + "\n"
 
 
 def figures(fleet: VirtualFleet, elapsed_s: float) -> dict[str, float | int]:

@@ -19,9 +19,10 @@ from ipss_headend.store import counters
 BLOCK = 256
 """Invocation counters taken at a time: more than a read of any object needs, and 2^32 of them are many reads."""
 
+BUILT_SCHEMES = ("dlms+tcp", "dlms+hdlc+tcp")
+
 LATER_SCHEMES = (
     "dlms+udp",
-    "dlms+hdlc+tcp",
     "dlms+hdlc+serial",
     "dlms+optical",
     "modbus+tcp",
@@ -125,6 +126,10 @@ class Target:
     """`host:port`, each where the device may dial in."""
     identities: tuple[bytes, ...] = ()
     """What the device may call itself when it dials in."""
+    transport: str = "tcp"
+    """`tcp` (the wrapper) or `hdlc+tcp`."""
+    physical: int = 0
+    """The physical device of an HDLC address; 0: none."""
 
     @property
     def needs_counters(self) -> bool:
@@ -177,11 +182,17 @@ def from_url(url: str, options: Options) -> Target:
     if client_title and client_title == server_title:
         raise RequestError("--client-title is the meter's own system title; a client has another")
     key = keys.encryption_key or b""
+    transport = parts.scheme.removeprefix("dlms+")
+    client = 16 if options.client is None else options.client
+    if "hdlc" in transport and client > 0x7F:
+        raise RequestError(f"--client {client} does not fit an HDLC address; 1 to 127 do")
+    if "hdlc" not in transport and options.physical is not None:
+        raise RequestError(f"--physical is an HDLC address; {parts.scheme}:// has none")
     return Target(
         name=url,
         host=parts.hostname,
         port=parts.port or DLMS_PORT,
-        client=16 if options.client is None else options.client,
+        client=client,
         server=1 if options.server is None else options.server,
         auth=auth.value,
         protection=protection.value,
@@ -192,6 +203,8 @@ def from_url(url: str, options: Options) -> Target:
         reserve=lambda: file.reserve(client_title, key, BLOCK, at_least=options.first_counter or 1),
         peer_counter=file.peer_counter(server_title, key) if secured else None,
         keep_peer_counter=lambda counter: file.raise_peer(server_title, key, counter),
+        transport=transport,
+        physical=options.physical or 0,
     )
 
 
@@ -245,6 +258,8 @@ def _of_registry(meter: FleetMeter, config: Config, peer_counter: int | None) ->
         keep_peer_counter=keep,
         listen=listen if meter.host is None else (),
         identities=tuple(identities(meter)) if meter.host is None else (),
+        transport=meter.protocol.transport,
+        physical=meter.protocol.physical,
     )
 
 
@@ -274,8 +289,6 @@ def _check_built(options: Options) -> None:
         raise RequestError(f"--suite {options.suite} is not built yet; suite 0 is")
     if options.referencing is not Referencing.LN:
         raise RequestError("--referencing sn is not built yet; ln is")
-    if options.physical is not None:
-        raise RequestError("--physical is an HDLC address; dlms+tcp:// has none")
 
 
 def _split(url: str) -> SplitResult:
@@ -285,8 +298,8 @@ def _split(url: str) -> SplitResult:
     except ValueError as error:
         raise RequestError(f"{url}: {error}; write dlms+tcp://HOST:PORT") from None
     if parts.scheme in LATER_SCHEMES:
-        raise RequestError(f"{url}: {parts.scheme}:// is not built yet; dlms+tcp://HOST:PORT is")
-    if parts.scheme != "dlms+tcp":
+        raise RequestError(f"{url}: {parts.scheme}:// is not built yet; dlms+tcp://HOST:PORT and dlms+hdlc+tcp:// are")
+    if parts.scheme not in BUILT_SCHEMES:
         raise RequestError(f"{url}: {parts.scheme}:// is no transport of this program; write dlms+tcp://HOST:PORT")
     if not parts.hostname or port == 0 or parts.username or parts.path.strip("/") or parts.query or parts.fragment:
         raise RequestError(f"{url}: not of the form dlms+tcp://HOST:PORT")

@@ -54,7 +54,11 @@ def documents(target: Target, events: Sequence[tuple[int, str]]) -> list[dict[st
     found = []
     for one in joined(events):
         octets = _without_password(one, target)
-        request = {"layer": "wrapper", "hex": [{"from": one.sender, "hex": octets}], "keys": keys}
+        request = {
+            "layer": "hdlc" if "hdlc" in target.transport else "wrapper",
+            "hex": [{"from": one.sender, "hex": octets}],
+            "keys": keys,
+        }
         answer = json.loads("".join(explain(json.dumps(request))))
         answer.pop("id", None)
         found.append({"from": one.sender, "hex": octets, **answer})

@@ -18,7 +18,7 @@ from ipss_headend.metrics import Figures
 from ipss_headend.store import CounterBlock
 
 if TYPE_CHECKING:
-    from ipss_headend._core import Meter, Profile, Reactor
+    from ipss_headend._core import Link, Meter, Profile, Reactor
 
 LOOK_UPS_AT_ONCE = 16
 LOOK_UP_S = 10.0
@@ -61,6 +61,7 @@ class Connector:
             counters=(0, 0) if block is None else (block.next, block.end),
             peer_counter=knowledge.peer_counters.get(meter.meter_id),
             identities=[] if address is not None else identities(meter),
+            link=link(meter.protocol.transport, meter.protocol.physical),
         )
 
     def _profile(self, meter: FleetMeter) -> Profile:
@@ -80,6 +81,11 @@ class Connector:
                 frame_s=limits.frame_s,
             )
         return self._profiles[settings]
+
+
+def link(transport: str, physical: int) -> Link:
+    """What carries the APDUs over a transport; `physical` is the physical device of an HDLC address, 0 for none."""
+    return _core.Link("hdlc" if "hdlc" in transport else "wrapper", physical=physical or None)
 
 
 def identities(meter: FleetMeter) -> list[bytes]:

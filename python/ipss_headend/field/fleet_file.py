@@ -14,6 +14,8 @@
 | `protection` | `none`, `auth`, `enc`, `auth+enc` | `auth+enc` with keys, else `none` |
 | `dedicated` | `yes`, `no`: a fresh key for each association | `no` |
 | `invocation_counter` | the first counter that was not used before, for a key that another head-end has used | 1 |
+| `transport` | `tcp` (the wrapper), `hdlc+tcp` | `tcp` |
+| `physical` | the physical device of an HDLC address, 1 to 16383; 0: none | 0 |
 | `model`, `group` | free text | empty |
 
 No message repeats a key or a password.
@@ -50,12 +52,15 @@ COLUMNS = (
     "master_key",
     "invocation_counter",
     "logical_device_name",
+    "transport",
+    "physical",
 )
 NEEDED = ("name", "address")
 KEY_COLUMNS = ("encryption_key", "authentication_key", "master_key")
 
 AUTHENTICATIONS = ("none", "low", "hls-gmac")
 PROTECTIONS = ("none", "auth", "enc", "auth+enc")
+TRANSPORTS = ("tcp", "hdlc+tcp")
 KEY_OCTETS = 16
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")
@@ -78,6 +83,9 @@ class Protocol:
     suite: int = 0
     protection: str = "none"
     dedicated: bool = False
+    transport: str = "tcp"
+    physical: int = 0
+    """The physical device of an HDLC address; 0: none."""
 
     def shown(self) -> dict[str, int | str | bool]:
         """As the registry keeps it."""
@@ -303,7 +311,13 @@ def _protocol(cells: dict[str, str], keys: MeterKeys) -> Protocol:
     if dedicated and protection == "none":
         raise LineError("dedicated is yes and protection none; a dedicated key protects something or is left out")
     client = _number("client", cells, 16 if auth == "none" else 1, 1, 0xFFFF)
-    return Protocol(client, auth, 0, protection, dedicated)
+    transport = _choice("transport", cells, "tcp", TRANSPORTS)
+    physical = _number("physical", cells, 0, 0, 0x3FFF)
+    if physical and "hdlc" not in transport:
+        raise LineError(f"physical: {transport} has no physical addresses; HDLC has")
+    if "hdlc" in transport and client > 0x7F:
+        raise LineError(f"client: {client} does not fit an HDLC address; 1 to 127 do")
+    return Protocol(client, auth, 0, protection, dedicated, transport, physical)
 
 
 def _number(column: str, cells: dict[str, str], default: int, least: int, most: int) -> int:

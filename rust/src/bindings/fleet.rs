@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ipss_dlms::link::LinkConfig;
 use ipss_dlms::meter::{Meter, Settings};
 use ipss_session::WallTime;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -11,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::batch::PyBatch;
+use super::link::PyLink;
 use super::meter::{authentication_named, protection_named, suite_numbered};
 use super::reactor::{counts, os_error};
 use crate::reactor::{Accepted, Config, Handle, Hold, MioNetwork, NewMeter, Reactor, Route};
@@ -33,6 +35,7 @@ pub struct VirtualFleet {
 struct Maker {
     fleet: Arc<Fleet>,
     settings: Arc<Settings>,
+    link: LinkConfig,
 }
 
 #[pymethods]
@@ -40,7 +43,7 @@ impl VirtualFleet {
     #[new]
     #[pyo3(signature = (*, count, seed=1, first_address="127.1.0.1", port=4059, faults="", authentication="hls-gmac",
         suite=0, protection="auth+enc", dedicated=false, max_pdu=1024, capture_period_s=900, history_days=90, log_nonces=false,
-        threads=1))]
+        threads=1, link=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         count: u32,
@@ -57,6 +60,7 @@ impl VirtualFleet {
         history_days: u32,
         log_nonces: bool,
         threads: usize,
+        link: Option<&PyLink>,
     ) -> PyResult<Self> {
         let first_address: Ipv4Addr = first_address
             .parse()
@@ -94,7 +98,8 @@ impl VirtualFleet {
             ..FleetSpec::default()
         };
         let fleet = Fleet::new(spec).map_err(|error| wrong(&error))?;
-        let make = Maker { fleet: fleet.clone(), settings: fleet.settings(log_nonces) };
+        let link = link.map(|link| link.0.clone()).unwrap_or_default();
+        let make = Maker { fleet: fleet.clone(), settings: fleet.settings(log_nonces), link };
         let config = Config {
             threads,
             connects_per_second: 0,
@@ -183,7 +188,7 @@ impl VirtualFleet {
 impl Maker {
     fn meter(&self, index: u32, route: Route) -> NewMeter<VirtualSession> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as i64;
-        let session = self.fleet.session(index, index, &self.settings, WallTime(now));
+        let session = self.fleet.session(index, index, &self.settings, WallTime(now)).with_link(&self.link);
         NewMeter { meter: index, session, route, identities: vec![] }
     }
 }

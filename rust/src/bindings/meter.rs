@@ -12,6 +12,7 @@ use ipss_dlms::security::{
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use super::link::PyLink;
 use crate::reactor::{Hold, NewMeter, Route};
 use crate::sessions::{Peer, Traced};
 
@@ -106,7 +107,7 @@ impl PyMeter {
     #[pyo3(signature = (meter, address, profile, *, system_title=Vec::new(), encryption_key=Vec::new(),
         authentication_key=Vec::new(), password=Vec::new(), private_key=Vec::new(), peer_public_key=Vec::new(),
         counters=(0, 0), peer_counter=None, hold_open=true,
-        idle_s=30.0, identities=Vec::new(), trace=false))]
+        idle_s=30.0, identities=Vec::new(), trace=false, link=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         meter: u32,
@@ -124,6 +125,7 @@ impl PyMeter {
         idle_s: f64,
         identities: Vec<Vec<u8>>,
         trace: bool,
+        link: Option<&PyLink>,
     ) -> PyResult<Self> {
         let profile = profile.0.clone();
         let wrong = |what: &str, text: String| PyValueError::new_err(format!("meter {meter}: {what}: {text}"));
@@ -159,6 +161,7 @@ impl PyMeter {
         };
         let session =
             HeadEnd::new(meter, profile, channel, &password).map_err(|error| wrong(error.code, error.message))?;
+        let session = if let Some(link) = link { session.with_link(&link.0) } else { session };
         let address = address
             .map(|text| {
                 text.parse::<SocketAddr>().map_err(|_| {
@@ -207,6 +210,7 @@ pub fn seconds(name: &str, value: f64) -> PyResult<Duration> {
         .map_err(|_| PyValueError::new_err(format!("{name}: {value} is not a time in seconds, 0 or more")))
 }
 
-fn not_one_of(name: &str, found: &str, wanted: &str) -> PyErr {
+/// A word, or a number, that means nothing.
+pub fn not_one_of(name: &str, found: &str, wanted: &str) -> PyErr {
     PyValueError::new_err(format!("{name}: '{found}' is not one of {wanted}"))
 }

@@ -6,6 +6,7 @@ mod columns;
 mod decode;
 mod decode_sunspec;
 mod fleet;
+mod link;
 mod meter;
 mod plan;
 mod profiles;
@@ -57,6 +58,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<columns::Columns>()?;
     module.add_class::<columns::Layouts>()?;
     module.add_class::<fleet::VirtualFleet>()?;
+    module.add_class::<link::PyLink>()?;
     module.add_class::<meter::PyMeter>()?;
     module.add_class::<meter::PyProfile>()?;
     module.add_class::<plan::PyItem>()?;

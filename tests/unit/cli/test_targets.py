@@ -71,7 +71,6 @@ def test_two_tables_need_a_choice(keys: Path) -> None:
     "url",
     [
         "dlms+udp://h",
-        "dlms+hdlc+tcp://h:1",
         "modbus+tcp://h:502/1",
         "http://h",
         "dlms+tcp://",
@@ -138,3 +137,11 @@ def test_registered_meter_is_the_running_head_ends(run: Run, head_end: Path, tmp
         pytest.raises(StoreInUse, match="readings query"),
     ):
         resolve("oak street 2", Options(), head_end)
+
+
+def test_hdlc_url_carries_its_physical_address_and_client_16_bits_do_not_fit() -> None:
+    target = resolve("dlms+hdlc+tcp://h:1", Options(physical=5481), Path("none"))
+
+    assert (target.transport, target.physical, target.port) == ("hdlc+tcp", 5481, 1)
+    with pytest.raises(RequestError, match="--client 128"):
+        resolve("dlms+hdlc+tcp://h", Options(client=128), Path("none"))
