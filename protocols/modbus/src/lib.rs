@@ -3,7 +3,7 @@
 //! From the wire inwards: [`adu`] frames (TCP, RTU, ASCII, UDP), [`pdu`] requests and responses, [`function`] codes and
 //! exceptions. On them stand the two roles: [`head_end`] asks, [`device`] answers. [`group`] joins sparse registers to
 //! blocks; [`profile`] says how one device is to be treated, [`quirks`] what is wrong with it; [`sunspec`] reads the
-//! registers of devices that describe themselves. The loop that drives a session is that of `ipss_session`:
+//! registers of devices that describe themselves, [`map`] those that a register map describes. The loop that drives a session is that of `ipss_session`:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -46,6 +46,7 @@ pub mod device;
 pub mod function;
 pub mod group;
 pub mod head_end;
+pub mod map;
 pub mod pdu;
 pub mod profile;
 pub mod quirks;
