@@ -21,6 +21,8 @@
 
 pub mod batch;
 pub mod error;
+pub mod explain;
+pub mod json;
 pub mod limits;
 pub mod rig;
 pub mod time;

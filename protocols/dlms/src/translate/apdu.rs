@@ -450,7 +450,7 @@ impl Pass<'_, '_> {
     fn date_time(&mut self, key: &str, date_time: Option<DateTime>) {
         self.apdus.key(key);
         match date_time {
-            Some(date_time) => self.apdus.date_time(date_time),
+            Some(date_time) => super::json::date_time(&mut self.apdus, date_time),
             None => self.apdus.null(),
         }
     }

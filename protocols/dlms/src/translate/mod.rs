@@ -11,9 +11,11 @@ mod keys;
 mod readings;
 
 pub(crate) use apdu::length as apdu_length;
+pub use ipss_session::explain::{Outcome, Sender, Transmission, parse_hex, refuse};
 pub use keys::Keys;
 
-use ipss_session::{Fault, Limits, ProtocolError};
+use ipss_session::json::Json;
+use ipss_session::{Limits, ProtocolError, explain};
 
 use crate::apdu::tags;
 use crate::axdr::{Reader, skip};
@@ -21,7 +23,6 @@ use crate::cosem::AttributeDescriptor;
 use crate::hdlc::{self, FrameType};
 use crate::push::Companion;
 use crate::wrapper;
-use json::Json;
 use keys::Learnt;
 
 /// What is to be explained.
@@ -37,49 +38,6 @@ pub struct TranslateRequest<'a> {
     pub keys: &'a [Keys],
     /// What is known of the meter beside the standard: push layouts, scalers, what its times mean.
     pub companion: Option<&'a Companion>,
-}
-
-/// What one side sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Transmission<'a> {
-    /// Who sent it, if that is known. Segments and streams are put together for each sender.
-    pub from: Option<Sender>,
-    /// The octets.
-    pub octets: &'a [u8],
-}
-
-/// Who sent a transmission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Sender {
-    /// The meter.
-    Meter,
-    /// The head-end.
-    HeadEnd,
-}
-
-/// How a translation went. The numbers do not matter, the names are the answer's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// Everything was understood.
-    Decoded,
-    /// A valid beginning; more octets are wanted.
-    Incomplete,
-    /// Valid, but a key is missing.
-    Protected,
-    /// Broken, or not to be explained here.
-    Error,
-}
-
-impl Outcome {
-    /// The name in the answer.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Decoded => "decoded",
-            Self::Incomplete => "incomplete",
-            Self::Protected => "protected",
-            Self::Error => "error",
-        }
-    }
 }
 
 /// Write the answer as one JSON object, piece by piece, and return its outcome.
@@ -109,80 +67,10 @@ pub fn translate(request: &TranslateRequest<'_>, write: &mut dyn FnMut(&str)) ->
         out.end();
     }
     if let Some(error) = error {
-        out.key("error");
-        out.begin('{');
-        out.member_string("fault", if error.fault == Fault::Remote { "remote" } else { "local" });
-        out.member_string("layer", error.layer);
-        out.member_integer("offset", error.offset as u64);
-        out.member_string("code", error.code);
-        out.member_string("message", &error.message);
-        out.end();
+        explain::error(&mut out, &error);
     }
     out.end();
     outcome
-}
-
-/// The answer to a request that cannot even be read, such as hexadecimal digits that are none.
-pub fn refuse(id: Option<&str>, code: &'static str, message: &str, write: &mut dyn FnMut(&str)) {
-    let mut out = Json::new(write);
-    out.begin('{');
-    if let Some(id) = id {
-        out.key("id");
-        out.plain(id);
-    }
-    out.member_string("outcome", Outcome::Error.name());
-    for key in ["frames", "apdus", "readings", "warnings"] {
-        out.key(key);
-        out.begin('[');
-        out.end();
-    }
-    out.key("error");
-    out.begin('{');
-    out.member_string("fault", "local");
-    out.member_string("layer", "request");
-    out.member_integer("offset", 0);
-    out.member_string("code", code);
-    out.member_string("message", message);
-    out.end();
-    out.end();
-}
-
-/// The octets that hexadecimal digits name; white space and `#` comments are passed over.
-///
-/// # Errors
-/// Local: `bad-hex`, at the character.
-pub fn parse_hex(text: &str) -> Result<Vec<u8>, ProtocolError> {
-    let mut octets = Vec::with_capacity(text.len() / 2);
-    let (mut half, mut comment) = (None, false);
-    for (offset, character) in text.char_indices() {
-        match character {
-            '\n' => comment = false,
-            _ if comment => {}
-            '#' => comment = true,
-            _ if character.is_whitespace() => {}
-            _ => {
-                let Some(digit) = character.to_digit(16) else {
-                    let message = format!("'{}' is no hexadecimal digit", character.escape_default());
-                    let error = ProtocolError::local("request", "bad-hex", message);
-                    return Err(ProtocolError { offset, ..error });
-                };
-                half = match half {
-                    None => Some(digit as u8),
-                    Some(high) => {
-                        octets.push(high << 4 | digit as u8);
-                        None
-                    }
-                };
-            }
-        }
-    }
-    match half {
-        None => Ok(octets),
-        Some(_) => {
-            let error = ProtocolError::local("request", "bad-hex", "an odd number of hexadecimal digits");
-            Err(ProtocolError { offset: text.len(), ..error })
-        }
-    }
 }
 
 type Select = for<'p, 'a, 'w> fn(&'p mut Pass<'a, 'w>) -> &'p mut Json<'w>;

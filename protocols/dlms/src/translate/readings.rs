@@ -2,12 +2,12 @@
 
 use ipss_session::CivilDateTime;
 
-use super::json::Json;
 use crate::axdr::{DateTime, integer, tag};
 use crate::cosem::lookup;
 use crate::cosem::units::{Unit, scaled};
 use crate::push::Found;
 use crate::push::finder::text;
+use ipss_session::json::Json;
 
 /// One reading.
 pub(super) fn reading(json: &mut Json<'_>, found: &Found<'_>) {
