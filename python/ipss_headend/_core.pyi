@@ -12,7 +12,7 @@ Priority = Literal["backfill", "scheduled", "on-demand", "critical"]
 Authentication = Literal["none", "low", "hls2", "hls-md5", "hls-sha1", "hls-gmac", "hls-sha256", "hls-ecdsa"]
 Protection = Literal["none", "auth", "enc", "auth+enc"]
 Ciphering = Literal["service", "general"]
-Framing = Literal["wrapper", "datagram", "hdlc"]
+Framing = Literal["wrapper", "datagram", "hdlc", "optical"]
 Descriptor = tuple[int, bytes, int]
 """Class id, logical name, attribute or method."""
 
@@ -73,7 +73,8 @@ class Link:
         disconnect_first: bool = False,
         gateway: tuple[int, bytes] | None = None,
     ) -> Link:
-        """The wrapper over a stream or over datagrams, or HDLC over a stream of octets.
+        """The wrapper over a stream or over datagrams, or HDLC over a stream of octets; `optical`
+        is HDLC behind the sign-on of IEC 62056-21 mode E.
 
         For HDLC: `physical` is the meter's physical device, `address_size` the octets of its address (0: as few as
         hold it), `information` the octets of information in a frame and `window` the frames before an acknowledgement

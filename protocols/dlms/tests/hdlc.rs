@@ -7,7 +7,7 @@ use std::time::Duration;
 use common::*;
 use ipss_dlms::hdlc::{Address, Deframer, FrameType, LARGEST, Parameters, encode};
 use ipss_dlms::head_end::Item;
-use ipss_dlms::link::{Framing, GatewayAddress, HdlcConfig, LinkConfig};
+use ipss_dlms::link::{Framing, GatewayAddress, HdlcConfig, LinkConfig, ModeE};
 use ipss_dlms::meter::{Fault, MeterControl};
 use ipss_dlms::profile::Profile;
 use ipss_session::rig::{Line, Rig};
@@ -309,4 +309,22 @@ fn meters_behind_a_gateway_are_reached_over_wrapper_and_hdlc() {
             assert_eq!(rig.near.finished.last().map(|(_, outcome)| *outcome), outcome, "{near:?} {far:?}");
         }
     }
+}
+
+#[test]
+fn a_line_opened_by_mode_e_carries_hdlc() {
+    let config = HdlcConfig { opening: Some(ModeE::default()), ..HdlcConfig::default() };
+    for far in [config.clone(), HdlcConfig::default()] {
+        let answers = far.opening.is_some();
+        let mut rig = rig_over(&secured(), &config, &far, 1);
+        rig.line.delay = Duration::from_millis(200);
+
+        let outcome = ask(&mut rig, vec![energy(), load_profile()]);
+
+        assert_eq!(rig.near.written[0], b"/?!\r\n");
+        assert_eq!(outcome, Some(if answers { Outcome::Done } else { Outcome::Interrupted }));
+    }
+    // A head-end that needs no opening is understood at once.
+    let mut rig = rig_over(&secured(), &HdlcConfig::default(), &config, 1);
+    assert_eq!(ask(&mut rig, vec![energy()]), Some(Outcome::Done));
 }

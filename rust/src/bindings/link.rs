@@ -1,7 +1,7 @@
 //! What carries a meter's APDUs, checked as it is made.
 
 use ipss_dlms::link::hdlc::{LARGEST, Parameters};
-use ipss_dlms::link::{Framing, GatewayAddress, HdlcConfig, LinkConfig};
+use ipss_dlms::link::{Framing, GatewayAddress, HdlcConfig, LinkConfig, ModeE};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -33,7 +33,8 @@ impl PyLink {
         let framing = match framing {
             "wrapper" => Framing::Wrapper,
             "datagram" => Framing::Datagram,
-            "hdlc" => Framing::Hdlc(HdlcConfig {
+            "hdlc" | "optical" => Framing::Hdlc(HdlcConfig {
+                opening: (framing == "optical").then(ModeE::default),
                 physical: bounded("physical", physical, 0x3FFF)?,
                 address_size: match address_size {
                     0 | 1 | 2 | 4 => address_size,
@@ -52,7 +53,7 @@ impl PyLink {
                 disconnect_first,
                 ..HdlcConfig::default()
             }),
-            other => return Err(not_one_of("framing", other, "wrapper, datagram, hdlc")),
+            other => return Err(not_one_of("framing", other, "wrapper, datagram, hdlc, optical")),
         };
         if physical.is_some() && !matches!(framing, Framing::Hdlc(_)) {
             return Err(PyValueError::new_err("physical: only HDLC has physical addresses"));

@@ -13,12 +13,14 @@
 pub mod gateway;
 pub mod hdlc;
 pub mod llc;
+pub mod optical;
 pub mod wrapper;
 
 use std::ops::Range;
 
 pub use gateway::GatewayAddress;
 pub use hdlc::HdlcConfig;
+pub use optical::ModeE;
 
 use ipss_session::{Instant, Limits, ProtocolError, SerialSettings};
 
@@ -39,7 +41,7 @@ pub enum Framing {
     Wrapper,
     /// The wrapper over datagrams (UDP), one WPDU in each: `dlms+udp://`. The driver offers one datagram at a time.
     Datagram,
-    /// HDLC: `dlms+hdlc+tcp://`, `dlms+hdlc+serial://`.
+    /// HDLC: `dlms+hdlc+tcp://`, `dlms+hdlc+serial://`; with an opening `dlms+optical://`.
     Hdlc(HdlcConfig),
 }
 
@@ -247,7 +249,7 @@ impl Link {
 
     /// How a serial line is to be driven from now on. Asked once; what was sent before has left the line.
     pub fn take_serial(&mut self) -> Option<SerialSettings> {
-        None
+        if let Kind::Hdlc(endpoint) = &mut self.kind { endpoint.take_serial() } else { None }
     }
 
     /// Whether octets that are no frame are noise to be passed over, not a fault of the peer.

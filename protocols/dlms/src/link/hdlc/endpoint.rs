@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
-use ipss_session::{Instant, Limits, ProtocolError};
+use ipss_session::{Instant, Limits, ProtocolError, SerialSettings};
 
 use super::super::llc;
+use super::super::optical::{Opening, Turn};
 use super::super::{Apdu, Received};
 use super::frame::encode;
 use super::{Address, Deframer, Frame, FrameType, HdlcConfig, LARGEST, Parameters};
@@ -14,6 +15,8 @@ use super::{Address, Deframer, Frame, FrameType, HdlcConfig, LARGEST, Parameters
 pub struct Endpoint {
     pub(super) config: HdlcConfig,
     pub(super) primary: bool,
+    /// The opening of the line, until it is over.
+    opening: Option<Box<Opening>>,
     pub(super) state: State,
     /// This end's address; for a meter the one that it was last spoken to by.
     pub(super) ours: Address,
@@ -80,6 +83,7 @@ impl Endpoint {
         Self {
             config: config.clone(),
             primary,
+            opening: None,
             state: State::Down,
             ours,
             theirs,
@@ -107,7 +111,9 @@ impl Endpoint {
     /// A connection is open: forget an earlier one; the head-end begins to set up the data link.
     pub fn open(&mut self, now: Instant, out: &mut Vec<u8>) {
         self.reset();
-        if self.primary {
+        if let Some(config) = &self.config.opening {
+            self.opening = Some(Box::new(Opening::new(config, self.primary, now)));
+        } else if self.primary {
             self.connect(now, out);
         }
     }
@@ -188,6 +194,12 @@ impl Endpoint {
             if taken == octets.len() {
                 return Ok((taken, Received::Nothing));
             }
+            if let Some(opening) = self.opening.as_mut().filter(|opening| !opening.is_switched()) {
+                let (fed, turn) = opening.feed(&octets[taken..], now, out)?;
+                taken += fed;
+                self.after_opening(turn, now, out);
+                continue;
+            }
             if now > self.last_octet + self.config.inter_octet {
                 self.deframer.give_up();
                 self.take_frames(limits, now, out)?;
@@ -216,6 +228,20 @@ impl Endpoint {
         result
     }
 
+    fn after_opening(&mut self, turn: Turn, now: Instant, out: &mut Vec<u8>) {
+        if turn == Turn::Done {
+            self.opening = None;
+            if self.primary {
+                self.connect(now, out);
+            }
+        }
+    }
+
+    /// How a serial line is to be driven from now on. Asked once.
+    pub fn take_serial(&mut self) -> Option<SerialSettings> {
+        self.opening.as_mut()?.take_serial()
+    }
+
     /// Whether [`Endpoint::next`] has more to tell without further octets.
     pub fn has_more(&self) -> bool {
         !self.found.is_empty()
@@ -227,7 +253,8 @@ impl Endpoint {
             return Some(Instant::ORIGIN);
         }
         let octet = self.deframer.is_waiting().then(|| self.last_octet + self.config.inter_octet);
-        self.timer.into_iter().chain(octet).min()
+        let opening = self.opening.as_ref().and_then(|opening| opening.deadline());
+        self.timer.into_iter().chain(octet).chain(opening).min()
     }
 
     /// A deadline may have passed.
@@ -235,6 +262,10 @@ impl Endpoint {
     /// # Errors
     /// Remote: `no-answer`, `length-over-limit`.
     pub fn wake(&mut self, limits: &Limits, now: Instant, out: &mut Vec<u8>) -> Result<(), ProtocolError> {
+        if let Some(opening) = &mut self.opening {
+            let turn = opening.wake(now, out)?;
+            self.after_opening(turn, now, out);
+        }
         while self.deframer.is_waiting() && now >= self.last_octet + self.config.inter_octet {
             self.deframer.give_up();
             self.take_frames(limits, now, out)?;

@@ -25,6 +25,8 @@ pub use endpoint::Endpoint;
 pub use frame::{FLAG, Frame, FrameType, check_sequence, check_sequence_ok, encode, next_frame};
 pub use parameters::{LARGEST, Parameters};
 
+use super::optical::ModeE;
+
 /// How a meter is spoken to over HDLC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HdlcConfig {
@@ -47,6 +49,8 @@ pub struct HdlcConfig {
     pub poll: Duration,
     /// Send DISC before SNRM: some meters keep the data link of a client that went away.
     pub disconnect_first: bool,
+    /// The sign-on of IEC 62056-21 mode E, if the line has to be opened with it.
+    pub opening: Option<ModeE>,
 }
 
 impl Default for HdlcConfig {
@@ -68,6 +72,7 @@ impl Default for HdlcConfig {
             inactivity: Duration::from_secs(120),
             poll: Duration::from_millis(200),
             disconnect_first: false,
+            opening: None,
         }
     }
 }
