@@ -4,6 +4,7 @@ Times are microseconds of UTC since 1970 (`_us`) or seconds (`_s`). Logical name
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike
 from typing import Any, Literal, final
 
 __version__: str
@@ -84,6 +85,39 @@ class Link:
         """
 
 @final
+class Tls:
+    """Whom a head-end trusts that dials over TLS, and who it is itself."""
+
+    def __new__(
+        cls,
+        authorities: str | PathLike[str],
+        *,
+        certificate: str | PathLike[str] | None = None,
+        key: str | PathLike[str] | None = None,
+        name: str | None = None,
+    ) -> Tls:
+        """Files in PEM: the trusted authorities, our certificate and its key. `name` is what the device's certificate
+        has to name; without it the address. Raises ValueError naming the file that cannot be used."""
+    @property
+    def role(self) -> str | None:
+        """The role that our certificate names (MODBUS/TCP Security: extension 1.3.6.1.4.1.50316.802.1)."""
+
+@final
+class TlsServer:
+    """How a listener speaks TLS."""
+
+    def __new__(
+        cls,
+        certificate: str | PathLike[str],
+        key: str | PathLike[str],
+        *,
+        authorities: str | PathLike[str] | None = None,
+        roles: Sequence[str] = ...,
+    ) -> TlsServer:
+        """Files in PEM. With `authorities` a peer has to show a certificate of theirs; with `roles` it has to name one
+        of them. Raises ValueError naming the file that cannot be used."""
+
+@final
 class Meter:
     """A meter as the reactor is given it."""
 
@@ -104,10 +138,18 @@ class Meter:
         hold_open: bool = True,
         idle_s: float = 30.0,
         identities: Sequence[bytes] = ...,
+        tls: Tls | None = None,
+        shared: bool = False,
+        gap_s: float = 0.0,
         trace: bool = False,
         link: Link | None = None,
     ) -> Meter:
-        """`address` is "host:port" with a numeric host, or None for a meter that dials in.
+        """`address` is "host:port" with a numeric host, or None for a meter that dials in. With another transport in
+        front: "udp://host:port", "tls://host:port" (with `tls`), or a serial line,
+        "serial:///dev/ttyUSB0?baud=9600&data_bits=8&parity=none&stop_bits=1".
+
+        `shared` meters of one address take turns on one connection, `gap_s` of silence between them; those on a serial
+        line always do.
 
         `password` is the secret of every mechanism that has one. `private_key` (its number, PKCS #8 or SEC 1 in DER)
         is ours, `peer_public_key` (x and y) the meter's, for hls-ecdsa. `counters` is a durably reserved block of invocation counters, first and behind the last. `peer_counter` is
@@ -274,8 +316,11 @@ class Reactor:
 
         Those that have not ended yet end as cancelled, or as unknown if a write was sent.
         """
-    def listen(self, address: str) -> str:
-        """Take connections of meters that dial in at "host:port" (port 0: any); returns the address bound."""
+    def listen(
+        self, address: str, *, transport: Literal["tcp", "udp", "tls"] = "tcp", tls: TlsServer | None = None
+    ) -> str:
+        """Take connections of meters that dial in at "host:port" (port 0: any); returns the address bound. Over UDP
+        each address that datagrams come from is a connection."""
     def take(self) -> Batch | None:
         """The oldest batch, or None. Never waits."""
     def finished(self) -> bool:
@@ -306,10 +351,12 @@ class VirtualFleet:
         capture_period_s: int = 900,
         history_days: int = 90,
         log_nonces: bool = False,
+        transport: Literal["tcp", "udp", "tls"] = "tcp",
+        tls: TlsServer | None = None,
         threads: int = 1,
         link: Link | None = None,
     ) -> VirtualFleet:
-        """Start them, with `history_days` of load profile behind them.
+        """Start them, with `history_days` of load profile behind them. Over UDP each takes a descriptor.
 
         The meters' rows can be taken with `log_nonces` (what arrived at them); without it they are dropped.
         Clients 1 and 2 associate by `authentication` under `protection`, client 16 is the public client. Raises

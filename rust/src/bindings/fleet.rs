@@ -12,10 +12,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::batch::PyBatch;
+use super::endpoint::{PyTlsServer, endpoint};
 use super::link::PyLink;
 use super::meter::{authentication_named, protection_named, suite_numbered};
 use super::reactor::{counts, os_error};
-use crate::reactor::{Accepted, Config, Handle, Hold, MioNetwork, NewMeter, Reactor, Route};
+use crate::reactor::{Accepted, Acceptor, Config, Handle, MioNetwork, NewMeter, Reactor, Route};
 use crate::virtual_meter::{Faults, Fleet, FleetSpec, Security, VirtualMeter};
 
 type VirtualSession = Meter<VirtualMeter>;
@@ -43,7 +44,7 @@ impl VirtualFleet {
     #[new]
     #[pyo3(signature = (*, count, seed=1, first_address="127.1.0.1", port=4059, faults="", authentication="hls-gmac",
         suite=0, protection="auth+enc", dedicated=false, max_pdu=1024, capture_period_s=900, history_days=90, log_nonces=false,
-        threads=1, link=None))]
+        transport="tcp", tls=None, threads=1, link=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         count: u32,
@@ -59,6 +60,8 @@ impl VirtualFleet {
         capture_period_s: u32,
         history_days: u32,
         log_nonces: bool,
+        transport: &str,
+        tls: Option<&PyTlsServer>,
         threads: usize,
         link: Option<&PyLink>,
     ) -> PyResult<Self> {
@@ -75,6 +78,15 @@ impl VirtualFleet {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
         let start = WallTime((now.div_euclid(86_400) - i64::from(history_days)) * 86_400 * WallTime::SECOND);
         let wrong = |error: &dyn std::fmt::Display| PyValueError::new_err(error.to_string());
+        let scheme = match (transport, tls) {
+            ("tcp", None) => "",
+            ("udp", None) => "dlms+udp://",
+            ("tls", Some(_)) => "dlms+tls://",
+            (other, _) => {
+                let wanted = "tcp, udp, or tls with a TlsServer";
+                return Err(PyValueError::new_err(format!("transport: '{other}' is not one of {wanted}")));
+            }
+        };
         // Port 0 is for the operating system to choose; the list of addresses follows it.
         let (listener, port) = match port {
             0 => {
@@ -90,6 +102,7 @@ impl VirtualFleet {
             count,
             first_address,
             port,
+            scheme,
             faults: faults.parse::<Faults>().map_err(|error| wrong(&error))?,
             start,
             capture_period_s,
@@ -112,16 +125,23 @@ impl VirtualFleet {
         let meters = (0..count).map(|index| make.meter(index, Route::inbound())).collect();
         handle.add(meters).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         let known = fleet.clone();
-        let accept = move |local: SocketAddr, _| match local.ip() {
+        let accept: Arc<Acceptor<VirtualSession>> = Arc::new(move |local: SocketAddr, _| match local.ip() {
             IpAddr::V4(address) => match known.index_of(address) {
                 Some(meter) => Accepted::Meter { meter, newest_wins: true },
                 None => Accepted::Refuse,
             },
             IpAddr::V6(_) => Accepted::Refuse,
+        });
+        let listening = match (transport, tls) {
+            ("udp", _) => (0..count).try_for_each(|index| {
+                // A datagram does not say to which address it was sent: each meter has a socket of its own.
+                let address = SocketAddr::from((fleet.address(index), port));
+                reactor.listen_udp(address, accept.clone()).map(drop)
+            }),
+            (_, Some(server)) => reactor.listen_tls(listener, server.0.clone(), accept).map(drop),
+            _ => reactor.listen(listener, accept).map(drop),
         };
-        reactor
-            .listen(listener, Arc::new(accept))
-            .map_err(|error| os_error(&format!("virtual meters cannot listen on port {port}"), &error))?;
+        listening.map_err(|error| os_error(&format!("virtual meters cannot listen on port {port}"), &error))?;
         if !log_nonces {
             // Nobody asked for the meters' rows; left to wait, they would stop the meters.
             let rows = handle.clone();
@@ -146,16 +166,13 @@ impl VirtualFleet {
     }
 
     fn dial(&self, address: &str) -> PyResult<()> {
-        let remote: SocketAddr = address
-            .parse()
-            .map_err(|_| PyValueError::new_err(format!("'{address}' is not a numeric host and a port")))?;
+        let remote = endpoint(address, None).map_err(PyValueError::new_err)?;
         let refused = |error: crate::reactor::SubmitError| PyRuntimeError::new_err(error.to_string());
         let meters: Vec<u32> = (0..self.fleet.count()).collect();
         self.handle.remove(&meters).map_err(refused)?;
-        let route = |index| Route {
-            address: Some(remote),
-            local: Some(IpAddr::V4(self.fleet.address(index))),
-            hold: Hold::Open,
+        let route = |index| {
+            let local = Some(IpAddr::V4(self.fleet.address(index)));
+            Route { local, ..Route::held(remote.clone()) }
         };
         self.handle.add(meters.iter().map(|index| self.make.meter(*index, route(*index))).collect()).map_err(refused)
     }

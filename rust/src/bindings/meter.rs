@@ -1,6 +1,5 @@
 //! Profiles and meters, checked as they are made.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,8 +11,9 @@ use ipss_dlms::security::{
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use super::endpoint::{PyTls, endpoint};
 use super::link::PyLink;
-use crate::reactor::{Hold, NewMeter, Route};
+use crate::reactor::{Hold, NewMeter, Route, Share};
 use crate::sessions::{Peer, Traced};
 
 /// See `_core.pyi`.
@@ -107,7 +107,7 @@ impl PyMeter {
     #[pyo3(signature = (meter, address, profile, *, system_title=Vec::new(), encryption_key=Vec::new(),
         authentication_key=Vec::new(), password=Vec::new(), private_key=Vec::new(), peer_public_key=Vec::new(),
         counters=(0, 0), peer_counter=None, hold_open=true,
-        idle_s=30.0, identities=Vec::new(), trace=false, link=None))]
+        idle_s=30.0, identities=Vec::new(), tls=None, shared=false, gap_s=0.0, trace=false, link=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         meter: u32,
@@ -124,6 +124,9 @@ impl PyMeter {
         hold_open: bool,
         idle_s: f64,
         identities: Vec<Vec<u8>>,
+        tls: Option<&PyTls>,
+        shared: bool,
+        gap_s: f64,
         trace: bool,
         link: Option<&PyLink>,
     ) -> PyResult<Self> {
@@ -162,22 +165,28 @@ impl PyMeter {
         let session =
             HeadEnd::new(meter, profile, channel, &password).map_err(|error| wrong(error.code, error.message))?;
         let session = if let Some(link) = link { session.with_link(&link.0) } else { session };
-        let address = address
-            .map(|text| {
-                text.parse::<SocketAddr>().map_err(|_| {
-                    wrong("address", format!("'{text}' is not a numeric host and a port, as 10.0.0.7:4059"))
-                })
-            })
-            .transpose()?;
-        let hold = if hold_open || address.is_none() {
-            Hold::Open
-        } else {
-            Hold::OnDemand { idle: seconds("idle_s", idle_s)? }
-        };
+        let route = route(address, tls, hold_open, idle_s, shared, gap_s).map_err(|error| wrong("address", error))?;
         let session = if trace { Peer::Traced(Box::new(Traced { meter, session })) } else { Peer::Dlms(session) };
-        let route = Route { address, local: None, hold };
         Ok(Self(Mutex::new(Some(NewMeter { meter, session, route, identities }))))
     }
+}
+
+/// The route to a meter, by the words of Python's side. A serial line is always shared.
+pub fn route(
+    address: Option<&str>,
+    tls: Option<&PyTls>,
+    hold_open: bool,
+    idle_s: f64,
+    shared: bool,
+    gap_s: f64,
+) -> Result<Route, String> {
+    let Some(text) = address else { return Ok(Route::inbound()) };
+    let address = endpoint(text, tls)?;
+    let time = |name: &str, value: f64| seconds(name, value).map_err(|error| error.to_string());
+    let gap = time("gap_s", gap_s)?;
+    let shared = (shared || address.is_serial()).then_some(Share { gap });
+    let hold = if hold_open { Hold::Open } else { Hold::OnDemand { idle: time("idle_s", idle_s)? } };
+    Ok(Route { address: Some(address), local: None, hold, shared })
 }
 
 /// The mechanism for its name.

@@ -5,6 +5,7 @@ mod codec;
 mod columns;
 mod decode;
 mod decode_sunspec;
+mod endpoint;
 mod fleet;
 mod link;
 mod meter;
@@ -61,6 +62,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<link::PyLink>()?;
     module.add_class::<meter::PyMeter>()?;
     module.add_class::<meter::PyProfile>()?;
+    module.add_class::<endpoint::PyTls>()?;
+    module.add_class::<endpoint::PyTlsServer>()?;
     module.add_class::<plan::PyItem>()?;
     module.add_class::<plan::PyPlan>()?;
     module.add_class::<reactor::PyReactor>()?;

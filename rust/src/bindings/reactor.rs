@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::batch::PyBatch;
+use super::endpoint::PyTlsServer;
 use super::meter::{PyMeter, seconds};
 use super::plan::PyPlan;
 use crate::reactor::{Accepted, Config, Handle, MioNetwork, Reactor, Stats, SubmitError};
@@ -130,12 +131,20 @@ impl PyReactor {
         self.handle.cancel(&requests).map_err(refused)
     }
 
-    fn listen(&self, address: &str) -> PyResult<String> {
+    #[pyo3(signature = (address, *, transport="tcp", tls=None))]
+    fn listen(&self, address: &str, transport: &str, tls: Option<&PyTlsServer>) -> PyResult<String> {
         let address: SocketAddr = address.parse().map_err(|_| {
             PyValueError::new_err(format!("'{address}' is not a numeric host and a port, as 0.0.0.0:4059"))
         })?;
-        let greet = |_, _| Accepted::Greet(Peer::Greeter(Box::default()));
-        let bound = self.lock().listen(address, Arc::new(greet))?;
+        let greet = Arc::new(|_, _| Accepted::Greet(Peer::Greeter(Box::default())));
+        let bound = match (transport, tls) {
+            ("tcp", None) => self.lock().listen(address, greet)?,
+            ("udp", None) => self.lock().listen_udp(address, greet)?,
+            ("tls", Some(server)) => self.lock().listen_tls(address, server.0.clone(), greet)?,
+            ("tls", None) => return Err(PyValueError::new_err("tls needs a certificate: give a TlsServer")),
+            ("tcp" | "udp", Some(_)) => return Err(PyValueError::new_err(format!("{transport} takes no TlsServer"))),
+            (other, _) => return Err(PyValueError::new_err(format!("'{other}' is not one of tcp, udp, tls"))),
+        };
         Ok(bound.to_string())
     }
 
@@ -203,6 +212,7 @@ pub fn counts<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict
         ("admission_delays", stats.admission_delays),
         ("octets_in", stats.octets_in),
         ("octets_out", stats.octets_out),
+        ("datagrams_dropped", stats.datagrams_dropped),
         ("turns", stats.turns),
         ("batches", stats.batches),
         ("rows", stats.rows),

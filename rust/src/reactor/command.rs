@@ -1,6 +1,8 @@
 //! What owners tell a turn, and the bounded queue through which they do; and what the turns of one reactor share.
 
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -8,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use ipss_session::{Instant, MeterId, Priority, RequestId, Session};
 use thiserror::Error;
 
+use super::endpoint::LineKey;
 use super::entry::NewMeter;
 use super::handover::{Handover, Wake};
 use super::network::{Inbound, Network};
@@ -200,16 +203,55 @@ pub(super) struct Shared<S: Session, N: Network> {
     pub connections: AtomicUsize,
     pub handover: Arc<Handover>,
     pub stats: Vec<Mutex<Stats>>,
+    /// Meters that share a connection are served where it is, and not by their number.
+    placed: RwLock<HashMap<MeterId, usize>>,
+    any_placed: AtomicBool,
 }
 
 impl<S: Session, N: Network> Shared<S, N> {
     pub fn new(inboxes: Vec<Arc<Inbox<S, N>>>, handover: Arc<Handover>) -> Self {
         let stats = inboxes.iter().map(|_| Mutex::default()).collect();
-        Self { inboxes, identities: RwLock::default(), connections: AtomicUsize::new(0), handover, stats }
+        Self {
+            inboxes,
+            identities: RwLock::default(),
+            connections: AtomicUsize::new(0),
+            handover,
+            stats,
+            placed: RwLock::default(),
+            any_placed: AtomicBool::new(false),
+        }
     }
 
     /// Which turn a meter belongs to.
     pub fn shard_of(&self, meter: MeterId) -> usize {
+        if self.any_placed.load(Ordering::Relaxed) {
+            let placed = self.placed.read().unwrap_or_else(PoisonError::into_inner);
+            if let Some(shard) = placed.get(&meter) {
+                return *shard;
+            }
+        }
         meter as usize % self.inboxes.len()
+    }
+
+    /// Meters that share a connection belong to one turn.
+    pub fn place(&self, sharers: impl Iterator<Item = (MeterId, LineKey)>) {
+        if self.inboxes.len() == 1 {
+            return;
+        }
+        let mut sharers = sharers.peekable();
+        if sharers.peek().is_none() {
+            return;
+        }
+        let mut placed = self.placed.write().unwrap_or_else(PoisonError::into_inner);
+        for (meter, key) in sharers {
+            let mut hasher = DefaultHasher::new();
+            key.hash(&mut hasher);
+            let shard = (hasher.finish() % self.inboxes.len() as u64) as usize;
+            let before = placed.insert(meter, shard).unwrap_or(meter as usize % self.inboxes.len());
+            if before != shard {
+                self.inboxes[before].push(Command::Remove(vec![meter]));
+            }
+        }
+        self.any_placed.store(true, Ordering::Release);
     }
 }

@@ -47,6 +47,8 @@ pub struct Config {
     pub breaker: u32,
     /// An unassociated connection that was silent for so long gives way to a new one for the same meter.
     pub claim_grace: Duration,
+    /// A meter that is silent for so long ends its turn on a shared connection if others wait for theirs.
+    pub turn: Duration,
     /// Octets of an incomplete frame that a connection may keep.
     pub partial: usize,
     /// Octets that a peer may leave unread before it is cut off.
@@ -75,6 +77,7 @@ impl Default for Config {
             authentication_pause: Duration::from_secs(450),
             breaker: 5,
             claim_grace: Duration::from_secs(10),
+            turn: Duration::from_secs(20),
             partial: 65_536 + 64,
             unsent: 1 << 20,
         }

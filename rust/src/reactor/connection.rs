@@ -8,7 +8,8 @@ use ipss_session::{EventKind, Input, Outcome, Priority, Session, Transport};
 
 use super::admission::backoff;
 use super::entry::{Entry, Hold, Link, NEVER, State};
-use super::network::{Network, Token};
+use super::line::EndedTurn;
+use super::network::{Nature, Network, Token};
 use super::service::Flow;
 use super::turn::{CHUNK, Engine, LISTENER, Phase};
 
@@ -24,6 +25,15 @@ where
             return;
         }
         let urgent = entry.queue.peek().is_some_and(|next| next.request.priority >= Priority::OnDemand);
+        if let Some(line) = entry.line {
+            if entry.state == State::Idle {
+                (entry.state, entry.state_deadline) = (State::Waiting, NEVER);
+                self.stand_in_line(slot, line, urgent);
+            } else if urgent && entry.state == State::Waiting {
+                self.stand_in_line(slot, line, true);
+            }
+            return;
+        }
         match entry.state {
             State::Idle => {
                 (entry.state, entry.state_deadline) = (State::Waiting, NEVER);
@@ -60,9 +70,7 @@ where
             let next = loop {
                 let slot = self.urgent.pop_front().or_else(|| self.ordinary.pop_front());
                 match slot {
-                    Some(slot) if self.entries.get(slot).is_some_and(|entry| entry.state == State::Waiting) => {
-                        break Some(slot);
-                    }
+                    Some(slot) if self.may_connect(slot) => break Some(slot),
                     Some(_) => {}
                     None => break None,
                 }
@@ -85,14 +93,20 @@ where
         let token = self.next_token(slot);
         let now = self.now.monotonic;
         let Some(entry) = self.entries.get_mut(slot) else { return };
-        let Some(address) = entry.route.address else { return };
+        let Some(address) = &entry.route.address else { return };
         match self.network.connect(address, entry.route.local, token) {
             Ok(socket) => {
                 self.stats.connects += 1;
                 self.stats.connections += 1;
                 self.shared.connections.fetch_add(1, Ordering::Relaxed);
-                entry.link = Some(Link::new(socket, token, now, false));
+                let nature = self.network.nature(&socket);
+                let at_once = nature == Nature::Datagrams || address.is_serial();
+                entry.link = Some(Link::new(socket, token, nature, now, false));
                 (entry.state, entry.state_deadline) = (State::Connecting, now + self.config.connect_timeout);
+                if at_once {
+                    // There is nothing to wait for.
+                    self.connection_over(slot);
+                }
                 self.arm(slot);
             }
             Err(error) if out_of_descriptors(&error) => {
@@ -111,28 +125,46 @@ where
         let now = self.now;
         let Some(entry) = self.entries.get_mut(slot) else { return false };
         let Some(link) = &mut entry.link else { return false };
-        match self.network.opened(&link.socket) {
+        match self.network.opened(&mut link.socket) {
             Ok(()) => {
                 link.opened = now.monotonic;
                 link.last_received = now.monotonic;
                 self.open(slot, "");
+                self.line_opened(slot);
                 true
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => true,
             Err(error) => {
-                self.connect_failed(slot, &error.to_string());
+                let why = error.to_string();
+                if error.kind() == ErrorKind::PermissionDenied {
+                    self.not_admitted(slot, &why);
+                } else {
+                    self.connect_failed(slot, &why);
+                }
                 false
             }
         }
     }
 
-    fn open(&mut self, slot: u32, peer: &str) {
+    /// One end of a connection that was being opened did not prove who it is, or may not speak.
+    fn not_admitted(&mut self, slot: u32, why: &str) {
+        let Some(entry) = self.entries.get(slot) else { return };
+        self.batch.event(entry.meter, self.now.wall, EventKind::AuthenticationFailed, 0, why);
+        self.end_queue(slot, Outcome::AuthenticationFailed, why);
+        self.connect_failed(slot, why);
+        if self.entries.get(slot).is_some_and(|entry| entry.line.is_none()) {
+            self.rest(slot, true, self.config.authentication_pause, why);
+            self.arm(slot);
+        }
+    }
+
+    pub(super) fn open(&mut self, slot: u32, peer: &str) {
         let now = self.now;
         let Some(entry) = self.entries.get_mut(slot) else { return };
         let Some(link) = &entry.link else { return };
         let bound = if entry.greeter { self.config.identify_timeout } else { self.config.associate_timeout };
         (entry.state, entry.state_deadline) = (State::Associating, now.monotonic + bound);
-        if !entry.greeter {
+        if !entry.greeter && !link.turn {
             self.batch.event(entry.meter, now.wall, EventKind::Connected, link.inbound.into(), peer);
         }
         self.tell(slot, Input::Opened);
@@ -143,6 +175,9 @@ where
         if let Some(link) = self.entries.get_mut(slot).and_then(|entry| entry.link.take()) {
             self.network.close(link.socket);
             self.connection_gone();
+        }
+        if self.entries.get(slot).is_some_and(|entry| entry.line.is_some()) {
+            return self.line_failed(slot, why);
         }
         self.charge_queue(slot, why);
         self.rest(slot, true, Duration::ZERO, why);
@@ -164,6 +199,9 @@ where
             ReadEnd::Gone => self.check_batch(),
             ReadEnd::Broken(why) => {
                 self.flush(slot);
+                if let Some(link) = self.entries.get_mut(slot).and_then(|entry| entry.link.as_mut()) {
+                    link.broken = true;
+                }
                 self.close(slot, &why, false);
             }
             ReadEnd::Identified(identity) => self.claim(slot, identity),
@@ -182,7 +220,12 @@ where
                 Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => 0,
-                Err(error) => return ReadEnd::Broken(error.to_string()),
+                Err(error) => {
+                    if error.kind() == ErrorKind::PermissionDenied {
+                        link.rejected = Some(Outcome::AuthenticationFailed);
+                    }
+                    return ReadEnd::Broken(error.to_string());
+                }
             };
             if read == 0 && !std::mem::take(&mut kept) {
                 return ReadEnd::Drained;
@@ -192,6 +235,7 @@ where
                 link.received.clear();
             }
             link.last_received = now;
+            link.heard = true;
             self.stats.octets_in += read as u64;
             let (mut from, to) = (0, before + read);
             let mut identity = None;
@@ -211,7 +255,7 @@ where
             let Some(link) = self.entries.get_mut(slot).and_then(|entry| entry.link.as_mut()) else {
                 return ReadEnd::Gone;
             };
-            if from < to {
+            if from < to && (link.nature != Nature::Datagrams || identity.is_some()) {
                 link.received.extend_from_slice(&buffer[from..to]);
                 if link.received.len() > self.config.partial {
                     return ReadEnd::Broken(format!("a frame is longer than {} octets", self.config.partial));
@@ -226,7 +270,7 @@ where
             if let Some(identity) = identity {
                 return ReadEnd::Identified(identity);
             }
-            if read < CHUNK && !link.ended {
+            if read < CHUNK && !link.ended && link.nature == Nature::Stream {
                 return ReadEnd::Drained;
             }
         }
@@ -262,6 +306,7 @@ where
         if link.unsent.len() > self.config.unsent {
             broken = Some(format!("the peer leaves more than {} octets unread", self.config.unsent));
         }
+        link.broken |= broken.is_some();
         self.to_send.clear();
         if let Some(why) = broken {
             self.close(slot, &why, false);
@@ -271,6 +316,14 @@ where
     /// The transport takes octets again.
     pub(super) fn write_unsent(&mut self, slot: u32) {
         let Some(link) = self.entries.get_mut(slot).and_then(|entry| entry.link.as_mut()) else { return };
+        if let Err(error) = self.network.writable(&mut link.socket) {
+            link.broken = true;
+            let why = error.to_string();
+            return self.close(slot, &why, false);
+        }
+        if link.unsent.is_empty() {
+            return;
+        }
         while !link.unsent.is_empty() {
             match self.network.write(&mut link.socket, &link.unsent) {
                 Ok(written) => {
@@ -281,6 +334,7 @@ where
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     let why = error.to_string();
+                    link.broken = true;
                     self.close(slot, &why, false);
                     return;
                 }
@@ -304,8 +358,16 @@ where
         }
         let greeter = entry.greeter;
         let meter = entry.meter;
-        self.network.close(link.socket);
-        self.connection_gone();
+        // A meter that did not answer leaves a shared connection alone for a while, however its turn ended.
+        let orderly = orderly && !(link.failed && entry.line.is_some());
+        let kept = if entry.line.is_some() && !link.inbound && !opening {
+            let ended = EndedTurn { broken: link.broken, confused: link.confused, heard: link.heard };
+            self.end_turn(slot, link.socket, ended)
+        } else {
+            self.network.close(link.socket);
+            self.connection_gone();
+            false
+        };
         let mut rejected = link.rejected;
         if !opening {
             if let Some(step) = self.step(slot, Input::Closed) {
@@ -318,7 +380,7 @@ where
             }
             self.to_send.clear();
             self.end_lost(slot);
-            if !greeter {
+            if !(greeter || (kept && orderly)) {
                 self.batch.event(meter, now.wall, EventKind::Disconnected, 0, why);
             }
         }
@@ -401,18 +463,23 @@ where
         let draining = self.phase != Phase::Running;
         let Some(entry) = self.entries.get_mut(slot) else { return };
         entry.state_deadline = NEVER;
+        if entry.line.is_some() && matches!(entry.state, State::Open | State::Associating) && self.turn_over(slot) {
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(slot) else { return };
+        let yields = entry.link.as_ref().is_some_and(|link| link.yields);
         match entry.state {
             State::Connecting => {
                 let why = format!("no connection within {:?}", self.config.connect_timeout);
                 self.connect_failed(slot, &why);
             }
             State::Associating if entry.greeter => self.greeter_over(slot),
-            State::Associating if !draining => {
+            State::Associating if !draining && !yields => {
                 let why = format!("no association within {:?}", self.config.associate_timeout);
                 self.close(slot, &why, false);
             }
             State::Open | State::Associating => {
-                if let (Hold::OnDemand { idle }, false) = (entry.route.hold, draining) {
+                if let (Hold::OnDemand { idle }, false) = (entry.route.hold, draining || yields) {
                     if entry.active.is_some() || !entry.queue.is_empty() {
                         entry.state_deadline = now + idle;
                         return;
@@ -426,7 +493,8 @@ where
                 entry.state = State::Idle;
                 self.want_connection(slot);
             }
-            State::Idle | State::Waiting => {}
+            State::Waiting => entry.line.into_iter().for_each(|line| self.line_due(line)),
+            State::Idle => {}
         }
     }
 
@@ -445,12 +513,6 @@ where
         }
     }
 
-    /// A token for a new connection of the peer in `slot`.
-    pub(super) fn next_token(&mut self, slot: u32) -> Token {
-        self.epoch = self.epoch.wrapping_add(1);
-        token(slot, self.epoch)
-    }
-
     /// One connection of this turn is no more.
     pub(super) fn connection_gone(&mut self) {
         self.stats.connections = self.stats.connections.saturating_sub(1);
@@ -461,13 +523,14 @@ where
     pub(super) fn start_inbound(&mut self, slot: u32, mut socket: N::Socket, received: Vec<u8>, peer: &str) {
         let token = self.next_token(slot);
         let now = self.now.monotonic;
+        let nature = self.network.nature(&socket);
         if self.network.adopt(&mut socket, token).is_err() {
             self.network.close(socket);
             return self.connection_gone();
         }
         let Some(entry) = self.entries.get_mut(slot) else { return };
         let more = !received.is_empty();
-        entry.link = Some(Link { received, ..Link::new(socket, token, now, true) });
+        entry.link = Some(Link { received, ..Link::new(socket, token, nature, now, true) });
         self.open(slot, peer);
         if more {
             self.read(slot, true);
@@ -481,26 +544,6 @@ where
         let _ = self.after(slot, step);
         if !close {
             self.settle(slot);
-        }
-    }
-}
-
-impl<K> Link<K> {
-    fn new(socket: K, token: Token, now: ipss_session::Instant, inbound: bool) -> Self {
-        Self {
-            socket,
-            epoch: (token >> 32) as u32,
-            received: Vec::new(),
-            unsent: Vec::new(),
-            frame_deadline: NEVER,
-            last_received: now,
-            opened: now,
-            useful: false,
-            associated: false,
-            deferred: false,
-            inbound,
-            ended: false,
-            rejected: None,
         }
     }
 }
@@ -523,7 +566,7 @@ enum ReadEnd {
     Identified(Vec<u8>),
 }
 
-fn token(slot: u32, epoch: u32) -> Token {
+pub(super) fn token(slot: u32, epoch: u32) -> Token {
     debug_assert!(u64::from(slot) < LISTENER);
     Token::from(epoch) << 32 | Token::from(slot)
 }

@@ -1,10 +1,12 @@
 //! What the reactor keeps of one peer: its session, its connection, and the requests that wait for it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipss_session::{Instant, MeterId, Outcome, RequestId};
 
+use super::endpoint::{Endpoint, LineKey};
+use super::network::{Nature, Token};
 use super::queue::Queue;
 
 /// A meter as its owner hands it to the reactor.
@@ -21,14 +23,24 @@ pub struct NewMeter<S> {
 }
 
 /// How a meter is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Route {
     /// Where it listens; `None` if it only dials in.
-    pub address: Option<SocketAddr>,
+    pub address: Option<Endpoint>,
     /// The address to dial from; `None` for any.
     pub local: Option<IpAddr>,
     /// When to connect and when to close.
     pub hold: Hold,
+    /// Whether all meters of this address share one connection to it: the devices behind a gateway or a concentrator,
+    /// or on one line. A serial line that is not shared is held by one meter, or by none.
+    pub shared: Option<Share>,
+}
+
+/// How a connection is shared: its meters take turns, so that each has it for itself while it is spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Silence between the end of one meter's turn and the start of the next.
+    pub gap: Duration,
 }
 
 /// When a meter's connection is open.
@@ -45,18 +57,29 @@ pub enum Hold {
 
 impl Route {
     /// Dial `address` and keep the connection.
-    pub fn held(address: SocketAddr) -> Self {
-        Self { address: Some(address), local: None, hold: Hold::Open }
+    pub fn held(address: impl Into<Endpoint>) -> Self {
+        Self { address: Some(address.into()), local: None, hold: Hold::Open, shared: None }
     }
 
     /// Dial `address` when there is something to ask; close after `idle`.
-    pub fn on_demand(address: SocketAddr, idle: Duration) -> Self {
-        Self { address: Some(address), local: None, hold: Hold::OnDemand { idle } }
+    pub fn on_demand(address: impl Into<Endpoint>, idle: Duration) -> Self {
+        Self { address: Some(address.into()), local: None, hold: Hold::OnDemand { idle }, shared: None }
     }
 
     /// Wait until the meter dials in.
     pub fn inbound() -> Self {
-        Self { address: None, local: None, hold: Hold::Open }
+        Self { address: None, local: None, hold: Hold::Open, shared: None }
+    }
+
+    /// Share the connection with all others of this address that do.
+    pub fn shared(self, share: Share) -> Self {
+        Self { shared: Some(share), ..self }
+    }
+
+    /// The connection that it shares, if it shares one.
+    pub(super) fn line(&self) -> Option<LineKey> {
+        let address = self.address.as_ref()?;
+        self.shared.is_some().then(|| address.key())
     }
 }
 
@@ -65,6 +88,8 @@ pub(super) struct Entry<S: ipss_session::Session, K> {
     pub session: S,
     pub meter: MeterId,
     pub route: Route,
+    /// The shared connection that it takes turns on.
+    pub line: Option<u32>,
     pub state: State,
     pub link: Option<Link<K>>,
     pub queue: Queue<S::Work>,
@@ -130,6 +155,49 @@ pub(super) struct Link<K> {
     pub ended: bool,
     /// Why no association can stand, if the session said so.
     pub rejected: Option<Outcome>,
+    pub nature: Nature,
+    /// The transport failed: it carries nothing more.
+    pub broken: bool,
+    /// The peer broke its protocol.
+    pub confused: bool,
+    /// A turn on a connection that was open already.
+    pub turn: bool,
+    /// Something came over it.
+    pub heard: bool,
+    /// A request ended without the peer's answer.
+    pub failed: bool,
+    /// Others wait for the shared connection: no further request is given.
+    pub yields: bool,
+    /// Requests given.
+    pub served: u16,
+}
+
+impl<K> Link<K> {
+    pub fn new(socket: K, token: Token, nature: Nature, now: Instant, inbound: bool) -> Self {
+        Self {
+            socket,
+            epoch: (token >> 32) as u32,
+            received: Vec::new(),
+            unsent: Vec::new(),
+            frame_deadline: NEVER,
+            last_received: now,
+            opened: now,
+            useful: false,
+            associated: false,
+            deferred: false,
+            inbound,
+            ended: false,
+            rejected: None,
+            nature,
+            broken: false,
+            confused: false,
+            turn: false,
+            heard: false,
+            failed: false,
+            yields: false,
+            served: 0,
+        }
+    }
 }
 
 /// The request that the session holds.
@@ -152,6 +220,7 @@ impl<S: ipss_session::Session, K> Entry<S, K> {
             session,
             meter,
             route,
+            line: None,
             state: State::Idle,
             link: None,
             queue: Queue::default(),
@@ -182,7 +251,9 @@ impl<S: ipss_session::Session, K> Entry<S, K> {
 
     /// Whether a connection that is not there should be opened by us.
     pub fn wants_connection(&self) -> bool {
-        self.route.address.is_some() && !self.dead && (self.route.hold == Hold::Open || !self.queue.is_empty())
+        // A shared connection is nobody's to hold.
+        let held = self.route.hold == Hold::Open && self.line.is_none();
+        self.route.address.is_some() && !self.dead && (held || !self.queue.is_empty())
     }
 }
 

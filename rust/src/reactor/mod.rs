@@ -35,34 +35,42 @@
 //! | file | what |
 //! |---|---|
 //! | `turn`, `service`, `connection`, `inbound` | the turn, over any [`Network`] |
-//! | `entry`, `queue`, `slab`, `wheel` | what is kept of a meter, and when it needs attention |
+//! | `line` | connections that several meters share, in turns |
+//! | `entry`, `endpoint`, `queue`, `slab`, `wheel` | what is kept of a meter, and when it needs attention |
 //! | `admission` | token bucket and back-off |
 //! | `command`, `handover` | the bounded queues down and up |
 //! | `mio_network`, `simulated` | the real network, and one that follows from a seed |
+//! | `serial`, `tls`, `udp` | transports of the real network beside TCP |
 //! | `reactor` | threads and handles |
 
 pub mod admission;
 pub mod command;
 pub mod config;
 mod connection;
+pub mod endpoint;
 pub mod entry;
 pub mod handover;
 pub mod inbound;
+mod line;
 pub mod mio_network;
 pub mod network;
 pub mod queue;
 #[allow(clippy::module_inception)]
 mod reactor;
+pub mod serial;
 mod service;
 pub mod simulated;
 pub mod slab;
 pub mod stats;
+pub mod tls;
 mod turn;
+pub mod udp;
 pub mod wheel;
 
 pub use command::{Accepted, Acceptor, SubmitError};
 pub use config::Config;
-pub use entry::{Hold, NewMeter, Route};
+pub use endpoint::Endpoint;
+pub use entry::{Hold, NewMeter, Route, Share};
 pub use inbound::NO_METER;
 pub use mio_network::MioNetwork;
 pub use network::Network;

@@ -9,8 +9,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipss_session::{Now, Random};
+use ipss_session::{Now, Random, SerialSettings};
 
+use super::endpoint::Endpoint;
 use super::handover::Wake;
 
 /// The number under which readiness of a socket or listener is reported.
@@ -41,6 +42,17 @@ pub struct Inbound<K> {
     pub peer: SocketAddr,
 }
 
+/// How octets come out of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nature {
+    /// As they came: a read that gives less than it asked for took all there was.
+    Stream,
+    /// In pieces of its own (TLS records): only `WouldBlock` says that nothing more is there.
+    Records,
+    /// A datagram a read, whole or never; only `WouldBlock` says that nothing more is there.
+    Datagrams,
+}
+
 /// Sockets, clock, randomness and waiting.
 pub trait Network {
     /// One end of a connection.
@@ -62,10 +74,20 @@ pub trait Network {
 
     /// Start to open a connection from `local` (any if `None`). Its end is reported as writable; [`Network::opened`]
     /// then says how it ended.
-    fn connect(&mut self, remote: SocketAddr, local: Option<IpAddr>, token: Token) -> io::Result<Self::Socket>;
+    fn connect(&mut self, remote: &Endpoint, local: Option<IpAddr>, token: Token) -> io::Result<Self::Socket>;
 
-    /// Whether the attempt succeeded.
-    fn opened(&mut self, socket: &Self::Socket) -> io::Result<()>;
+    /// Whether the attempt succeeded, `WouldBlock` while it is not over. `PermissionDenied` if one end does not prove
+    /// who it is (TLS).
+    fn opened(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
+
+    /// How octets come out of this socket.
+    fn nature(&self, socket: &Self::Socket) -> Nature;
+
+    /// Drive a serial line so; other sockets are left as they are.
+    fn configure(&mut self, socket: &mut Self::Socket, settings: SerialSettings) -> io::Result<()>;
+
+    /// There is room to write again: send what the transport itself still holds.
+    fn writable(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
 
     /// Report this listener's connections under `token`.
     fn listen(&mut self, listener: &mut Self::Listener, token: Token) -> io::Result<()>;
@@ -87,4 +109,7 @@ pub trait Network {
 
     /// Close a connection.
     fn close(&mut self, socket: Self::Socket);
+
+    /// Datagrams that found no room or no peer so far.
+    fn datagrams_dropped(&self) -> u64;
 }

@@ -14,11 +14,13 @@ use super::command::{Acceptor, Command, Ending, Inbox, Shared, Submission, Submi
 use super::config::Config;
 use super::entry::NewMeter;
 use super::handover::Handover;
-use super::mio_network::{self, Clock, MioNetwork};
+use super::mio_network::{self, Clock, Listener, MioNetwork};
 use super::network::Network;
 use super::simulated::{SimulatedListener, SimulatedNetwork};
 use super::stats::Stats;
+use super::tls::TlsServer;
 use super::turn::Engine;
+use super::udp::UdpHub;
 
 /// What an owner may do with a reactor, from any thread.
 pub struct Handle<S: Session, N: Network> {
@@ -67,6 +69,7 @@ where
 
     /// Make meters known. Those that are held open are connected at once, as admission allows.
     pub fn add(&self, meters: Vec<NewMeter<S>>) -> Result<(), SubmitError> {
+        self.shared.place(meters.iter().filter_map(|new| Some((new.meter, new.route.line()?))));
         self.scatter(meters.into_iter(), |meter| meter.meter, Command::Add)
     }
 
@@ -230,7 +233,34 @@ where
     pub fn listen(&self, address: SocketAddr, acceptor: Arc<Acceptor<S>>) -> io::Result<SocketAddr> {
         let listener = mio_network::listener(address)?;
         let bound = listener.local_addr()?;
-        self.handle.listen_on(listener, acceptor).map_err(io::Error::other)?;
+        self.handle.listen_on(Listener::Tcp(listener), acceptor).map_err(io::Error::other)?;
+        Ok(bound)
+    }
+
+    /// The same for TLS.
+    ///
+    /// # Errors
+    /// As [`Reactor::listen`].
+    pub fn listen_tls(
+        &self,
+        address: SocketAddr,
+        server: TlsServer,
+        acceptor: Arc<Acceptor<S>>,
+    ) -> io::Result<SocketAddr> {
+        let listener = mio_network::listener(address)?;
+        let bound = listener.local_addr()?;
+        self.handle.listen_on(Listener::Tls(listener, server), acceptor).map_err(io::Error::other)?;
+        Ok(bound)
+    }
+
+    /// The same for UDP: each address from which datagrams come is a connection.
+    ///
+    /// # Errors
+    /// As [`Reactor::listen`].
+    pub fn listen_udp(&self, address: SocketAddr, acceptor: Arc<Acceptor<S>>) -> io::Result<SocketAddr> {
+        let hub = UdpHub::bind(address, true)?;
+        let bound = hub.local();
+        self.handle.listen_on(Listener::Udp(Arc::new(hub)), acceptor).map_err(io::Error::other)?;
         Ok(bound)
     }
 

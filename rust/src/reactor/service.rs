@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use ipss_session::batch::End;
+use ipss_session::batch::{End, Event};
 use ipss_session::{
     Context, EventKind, Input, MeterId, Outcome, Priority, Request, RequestId, Session, Step, Transport,
 };
@@ -51,6 +51,10 @@ where
                 use EventKind::{AuthenticationFailed, SystemTitleMismatch, WeakerSecurity};
                 matches!(kind, AuthenticationFailed | SystemTitleMismatch | WeakerSecurity)
             };
+            if let Some(link) = entry.link.as_mut().filter(|link| !link.confused) {
+                let violated = |event: &Event| event.kind == EventKind::ProtocolViolation;
+                link.confused = batch.events[events..].iter().any(violated);
+            }
             if batch.events[events..].iter().any(|event| rejected(event.kind)) {
                 // On a standing association they are incidents, not the end of it.
                 if let Some(link) = entry.link.as_mut().filter(|link| !link.associated) {
@@ -77,6 +81,9 @@ where
             let Step { transport, finished, detail, identified, .. } = step;
             if let Some((request, outcome)) = finished {
                 self.finished(slot, request, outcome, detail);
+            }
+            if let Transport::Serial(settings) = transport {
+                self.configure(slot, settings);
             }
             let Some(entry) = self.entries.get_mut(slot) else { return Flow::Gone };
             if transport == Transport::Close {
@@ -149,6 +156,7 @@ where
             }
             _ => {}
         }
+        self.consider_turn(slot);
     }
 
     /// The request to serve next, if the session takes one now.
@@ -160,6 +168,7 @@ where
             if entry.queue.is_empty()
                 || !takes_requests(entry.state)
                 || entry.active.is_some()
+                || entry.link.as_ref().is_none_or(|link| link.yields)
                 || !entry.session.ready()
             {
                 return None;
@@ -178,6 +187,11 @@ where
     fn give(&mut self, slot: u32, waiting: Waiting<S::Work>) -> Option<Step<S::Work>> {
         let entry = self.entries.get_mut(slot)?;
         let Waiting { request, accepted, age } = waiting;
+        if let (Some(link), Some(_)) = (&mut entry.link, entry.line) {
+            // Its silence counts from here.
+            link.last_received = self.now.monotonic;
+            link.served = link.served.saturating_add(1);
+        }
         entry.active = Some(Active { id: request.id, accepted, deadline: request.deadline, age, cancelled: false });
         self.stats.active += 1;
         self.step(slot, Input::Request(request))
@@ -193,6 +207,7 @@ where
         } else if entry.queue.is_empty()
             && takes_requests(entry.state)
             && entry.active.is_none()
+            && entry.link.as_ref().is_some_and(|link| !link.yields)
             && entry.session.ready()
         {
             if let Some(step) = self.give(slot, waiting) {
@@ -235,7 +250,8 @@ where
                     entry.failures = 0;
                 }
                 Outcome::AuthenticationFailed if !link.associated => link.rejected = Some(outcome),
-                _ => {}
+                Outcome::Cancelled | Outcome::Impossible | Outcome::CountersExhausted => {}
+                _ => link.failed = true,
             }
         }
         if let Hold::OnDemand { idle } = entry.route.hold {
@@ -246,7 +262,8 @@ where
         if retried && request.attempts_left > 0 && !entry.dead {
             request.attempts_left -= 1;
             self.stats.retries += 1;
-            return self.enqueue(slot, Waiting { request, accepted: active.accepted, age: active.age });
+            self.enqueue(slot, Waiting { request, accepted: active.accepted, age: active.age });
+            return self.consider_turn(slot);
         }
         let outcome = match outcome {
             Outcome::Cancelled if late && !active.cancelled => Outcome::TimedOut,
@@ -258,6 +275,7 @@ where
         };
         self.end(slot, &Waiting { request, accepted: active.accepted, age: active.age }, outcome, detail);
         self.drain_one(slot);
+        self.consider_turn(slot);
     }
 
     /// Report that a request is over.

@@ -2,22 +2,25 @@
 //!
 //! A [`World`] holds any number of hosts; each is the [`Network`] of one engine. Octets travel as chunks that the
 //! world's [`Line`] delays, loses, doubles, reorders, splits or damages; connections are refused, time out, break,
-//! or go silent without a word; a host can crash. Nothing happens by itself: the driver moves the clock to
+//! or go silent without a word; a host can crash. UDP keeps its datagrams whole and opens without a word; a serial line
+//! is a stream that nobody refuses, to the listener that [`World::serial`] names. Nothing happens by itself: the driver moves the clock to
 //! [`World::next_event`].
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipss_session::rig::{Line, SeededRandom};
-use ipss_session::{Instant, Now, Random, WallTime};
+use ipss_session::{Instant, Now, Random, SerialSettings, WallTime};
 
+use super::endpoint::Endpoint;
 use super::handover::Wake;
-use super::network::{Inbound, Network, Ready, Token};
+use super::network::{Inbound, Nature, Network, Ready, Token};
 
 /// The world, shared by its hosts.
 #[derive(Clone)]
@@ -44,6 +47,7 @@ struct State {
     random: SeededRandom,
     connections: Vec<Connection>,
     listeners: Vec<Listener>,
+    serial: BTreeMap<PathBuf, SocketAddr>,
     hosts: Vec<Host>,
     events: BTreeMap<(Instant, u64), Event>,
     sequence: u64,
@@ -58,6 +62,7 @@ struct Host {
 
 struct Listener {
     host: usize,
+    nature: Nature,
     address: SocketAddr,
     token: Option<Token>,
     backlog: VecDeque<usize>,
@@ -65,6 +70,7 @@ struct Listener {
 
 struct Connection {
     ends: [End; 2],
+    nature: Nature,
     state: Link,
     local: SocketAddr,
     remote: SocketAddr,
@@ -75,6 +81,10 @@ struct End {
     host: usize,
     token: Option<Token>,
     arrived: VecDeque<u8>,
+    /// The lengths of the datagrams in `arrived`.
+    lengths: VecDeque<usize>,
+    /// How its serial line was last set.
+    settings: Option<SerialSettings>,
     last_due: Instant,
     ended: bool,
     full: bool,
@@ -124,6 +134,7 @@ impl World {
             random: SeededRandom::new(seed),
             connections: Vec::new(),
             listeners: Vec::new(),
+            serial: BTreeMap::new(),
             hosts: Vec::new(),
             events: BTreeMap::new(),
             sequence: 0,
@@ -141,9 +152,31 @@ impl World {
 
     /// A listener of `host` on `address`; address 0.0.0.0 takes connections to every address.
     pub fn listener(&self, host: &SimulatedNetwork, address: SocketAddr) -> SimulatedListener {
+        self.listen_for(host, address, Nature::Stream)
+    }
+
+    /// The same for datagrams.
+    pub fn udp_listener(&self, host: &SimulatedNetwork, address: SocketAddr) -> SimulatedListener {
+        self.listen_for(host, address, Nature::Datagrams)
+    }
+
+    fn listen_for(&self, host: &SimulatedNetwork, address: SocketAddr, nature: Nature) -> SimulatedListener {
         let mut state = self.state();
-        state.listeners.push(Listener { host: host.host, address, token: None, backlog: VecDeque::new() });
+        state.listeners.push(Listener { host: host.host, nature, address, token: None, backlog: VecDeque::new() });
         SimulatedListener(state.listeners.len() - 1)
+    }
+
+    /// The serial line `path` leads to the listener on `address`.
+    pub fn serial(&self, path: impl Into<PathBuf>, address: SocketAddr) {
+        self.state().serial.insert(path.into(), address);
+    }
+
+    /// How the serial line `path` is set, if it is open.
+    pub fn serial_settings(&self, path: impl Into<PathBuf>) -> Option<SerialSettings> {
+        let state = self.state();
+        let address = state.serial.get(&path.into())?;
+        let open = |connection: &&Connection| connection.remote == *address && connection.state == Link::Open;
+        state.connections.iter().rev().find(open)?.ends[0].settings
     }
 
     /// How it behaves from now on.
@@ -229,23 +262,13 @@ impl State {
         match event {
             Event::Opened(index) => {
                 self.note(index as u64);
-                let remote = self.connections[index].remote;
-                let fits = |listener: &Listener| {
-                    listener.token.is_some()
-                        && listener.address.port() == remote.port()
-                        && (listener.address.ip() == remote.ip() || listener.address.ip().is_unspecified())
-                };
-                let Some(listener) = self.listeners.iter().position(fits) else {
+                if !self.reach(index) {
                     return self.happen(Event::Refused(index));
-                };
+                }
                 if self.connections[index].state != Link::Opening {
                     return;
                 }
                 self.connections[index].state = Link::Open;
-                self.connections[index].ends[1].host = self.listeners[listener].host;
-                self.listeners[listener].backlog.push_back(index);
-                let (host, token) = (self.listeners[listener].host, self.listeners[listener].token);
-                self.tell(host, token, true, false, false);
                 self.tell_end(index, 0, false, true, false);
             }
             Event::Refused(index) => {
@@ -255,11 +278,18 @@ impl State {
                 }
             }
             Event::Arrive(index, end, octets) => {
-                let connection = &mut self.connections[index];
+                let connection = &self.connections[index];
                 if connection.silent || connection.state != Link::Open || connection.ends[end].ended {
                     return;
                 }
+                if connection.ends[end].host == NOBODY && !self.reach(index) {
+                    return;
+                }
+                let connection = &mut self.connections[index];
                 connection.ends[end].arrived.extend(octets.iter());
+                if connection.nature == Nature::Datagrams {
+                    connection.ends[end].lengths.push_back(octets.len());
+                }
                 let sum = octets.iter().fold(index as u64, |sum, octet| sum.rotate_left(7) ^ u64::from(*octet));
                 self.note(sum);
                 self.tell_end(index, end, true, false, false);
@@ -286,6 +316,25 @@ impl State {
                 self.tell_end(index, end, false, true, false);
             }
         }
+    }
+
+    /// Give the connection's far end to the listener there; false if nobody listens.
+    fn reach(&mut self, index: usize) -> bool {
+        let Connection { remote, nature, state, .. } = self.connections[index];
+        let fits = |listener: &Listener| {
+            listener.token.is_some()
+                && (listener.nature == Nature::Datagrams) == (nature == Nature::Datagrams)
+                && listener.address.port() == remote.port()
+                && (listener.address.ip() == remote.ip() || listener.address.ip().is_unspecified())
+        };
+        let Some(listener) = self.listeners.iter().position(fits) else { return false };
+        if state == Link::Opening || state == Link::Open {
+            self.connections[index].ends[1].host = self.listeners[listener].host;
+            self.listeners[listener].backlog.push_back(index);
+            let (host, token) = (self.listeners[listener].host, self.listeners[listener].token);
+            self.tell(host, token, true, false, false);
+        }
+        true
     }
 
     fn tell_end(&mut self, index: usize, end: usize, readable: bool, writable: bool, ended: bool) {
@@ -327,7 +376,7 @@ impl Network for SimulatedNetwork {
         Arc::new(Awake)
     }
 
-    fn connect(&mut self, remote: SocketAddr, local: Option<IpAddr>, token: Token) -> io::Result<SimulatedSocket> {
+    fn connect(&mut self, remote: &Endpoint, local: Option<IpAddr>, token: Token) -> io::Result<SimulatedSocket> {
         let mut state = self.world.state();
         let state = &mut *state;
         let now = state.now.monotonic;
@@ -336,14 +385,33 @@ impl Network for SimulatedNetwork {
             host,
             token,
             arrived: VecDeque::new(),
+            lengths: VecDeque::new(),
+            settings: None,
             last_due: Instant::ORIGIN,
             ended: false,
             full: false,
         };
+        let (remote, nature, settings) = match remote {
+            Endpoint::Tcp(address) => (*address, Nature::Stream, None),
+            Endpoint::Tls(endpoint) => (endpoint.address, Nature::Records, None),
+            Endpoint::Udp(address) => (*address, Nature::Datagrams, None),
+            Endpoint::Serial(line) => {
+                let address = state.serial.get(&line.path).ok_or(ErrorKind::NotFound)?;
+                (*address, Nature::Stream, Some(line.settings))
+            }
+        };
         let port = 10_000 + (index % 50_000) as u16;
         let local = SocketAddr::new(local.unwrap_or(IpAddr::from([192, 0, 2, 1])), port);
-        let ends = [end(self.host, Some(token)), end(usize::MAX, None)];
-        state.connections.push(Connection { ends, state: Link::Opening, local, remote, silent: false });
+        let mut ends = [end(self.host, Some(token)), end(NOBODY, None)];
+        ends[0].settings = settings;
+        state.connections.push(Connection { ends, nature, state: Link::Opening, local, remote, silent: false });
+        if nature == Nature::Datagrams || settings.is_some() {
+            state.connections[index].state = Link::Open;
+            if settings.is_some() && !state.reach(index) {
+                return Err(ErrorKind::NotFound.into());
+            }
+            return Ok(SimulatedSocket { connection: index, end: 0 });
+        }
         let spread = state.random.below(state.faults.line.jitter.as_nanos() as u64 + 1);
         let at = now + state.faults.line.delay * 2 + Duration::from_nanos(spread);
         if state.random.chance(state.faults.refused) {
@@ -354,13 +422,30 @@ impl Network for SimulatedNetwork {
         Ok(SimulatedSocket { connection: index, end: 0 })
     }
 
-    fn opened(&mut self, socket: &SimulatedSocket) -> io::Result<()> {
+    fn opened(&mut self, socket: &mut SimulatedSocket) -> io::Result<()> {
         match self.world.state().connections[socket.connection].state {
             Link::Opening => Err(ErrorKind::WouldBlock.into()),
             Link::Open => Ok(()),
             Link::Refused => Err(ErrorKind::ConnectionRefused.into()),
             Link::Reset => Err(ErrorKind::ConnectionReset.into()),
         }
+    }
+
+    fn nature(&self, socket: &SimulatedSocket) -> Nature {
+        self.world.state().connections[socket.connection].nature
+    }
+
+    fn configure(&mut self, socket: &mut SimulatedSocket, settings: SerialSettings) -> io::Result<()> {
+        let mut state = self.world.state();
+        let end = state.end(*socket);
+        if end.settings.is_some() {
+            end.settings = Some(settings);
+        }
+        Ok(())
+    }
+
+    fn writable(&mut self, _: &mut SimulatedSocket) -> io::Result<()> {
+        Ok(())
     }
 
     fn listen(&mut self, listener: &mut SimulatedListener, token: Token) -> io::Result<()> {
@@ -397,11 +482,13 @@ impl Network for SimulatedNetwork {
         if state.connections[socket.connection].state == Link::Reset {
             return Err(ErrorKind::ConnectionReset.into());
         }
+        let datagrams = state.connections[socket.connection].nature == Nature::Datagrams;
         let end = state.end(*socket);
         if end.arrived.is_empty() {
             return if end.ended { Ok(0) } else { Err(ErrorKind::WouldBlock.into()) };
         }
-        let count = buffer.len().min(end.arrived.len());
+        let there = if datagrams { end.lengths.pop_front().unwrap_or(0) } else { end.arrived.len() };
+        let count = buffer.len().min(there);
         buffer.iter_mut().zip(end.arrived.drain(..count)).for_each(|(place, octet)| *place = octet);
         Ok(count)
     }
@@ -419,7 +506,8 @@ impl Network for SimulatedNetwork {
             return Err(ErrorKind::WouldBlock.into());
         }
         let mut count = octets.len();
-        if count > 1 && state.random.chance(state.faults.partial_write) {
+        let datagrams = connection.nature == Nature::Datagrams;
+        if count > 1 && !datagrams && state.random.chance(state.faults.partial_write) {
             count = 1 + state.random.below(count as u64 - 1) as usize;
             connection.ends[end].full = true;
             state.schedule(now + Duration::from_millis(1), Event::Writable(index, end));
@@ -429,7 +517,10 @@ impl Network for SimulatedNetwork {
         let peer = 1 - end;
         let mut last = connection.ends[peer].last_due;
         let mut pieces = Vec::new();
-        let line = state.faults.line;
+        let mut line = state.faults.line;
+        if datagrams {
+            (line.split, line.reset) = (0, 0);
+        }
         let reset = line.carry(octets[..count].to_vec(), now, last, &mut state.random, |at, piece| {
             last = last.max(at);
             pieces.push((at, piece));
@@ -451,13 +542,24 @@ impl Network for SimulatedNetwork {
         let connection = &mut state.connections[index];
         connection.ends[end].token = None;
         connection.ends[end].arrived = VecDeque::new();
-        if connection.state == Link::Opening {
+        connection.ends[end].lengths = VecDeque::new();
+        if connection.nature == Nature::Datagrams {
+            // Nobody is told; what comes later finds nobody.
+            connection.ends[end].ended = true;
+        } else if connection.state == Link::Opening {
             connection.state = Link::Refused;
         } else {
             state.schedule(at, Event::Finish(index, 1 - end));
         }
     }
+
+    fn datagrams_dropped(&self) -> u64 {
+        0
+    }
 }
+
+/// The host of a far end that nobody has accepted.
+const NOBODY: usize = usize::MAX;
 
 /// Everything runs in one thread, which is awake.
 struct Awake;

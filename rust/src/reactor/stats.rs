@@ -33,6 +33,8 @@ pub struct Stats {
     pub octets_in: u64,
     /// Octets written.
     pub octets_out: u64,
+    /// Datagrams that found no room or no peer.
+    pub datagrams_dropped: u64,
     /// Turns run.
     pub turns: u64,
     /// Batches handed over.
@@ -63,6 +65,7 @@ impl Stats {
         self.admission_delays += other.admission_delays;
         self.octets_in += other.octets_in;
         self.octets_out += other.octets_out;
+        self.datagrams_dropped += other.datagrams_dropped;
         self.turns += other.turns;
         self.batches += other.batches;
         self.rows += other.rows;

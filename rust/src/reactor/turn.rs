@@ -15,8 +15,10 @@ use ipss_session::{Batch, Instant, MeterId, Now, Outcome, Request, Session};
 use super::admission::TokenBucket;
 use super::command::{Acceptor, Command, Ending, Shared, Submission};
 use super::config::Config;
+use super::endpoint::LineKey;
 use super::entry::{Entry, NewMeter, State};
 use super::handover::Wake;
+use super::line::SharedLine;
 use super::network::{Network, Ready, Token};
 use super::queue::Waiting;
 use super::slab::Slab;
@@ -36,6 +38,11 @@ pub(super) struct Engine<S: Session, N: Network> {
     /// Slots that wait for a connection: first those that somebody waits for.
     pub(super) urgent: VecDeque<u32>,
     pub(super) ordinary: VecDeque<u32>,
+    /// Connections that several peers share, and their numbers.
+    pub(super) lines: Slab<SharedLine<N::Socket>>,
+    pub(super) line_numbers: HashMap<LineKey, u32>,
+    /// Those to look at before this turn is over.
+    pub(super) lines_due: Vec<u32>,
     /// No descriptor was left; not tried again before this moment.
     pub(super) exhausted_until: Instant,
     pub(super) batch: Batch,
@@ -97,6 +104,9 @@ where
             bucket: TokenBucket::new(rate, burst, now.monotonic),
             urgent: VecDeque::new(),
             ordinary: VecDeque::new(),
+            lines: Slab::default(),
+            line_numbers: HashMap::new(),
+            lines_due: Vec::new(),
             exhausted_until: Instant::ORIGIN,
             batch: Batch::default(),
             first_row: None,
@@ -140,6 +150,7 @@ where
             self.on_ready(ready);
         }
         self.ready = ready;
+        self.serve_lines();
         self.admit();
         if let Phase::Draining(deadline) = self.phase {
             if self.stats.connections == 0 || deadline <= self.now.monotonic {
@@ -150,6 +161,7 @@ where
         if (row_due || self.awaited) && !self.blocked {
             self.hand_over();
         }
+        self.stats.datagrams_dropped = self.network.datagrams_dropped();
         *self.shared.stats[self.shard].lock().unwrap_or_else(PoisonError::into_inner) = self.stats;
         polled?;
         Ok(self.phase != Phase::Stopped)
@@ -167,6 +179,9 @@ where
         if !self.blocked {
             if let Some(first) = self.first_row {
                 sooner(first + self.config.batch_delay);
+            }
+            if !self.lines_due.is_empty() {
+                sooner(now);
             }
             if self.wants_admission() {
                 // Without room under the bound on connections it is a closing connection that makes room: look again
@@ -209,6 +224,7 @@ where
             self.end_queue(slot, Outcome::Cancelled, "stopped");
             self.close(slot, "stopped", true);
         }
+        self.close_all_parked();
         self.phase = Phase::Stopped;
         self.shared.handover.finish(std::mem::take(&mut self.batch));
     }
@@ -336,6 +352,7 @@ where
             let mut identities = self.shared.identities.write().unwrap_or_else(PoisonError::into_inner);
             identities.extend(new.identities.into_iter().map(|identity| (identity, new.meter)));
         }
+        self.join_line(slot);
         self.want_connection(slot);
     }
 
@@ -350,6 +367,7 @@ where
         self.close(slot, "the meter was removed", true);
         self.end_queue(slot, Outcome::Cancelled, "the meter was removed");
         self.wheel.clear(slot);
+        self.quit_line(slot);
         self.entries.remove(slot);
         self.check_batch();
     }
@@ -361,6 +379,7 @@ where
             self.end_queue(slot, Outcome::Cancelled, "the reactor is stopping");
             self.drain_one(slot);
         }
+        self.close_all_parked();
     }
 
     /// Note that rows came; hand them over if they are enough.
@@ -417,10 +436,11 @@ where
         let Some(slot) = self.slot_of(ready.token) else { return };
         let Some(entry) = self.entries.get_mut(slot) else { return };
         if entry.state == State::Connecting {
-            if (ready.writable || ready.ended) && !self.connection_over(slot) {
+            // A handshake above the connection goes on when something can be read.
+            if !self.connection_over(slot) {
                 return;
             }
-        } else if ready.writable && entry.link.as_ref().is_some_and(|link| !link.unsent.is_empty()) {
+        } else if ready.writable {
             self.write_unsent(slot);
         }
         if ready.readable || ready.ended {

@@ -104,8 +104,10 @@ pub struct FleetSpec {
     pub count: u32,
     /// Address of meter 0; the others follow. All within 127.0.0.1 to 127.255.255.254.
     pub first_address: Ipv4Addr,
-    /// TCP port of all of them; 4059 is the registered port of DLMS.
+    /// Port of all of them; 4059 is the registered port of DLMS.
     pub port: u16,
+    /// What stands in front of their addresses in the fleet file: the transport, such as `dlms+udp://`; nothing for TCP.
+    pub scheme: &'static str,
     /// How associations are secured.
     pub security: Security,
     /// Octets of the largest APDU that the meters send and take, 128 to 65,535. What is longer goes in blocks.
@@ -135,6 +137,7 @@ impl Default for FleetSpec {
             count: 1_000,
             first_address: Ipv4Addr::new(127, 0, 1, 1),
             port: 4059,
+            scheme: "",
             security: Security::default(),
             // A day of load profile fits.
             max_pdu: 4_096,
@@ -416,7 +419,8 @@ impl Fleet {
         for index in 0..self.spec.count {
             let identity = self.identity(index);
             let password = identity.password.map(char::from).iter().collect::<String>();
-            let address = if dials_in { String::new() } else { format!("{}:{}", self.address(index), self.spec.port) };
+            let FleetSpec { scheme, port, .. } = self.spec;
+            let address = if dials_in { String::new() } else { format!("{scheme}{}:{port}", self.address(index)) };
             // Writing into a string cannot fail.
             let (encryption_key, authentication_key) = self.keys(index);
             let _ = write!(
