@@ -277,8 +277,25 @@ macro_rules! files {
     };
 }
 
-const FILES: [(&str, &str); FILE_COUNT] = files!["generic", "virtual", "nordic-han", "kaifa-han"];
-const FILE_COUNT: usize = 4;
+const FILES: [(&str, &str); FILE_COUNT] = files![
+    "generic",
+    "aidon-han",
+    "austrian-push",
+    "czech-han",
+    "dsmr4",
+    "idis",
+    "is15959",
+    "iskraemeco-am550-list-18",
+    "italian",
+    "kaifa-han",
+    "kamstrup-han",
+    "nordic-han",
+    "sagemcom-t210d",
+    "smr5",
+    "swiss-push",
+    "virtual"
+];
+const FILE_COUNT: usize = 16;
 
 #[cfg(test)]
 mod tests {
