@@ -295,6 +295,9 @@ class Reactor:
     def remove(self, meters: Sequence[int]) -> None: ...
     def grant(self, grants: Sequence[tuple[int, int, int]]) -> None:
         """Meter, first and behind the last of a durably reserved block of invocation counters."""
+    def confirm(self, pushes: Sequence[tuple[int, int]]) -> None:
+        """Tell meters that their confirmed pushes are durable: (meter, the number of the event `notified`)."""
+
     def submit(
         self,
         plan: Plan,

@@ -130,7 +130,9 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
         pushes = Pushes(
             store=store, native=_core, models={meter.meter_id: meter.model for meter in fleet}, figures=figures
         )
-        delivery = Delivery(store=store, requests=requests, pushes=pushes, watch=watch, newest=newest, figures=figures)
+        delivery = Delivery(
+            store=store, requests=requests, reactor=reactor, pushes=pushes, watch=watch, newest=newest, figures=figures
+        )
         field = _field(config, store, requests, newest, figures, {meter.meter_id: meter for meter in fleet})
         campaigns = _campaigns(config, field)
         knowledge = Knowledge(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from ipss_headend.errors import StaleOwner, StoreDamaged, StoreError, StoreFailed, StoreFull
 from ipss_headend.field.pushes import Kept, Pushes
-from ipss_headend.field.reactor import AnswerRow, Outcome
+from ipss_headend.field.reactor import CONFIRMED, AnswerRow, EventKind, Outcome, Reactor
 from ipss_headend.field.requests import Requests
 from ipss_headend.field.watch import STORED, Watch
 from ipss_headend.log import Logger, logger
@@ -65,12 +66,14 @@ class Delivery:
         *,
         store: Store,
         requests: Requests,
+        reactor: Reactor,
         pushes: Pushes,
         watch: Watch,
         newest: Newest,
         figures: Figures,
     ) -> None:
         self._store = store
+        self._reactor = reactor
         self._pushes = pushes
         self._requests = requests
         self._watch = watch
@@ -117,9 +120,21 @@ class Delivery:
                 marks=self._requests.marks(ends),
             )
         )
+        self._confirm(events)
         self._requests.route(answers, refusals, ends)
         self._watch.events(events)
         self._watch.ends(ends)
+
+    def _confirm(self, events: Sequence[EventRow]) -> None:
+        """Confirm what asked for it, now that it is durable (R1). A meter that hears nothing pushes again."""
+        waiting = [
+            (meter, number)
+            for meter, _, kind, number, detail in events
+            if kind == EventKind.NOTIFIED and detail == CONFIRMED
+        ]
+        if waiting:
+            with suppress(RuntimeError):  # a reactor that has stopped; the same push is stored once
+                self._reactor.confirm(waiting)
 
     async def _write(self, batch: WriteBatch) -> None:
         if not any((batch.readings, batch.events, batch.refusals, batch.ends, batch.peer_counters, batch.marks)):

@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # the rules of this room are tested without the extension
     from ipss_headend._core import Item as _Item
     from ipss_headend._core import Plan as _Plan
 
+CONFIRMED = "confirmed"
+"""The detail of `EventKind.NOTIFIED` for a push that waits to be confirmed."""
+
 AnswerRow = tuple[int, int, int, int | None, int, int, list[int | bytes | None]]
 """(meter_id, request_id, item, capture_time_us, deviation_min, clock_status, cells)."""
 
@@ -108,6 +111,7 @@ class Reactor(Protocol):
     ) -> int: ...
     def cancel(self, requests: Sequence[tuple[int, int]]) -> None: ...
     def grant(self, grants: Sequence[tuple[int, int, int]]) -> None: ...
+    def confirm(self, pushes: Sequence[tuple[int, int]]) -> None: ...
 
 
 class Native(Protocol):

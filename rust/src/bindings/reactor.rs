@@ -96,6 +96,11 @@ impl PyReactor {
         self.handle.control(grants).map_err(refused)
     }
 
+    fn confirm(&self, pushes: Vec<(u32, u32)>) -> PyResult<()> {
+        let words = pushes.into_iter().map(|(meter, number)| (meter, Control::Confirm(number))).collect();
+        self.handle.control(words).map_err(refused)
+    }
+
     #[pyo3(signature = (plan, meters, *, timeout_s, priority="scheduled", attempts=3, from_us=0, to_us=0))]
     #[allow(clippy::too_many_arguments)]
     fn submit(

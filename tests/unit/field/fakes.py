@@ -74,6 +74,7 @@ class FakeReactor:
         self.asked: list[Asked] = []
         self.cancelled: list[tuple[int, int]] = []
         self.granted: list[tuple[int, int, int]] = []
+        self.confirmed: list[tuple[int, int]] = []
         self.full = 0
         self._next = 1
         self._batches: list[FakeBatch] = []
@@ -128,6 +129,9 @@ class FakeReactor:
 
     def grant(self, grants: Sequence[tuple[int, int, int]]) -> None:
         self.granted += grants
+
+    def confirm(self, pushes: Sequence[tuple[int, int]]) -> None:
+        self.confirmed += pushes
 
 
 class FakeItem:

@@ -1,5 +1,5 @@
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -35,6 +35,7 @@ class Parts:
         self.delivery = Delivery(
             store=store,
             requests=self.requests,
+            reactor=reactor,
             pushes=Pushes(store=store, native=self.native, models={1: "M1", 2: "kaifa"}, figures=self.figures),
             watch=Watch({1: "meter-1"}, counters, self.figures),
             newest=self.newest,
@@ -212,3 +213,33 @@ def test_a_meter_that_sends_ever_other_lists_fills_no_table(store: Store, reacto
 
     assert parts.figures.layouts_learnt == LAYOUTS_PER_METER
     assert len(kept(store)) == 5
+
+
+def test_confirmed_push_is_confirmed_only_when_it_is_durable(store: Store, reactor: FakeReactor) -> None:
+    parts = Parts(store, reactor)
+    parts.native.pushes[b"push", "generic"] = (T0, 0, 0, PUSH_SETUP, (PUSHED_ENERGY,), [1])
+    durable: list[int] = []
+    confirm = reactor.confirm
+
+    def confirmed(pushes: Sequence[tuple[int, int]]) -> None:
+        durable.append(len(stored(store)))
+        confirm(pushes)
+
+    reactor.confirm = confirmed  # type: ignore[method-assign]
+    events: list[tuple[int, int, int, int, str]] = [
+        (1, T0, EventKind.NOTIFIED, 7, "confirmed"),
+        (1, T0, EventKind.NOTIFIED, 8, ""),
+    ]
+
+    parts.deliver(FakeBatch(said=[notification(1, b"push")], noticed=events))
+
+    assert (reactor.confirmed, durable) == ([(1, 7)], [1])
+
+
+def test_push_is_not_confirmed_when_the_store_failed(reactor: FakeReactor) -> None:
+    parts = Parts(ScriptedStore(StoreFailed("broken")), reactor)
+
+    with pytest.raises(StoreFailed):
+        parts.deliver(FakeBatch(noticed=[(1, T0, EventKind.NOTIFIED, 7, "confirmed")], counters=[(1, 5)]))
+
+    assert reactor.confirmed == []

@@ -112,6 +112,7 @@ class World:
         self.delivery = Delivery(
             store=store,
             requests=self.requests,
+            reactor=reactor,
             pushes=Pushes(store=store, native=native, models={}, figures=self.figures),
             watch=self.watch,
             newest=newest,

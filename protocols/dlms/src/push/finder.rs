@@ -45,8 +45,10 @@ pub struct Finder<'s> {
     capture_time: Option<DateTime>,
     state: State,
     depth: usize,
-    /// Elements that the innermost open structure has, and how many came.
+    /// The value before if it could be the class of a descriptor, to tell its logical name from one beside a value.
     before: Option<u16>,
+    /// The value before was the attribute of a descriptor.
+    described: bool,
     /// Columns of a push object list or of a layout, and how many of their values have been seen.
     columns: Vec<Option<Column>>,
     seen: usize,
@@ -98,6 +100,7 @@ impl<'s> Finder<'s> {
             state: State::Idle,
             depth: 0,
             before: None,
+            described: false,
             columns: Vec::new(),
             seen: 0,
             columns_depth: None,
@@ -171,7 +174,9 @@ impl<'s> Finder<'s> {
         self.tell(found);
     }
 
-    fn tell(&mut self, mut found: Found<'_>) {
+    fn tell(&mut self, found: Found<'_>) {
+        let mut turned = [0; 8];
+        let mut found: Found<'_> = found;
         if is_clock(&found) {
             if let Ok(octets) = found.octets.try_into() {
                 self.capture_time = Some(resolve(self.companion, DateTime(octets)));
@@ -180,6 +185,12 @@ impl<'s> Finder<'s> {
         }
         if let Some(companion) = self.companion {
             companion.scale(&mut found);
+            let float = matches!(found.tag, tag::FLOATING_POINT | tag::FLOAT32 | tag::FLOAT64);
+            if let Some(turned) = turned.get_mut(..found.octets.len()).filter(|_| float && companion.floats_swapped) {
+                turned.copy_from_slice(found.octets);
+                turned.reverse();
+                found.octets = turned;
+            }
         }
         self.found += 1;
         (self.sink)(&found);
@@ -215,11 +226,13 @@ impl Visitor for Finder<'_> {
             _ => None,
         };
         let before = std::mem::replace(&mut self.before, class_id);
+        let described = std::mem::take(&mut self.described);
         match (std::mem::replace(&mut self.state, State::Idle), tag) {
             (State::Named(name, Some(class_id)), tag::INTEGER) if self.columns_depth.is_none() => {
                 let attribute = octets.first().map_or(0, |octet| *octet as i8);
                 let descriptor = AttributeDescriptor { class_id, logical_name: name, attribute };
                 self.columns.push(Some(Column { descriptor, data_index: 0, scaler: None, unit: None }));
+                self.described = true;
                 return;
             }
             (State::Named(name, _), tag) if logical_name(tag, octets).is_none() => {
@@ -237,14 +250,13 @@ impl Visitor for Finder<'_> {
                 self.tell_named(name, &held, Some((scaler, unit)));
                 return;
             }
-            // The descriptor's element of an attribute, behind the attribute.
-            (State::Idle, tag::LONG_UNSIGNED) if self.columns_depth.is_none() && self.depth >= 2 => {
+            // Behind a descriptor's attribute: its element.
+            (State::Idle, tag::LONG_UNSIGNED) if described => {
                 if let (Some(Some(column)), Some(index)) = (self.columns.last_mut(), class_id) {
-                    if self.seen == 0 && column.data_index == 0 && before.is_none() {
-                        column.data_index = index;
-                        // It may still be the class of what follows: some lists are flat.
-                    }
+                    column.data_index = index;
                 }
+                self.before = None;
+                return;
             }
             (state, _) => {
                 self.state = state;
@@ -270,6 +282,7 @@ impl Visitor for Finder<'_> {
             return;
         }
         self.before = None;
+        self.described = false;
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Valued(name, held) if tag == tag::STRUCTURE && count == Some(2) => {
                 self.state = State::InStructure(name, held);
@@ -295,6 +308,7 @@ impl Visitor for Finder<'_> {
 
     fn close(&mut self) {
         self.depth = self.depth.saturating_sub(1);
+        self.described = false;
         if let Some(whole) = &mut self.whole {
             if whole.end() {
                 if let Some(Whole { column, octets, .. }) = self.whole.take() {

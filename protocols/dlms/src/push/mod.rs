@@ -13,6 +13,9 @@ pub mod notification;
 pub mod time_rules;
 pub mod untagged;
 
+#[cfg(test)]
+mod tests;
+
 pub use companion::{Companion, companion};
 pub use finder::{Finder, Found};
 pub use layout::{Column, Layout, Shape};
