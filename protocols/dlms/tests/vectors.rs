@@ -8,6 +8,8 @@ struct Vector {
     name: String,
     layer: String,
     octets: Vec<u8>,
+    /// Its key is not public.
+    protected: bool,
     keys: Vec<Keys>,
     expected: [(&'static str, Value); 4],
 }
@@ -24,12 +26,19 @@ fn green_book_keys() -> Keys {
     }
 }
 
+/// The key that a distributor published with the description of its customers' port.
+fn netz_noe_keys() -> Keys {
+    let key = Key::from_slice(&parse_hex("36C66639E48A8CA4D6BC8B282A793BBB").unwrap()).unwrap();
+    Keys { encryption_key: Some(key), ..Keys::default() }
+}
+
 fn vectors() -> Vec<Vector> {
     let files = [
         include_str!("../vectors/acse.toml"),
         include_str!("../vectors/xdlms.toml"),
         include_str!("../vectors/data.toml"),
         include_str!("../vectors/framing.toml"),
+        include_str!("../vectors/mbus.toml"),
     ];
     let tables =
         files.iter().flat_map(|file| file.parse::<toml::Table>().unwrap()["vector"].as_array().unwrap().clone());
@@ -41,7 +50,11 @@ fn vectors() -> Vec<Vector> {
             assert!(!text("source").is_empty(), "{} has no source", text("name"));
             Vector {
                 octets: parse_hex(&text("bytes")).unwrap(),
-                keys: if text("keys") == "green-book" { vec![green_book_keys()] } else { vec![] },
+                keys: match text("keys").as_str() {
+                    "green-book" => vec![green_book_keys()],
+                    "netz-noe" => vec![netz_noe_keys()],
+                    _ => vec![],
+                },
                 expected: [
                     ("frames", list("frames")),
                     ("apdus", Value::Array(means)),
@@ -50,6 +63,7 @@ fn vectors() -> Vec<Vector> {
                 ],
                 name: text("name"),
                 layer: text("layer"),
+                protected: text("outcome") == "protected",
             }
         })
         .collect()
@@ -70,7 +84,8 @@ fn every_vector_means_what_it_says() {
     for vector in vectors {
         let (outcome, answer) = answer(&vector.layer, &vector.octets, &vector.keys);
 
-        assert_eq!(outcome, Outcome::Decoded, "{}: {answer}", vector.name);
+        let wanted = if vector.protected { Outcome::Protected } else { Outcome::Decoded };
+        assert_eq!(outcome, wanted, "{}: {answer}", vector.name);
         for (key, expected) in vector.expected {
             assert_eq!(answer[key], expected, "{}: {key}", vector.name);
         }
@@ -82,7 +97,8 @@ fn every_vector_is_recognised_without_its_layer() {
     for vector in vectors() {
         let (outcome, answer) = answer("auto", &vector.octets, &vector.keys);
 
-        assert_eq!(outcome, Outcome::Decoded, "{}: {answer}", vector.name);
+        let wanted = if vector.protected { Outcome::Protected } else { Outcome::Decoded };
+        assert_eq!(outcome, wanted, "{}: {answer}", vector.name);
     }
 }
 

@@ -13,6 +13,7 @@
 pub mod gateway;
 pub mod hdlc;
 pub mod llc;
+pub mod mbus;
 pub mod optical;
 pub mod wrapper;
 

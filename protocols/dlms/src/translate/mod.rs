@@ -6,6 +6,7 @@
 
 mod apdu;
 mod envelope;
+mod framing;
 mod json;
 mod keys;
 mod readings;
@@ -21,6 +22,7 @@ use crate::apdu::tags;
 use crate::axdr::{Reader, skip};
 use crate::cosem::AttributeDescriptor;
 use crate::hdlc::{self, FrameType};
+use crate::link::mbus;
 use crate::push::Companion;
 use crate::wrapper;
 use keys::Learnt;
@@ -30,7 +32,8 @@ use keys::Learnt;
 pub struct TranslateRequest<'a> {
     /// The asker's own mark, as JSON text; it comes back as it is.
     pub id: Option<&'a str>,
-    /// What the first octet is: `hdlc`, `wrapper`, `llc`, `apdu`, `data`, `auto`, or a layer that others explain.
+    /// What the first octet is: `hdlc`, `wrapper`, `mbus`, `wmbus`, `llc`, `llc-61334`, `apdu`, `data`, `auto`, or a layer
+    /// that others explain.
     pub layer: &'a str,
     /// What was sent, in order.
     pub transmissions: &'a [Transmission<'a>],
@@ -141,6 +144,9 @@ impl<'a, 'w> Pass<'a, 'w> {
         match layer {
             "hdlc" => self.streams(transmissions, Self::hdlc_stream),
             "wrapper" => self.streams(transmissions, Self::wrapper_stream),
+            "mbus" => self.streams(transmissions, Self::mbus_stream),
+            "wmbus" => self.streams(transmissions, Self::wmbus_stream),
+            "llc-61334" => self.each(transmissions, Self::llc_61334),
             "llc" => self.each(transmissions, |pass, octets| {
                 if octets.len() < LLC_LENGTH && LLC_HEADERS.iter().any(|header| header.starts_with(octets)) {
                     return Err(ProtocolError::remote("llc", octets.len(), "truncated", "the LLC header is not whole"));
@@ -164,7 +170,7 @@ impl<'a, 'w> Pass<'a, 'w> {
                 "request",
                 "layer-not-supported",
                 format!(
-                    "layer '{}' is not explained here; hdlc, wrapper, llc, apdu, data and auto are",
+                    "layer '{}' is not explained here; hdlc, wrapper, mbus, wmbus, llc, llc-61334, apdu, data and auto are",
                     other.escape_default()
                 ),
             )),
@@ -204,7 +210,9 @@ impl<'a, 'w> Pass<'a, 'w> {
             }
         }
         let whole = streams.iter().all(|stream| {
-            stream.pieces.is_empty() && stream.left.iter().all(|octet| stream.frames > 0 && *octet == hdlc::FLAG)
+            stream.pieces.is_empty()
+                && stream.segments.is_empty()
+                && stream.left.iter().all(|octet| stream.frames > 0 && *octet == hdlc::FLAG)
         });
         let any = streams.iter().any(|stream| stream.frames > 0);
         Ok(any && whole)
@@ -233,6 +241,9 @@ impl<'a, 'w> Pass<'a, 'w> {
                 None => self.frames.null(),
             }
             self.frames.member_boolean("fcs_ok", frame.fcs_ok);
+            if frame.fcs_ok {
+                self.link_parameters(&frame);
+            }
             self.frames.end();
             let wrong = |offset, code, what| {
                 let error = ProtocolError::remote("hdlc", offset, code, format!("the {what} check sequence is wrong"));
@@ -278,7 +289,7 @@ impl<'a, 'w> Pass<'a, 'w> {
                 length if after_llc(apdu.get(length..).unwrap_or_default()).is_some() => length,
                 _ => apdu.len(),
             };
-            self.apdu(&apdu[..length], 0)?;
+            self.carried(&apdu[..length])?;
             rest = &apdu[length..];
         }
         Ok(())
@@ -298,7 +309,7 @@ impl<'a, 'w> Pass<'a, 'w> {
             self.frames.member_integer("source", wpdu.source);
             self.frames.member_integer("destination", wpdu.destination);
             self.frames.end();
-            self.apdu(wpdu.apdu, 0)?;
+            self.carried(wpdu.apdu)?;
         }
         stream.before += taken;
         Ok(taken)
@@ -322,6 +333,8 @@ struct Stream {
     left: Vec<u8>,
     /// Segments of a payload that goes on.
     pieces: Vec<u8>,
+    /// The same of an M-Bus push.
+    segments: mbus::Segments,
     /// Frames so far.
     frames: usize,
     /// Octets that frames have taken so far.
@@ -346,6 +359,7 @@ fn guess(transmissions: &[Transmission<'_>]) -> &'static str {
         [hdlc::FLAG, ..] => "hdlc",
         [0x00, 0x01, _, _, _, _, ..] => "wrapper",
         [0x68, first, second, 0x68, ..] if first == second => "mbus",
+        [length, 0x44, ..] if usize::from(length) + 1 == octets.map_or(0, <[u8]>::len) => "wmbus",
         [0xE6, 0xE6 | 0xE7, ..] => "llc",
         [0x90, 0x01, 0x01, ..] => "llc-61334",
         [b':', ..] => "modbus-ascii",
