@@ -10,7 +10,7 @@ use ipss_session::{Limits, ProtocolError};
 
 use crate::apdu::SelectionOptions;
 use crate::apdu::acse::{ApplicationContext, Mechanism};
-use crate::apdu::initiate::Conformance;
+use crate::apdu::initiate::{Conformance, InitiateResponse};
 use crate::quirks::{QUIRKS, QuirkValue, Quirks};
 use crate::security::{Protection, Suite, SystemTitle, VendorMechanism};
 
@@ -203,13 +203,15 @@ impl Profile {
     /// # Errors
     /// Local, `unknown-quirk`, `bad-quirk`: no such name, or a value that it cannot have.
     pub fn set_quirk(&mut self, name: &str, value: QuirkValue<'_>) -> Result<(), ProtocolError> {
-        use QuirkValue::{Number, Word};
+        use QuirkValue::{Flag, Number, Word};
         let known = QUIRKS.iter().find(|quirk| quirk.name == name);
         let Some(known) = known else {
             return Err(ProtocolError::local("profile", "unknown-quirk", format!("no quirk is called {name}")));
         };
         match (name, value) {
             ("with_list_limit", Number(limit @ 0..=65_535)) => self.with_list = limit as u16,
+            ("short_challenge_allowed", Flag(allowed)) => self.shortest_challenge = if allowed { 8 } else { 16 },
+            ("compression_allowed", Flag(allowed)) => self.compression = allowed,
             ("deviation_in_ranges", Word(word @ ("set" | "unset"))) => self.selection.send_deviation = word == "set",
             ("day_of_week_in_ranges", Word(word @ ("set" | "unset"))) => {
                 self.selection.send_day_of_week = word == "set";
@@ -226,17 +228,26 @@ impl Profile {
         Ok(())
     }
 
-    /// What is proposed to the meter: of a profile with short names, what the services of those have in common with
-    /// [`Profile::conformance`] or stand in place of.
+    /// The same with short names, and the services that belong to them.
+    #[must_use]
+    pub fn with_short_names(self) -> Self {
+        Self { referencing: Referencing::ShortName, conformance: PROPOSED_SHORT, ..self }
+    }
+
+    /// What is proposed to the meter.
     pub fn proposal(&self) -> Conformance {
-        let proposal = match self.referencing {
-            Referencing::LogicalName => self.conformance,
-            Referencing::ShortName => PROPOSED_SHORT,
-        };
         if self.quirks.general_block_transfer {
-            proposal
+            self.conformance
         } else {
-            proposal.without(Conformance::GENERAL_BLOCK_TRANSFER)
+            self.conformance.without(Conformance::GENERAL_BLOCK_TRANSFER)
+        }
+    }
+
+    /// The name of the virtual application association, which tells the referencing.
+    pub fn vaa_name(&self) -> u16 {
+        match self.referencing {
+            Referencing::LogicalName => InitiateResponse::VAA_NAME_LN,
+            Referencing::ShortName => InitiateResponse::VAA_NAME_SN,
         }
     }
 

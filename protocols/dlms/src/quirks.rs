@@ -2,8 +2,9 @@
 //!
 //! Each stands for something that real meters do and others must not be forgiven. The defaults are the standard's way.
 
-/// The switches and limits of one model of meters. `with_list_limit`, `deviation_in_ranges`, `range_date` and
-/// `day_of_week_in_ranges` have names here too, and live in [`crate::profile::Profile`]: see [`QUIRKS`].
+/// The switches and limits of one model of meters. `with_list_limit`, `deviation_in_ranges`, `range_date`,
+/// `day_of_week_in_ranges`, `short_challenge_allowed` and `compression_allowed` have names here too, and live in
+/// [`crate::profile::Profile`]: see [`QUIRKS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "independent switches, each named in data files")]
 pub struct Quirks {
@@ -19,8 +20,6 @@ pub struct Quirks {
     pub block_number_continues: bool,
     /// An answer in the clear to a protected question is taken. Loses what protection gives; sign it off.
     pub plain_response_allowed: bool,
-    /// HLS challenges of 8 to 15 octets are taken.
-    pub short_challenge_allowed: bool,
     /// Attribute descriptors stand inside structures without a type (EGD, Sagemcom XT211).
     pub accept_untagged_descriptors: bool,
     /// The deviation is what to take away from local time to get UTC, against the standard's sign.
@@ -37,6 +36,8 @@ pub struct Quirks {
     pub block_window: u8,
     /// The association is not released, the connection just closed.
     pub no_release: bool,
+    /// The release carries a protected InitiateRequest, without which the meter does not release.
+    pub protected_release: bool,
     /// Least milliseconds from an answer to the next question.
     pub request_gap_ms: u16,
     /// The wired M-Bus length field counts modulo 256 (Sagemcom T210-D).
@@ -87,7 +88,6 @@ impl Default for Quirks {
             column_selection: true,
             block_number_continues: false,
             plain_response_allowed: false,
-            short_challenge_allowed: false,
             accept_untagged_descriptors: false,
             deviation_reversed: false,
             standard_time_all_year: false,
@@ -96,6 +96,7 @@ impl Default for Quirks {
             general_block_transfer: true,
             block_window: 8,
             no_release: false,
+            protected_release: false,
             request_gap_ms: 0,
             mbus_length_wraps: false,
         }
@@ -112,7 +113,6 @@ impl Quirks {
             "column_selection" => &mut self.column_selection,
             "block_number_continues" => &mut self.block_number_continues,
             "plain_response_allowed" => &mut self.plain_response_allowed,
-            "short_challenge_allowed" => &mut self.short_challenge_allowed,
             "accept_untagged_descriptors" => &mut self.accept_untagged_descriptors,
             "deviation_reversed" => &mut self.deviation_reversed,
             "standard_time_all_year" => &mut self.standard_time_all_year,
@@ -120,6 +120,7 @@ impl Quirks {
             "suite_number_ignored" => &mut self.suite_number_ignored,
             "general_block_transfer" => &mut self.general_block_transfer,
             "no_release" => &mut self.no_release,
+            "protected_release" => &mut self.protected_release,
             "mbus_length_wraps" => &mut self.mbus_length_wraps,
             _ => {
                 match (name, value) {
@@ -183,6 +184,7 @@ pub const QUIRKS: &[QuirkName] = &[
     quirk("block_number_continues", SWITCH, "block numbers do not begin at 1 again"),
     quirk("plain_response_allowed", SWITCH, "answers in the clear to protected questions"),
     quirk("short_challenge_allowed", SWITCH, "HLS challenges of 8 to 15 octets"),
+    quirk("compression_allowed", SWITCH, "APDUs may be compressed"),
     quirk("accept_untagged_descriptors", SWITCH, "attribute descriptors without a type inside structures"),
     quirk("deviation_reversed", SWITCH, "deviation with the opposite sign"),
     quirk("standard_time_all_year", SWITCH, "times without deviation are in standard time"),
@@ -191,6 +193,7 @@ pub const QUIRKS: &[QuirkName] = &[
     quirk("general_block_transfer", SWITCH, "general block transfer may be proposed"),
     quirk("block_window", "1 to 63", "blocks of a general block transfer in one window"),
     quirk("no_release", SWITCH, "close without releasing"),
+    quirk("protected_release", SWITCH, "release with protected user information"),
     quirk("request_gap_ms", "0 to 60000", "least time from an answer to the next question"),
     quirk("mbus_length_wraps", SWITCH, "wired M-Bus length modulo 256"),
 ];

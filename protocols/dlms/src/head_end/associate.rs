@@ -1,17 +1,17 @@
 //! Opening, proving and releasing the association (Green Book, "Application association establishment").
 
-use ipss_session::{Context, EventKind, Outcome, ProtocolError, Step};
+use ipss_session::{Context, EventKind, Outcome, ProtocolError, Step, Transport};
 
 use super::{HeadEnd, State, Work};
 use crate::apdu::acse::{Aare, Aarq, Diagnostic, Release};
 use crate::apdu::action::{self, ActionResponse};
 use crate::apdu::ciphered::is_ciphered;
-use crate::apdu::initiate::{InitiateRequest, InitiateResponse};
+use crate::apdu::initiate::{ConfirmedServiceError, InitiateRequest, InitiateResponse};
 use crate::apdu::list::DataOrResult;
 use crate::apdu::tags::{self, KeyKind};
 use crate::axdr::{Data, tag, write_length};
 use crate::cosem::{LogicalName, MethodDescriptor};
-use crate::profile::{Authentication, Referencing};
+use crate::profile::{Authentication, Profile, Referencing};
 use crate::security::Key;
 use crate::security::hls::{self, Challenges};
 
@@ -45,15 +45,7 @@ impl HeadEnd {
         let dedicated = profile.dedicated && profile.is_ciphered();
         let dedicated_key = dedicated.then(|| Key::random(profile.suite, cx.random));
         let mut initiate = Vec::with_capacity(64);
-        InitiateRequest {
-            dedicated_key: dedicated_key.as_ref().map(Key::octets),
-            response_allowed: true,
-            quality_of_service: None,
-            dlms_version: 6,
-            conformance: profile.proposal(),
-            max_receive_pdu_size: profile.max_pdu,
-        }
-        .encode(&mut initiate);
+        initiate_request(&profile, dedicated_key.as_ref().map(Key::octets)).encode(&mut initiate);
         let mut title = None;
         if let Some(channel) = &mut self.channel {
             title = Some(channel.title().0);
@@ -105,6 +97,20 @@ impl HeadEnd {
             Some(&(tags::EXCEPTION_RESPONSE | tags::CONFIRMED_SERVICE_ERROR)) => {
                 return self.take_exception(apdu, step, cx);
             }
+            // Some protect their refusal under a key of their own: what it says is lost, that it is one is not.
+            Some(tag) if PROTECTED_ERRORS.contains(tag) => {
+                let opened = match &mut self.channel {
+                    Some(channel) => channel.unprotect(&self.profile, apdu).ok(),
+                    None => None,
+                };
+                if let Some(plain) = opened {
+                    return self.take_exception(&apdu[plain.start..plain.end], step, cx);
+                }
+                let text = "the meter answers the AARQ with an error that cannot be deciphered".to_owned();
+                cx.batch.event(self.meter, cx.now.wall, EventKind::ProtocolViolation, 0, text.clone());
+                self.abandon(step, Outcome::Interrupted, text);
+                return Ok(());
+            }
             other => {
                 let found = other.copied().unwrap_or_default();
                 return Err(violation("unexpected-apdu", format!("tag {found:02X}, expected an AARE (61)")));
@@ -114,7 +120,12 @@ impl HeadEnd {
         if aare.result != Aare::ACCEPTED {
             let name = aare.diagnostic.name().unwrap_or("no reason that the standard has");
             let number = aare.diagnostic.number();
-            let text = format!("the meter refused the association: {name} ({number})");
+            let mut text = format!("the meter refused the association: {name} ({number})");
+            // Some say why in the user information, some send none, some send an InitiateResponse all the same.
+            if let Some(Ok(error)) = aare.user_information.map(ConfirmedServiceError::decode) {
+                let (group, name) = error.error_name().unwrap_or(("error", "unknown"));
+                text.push_str(&format!("; {group}: {name}"));
+            }
             let kind = EventKind::AssociationRejected;
             cx.batch.event(self.meter, cx.now.wall, kind, i64::from(number), text.clone());
             self.abandon(step, Outcome::AuthenticationFailed, text);
@@ -289,15 +300,51 @@ impl HeadEnd {
             return step;
         }
         self.finish(&mut step, Outcome::Interrupted, "released");
+        let profile = self.profile.clone();
+        if profile.quirks.no_release {
+            if self.link.close(cx.now.monotonic, cx.to_send) {
+                cx.batch.event(self.meter, cx.now.wall, EventKind::Released, 0, "");
+                step.transport = Transport::Close;
+                step.deadline = None;
+                return step;
+            }
+            self.state = State::Releasing;
+            self.since = cx.now.monotonic;
+            step.deadline = self.deadline();
+            return step;
+        }
         self.state = State::Releasing;
         self.since = cx.now.monotonic;
-        let frame = self.link.begin(cx.to_send, self.profile.client, self.profile.server);
-        Release { reason: Some(0), user_information: None }.encode(cx.to_send, tags::RLRQ);
+        let mut information = None;
+        if let Some(channel) = self.channel.as_mut().filter(|_| profile.quirks.protected_release) {
+            let mut initiate = Vec::with_capacity(64);
+            initiate_request(&profile, None).encode(&mut initiate);
+            // Without counters the meter gets a release that it may not like.
+            let form = profile.ciphering;
+            let sealed = channel.protect(profile.protection, form, KeyKind::Global, &mut initiate, 0);
+            information = sealed.is_ok().then_some(initiate).filter(|_| profile.is_ciphered());
+        }
+        let frame = self.link.begin(cx.to_send, profile.client, profile.server);
+        Release { reason: Some(0), user_information: information.as_deref() }.encode(cx.to_send, tags::RLRQ);
         let _ = self.link.finish(cx.to_send, frame, cx.now.monotonic);
         step.deadline = self.deadline();
         step
     }
 }
+
+fn initiate_request<'k>(profile: &Profile, dedicated_key: Option<&'k [u8]>) -> InitiateRequest<'k> {
+    InitiateRequest {
+        dedicated_key,
+        response_allowed: true,
+        quality_of_service: None,
+        dlms_version: 6,
+        conformance: profile.proposal(),
+        max_receive_pdu_size: profile.max_pdu,
+    }
+}
+
+/// The tags of a confirmed-service-error, protected.
+const PROTECTED_ERRORS: [u8; 2] = [0x2E, 0x4E];
 
 fn weaker(message: &str) -> ProtocolError {
     ProtocolError::remote("association", 0, "weaker-security", message)

@@ -1,9 +1,14 @@
 //! The meter's role: what a virtual meter is made of.
 
+mod access;
 pub mod fault;
+mod general_block;
 pub mod objects;
+mod push;
 mod session;
+mod short_name;
 mod transfer;
+mod writing;
 
 pub use fault::Fault;
 pub use objects::{Access, Objects};

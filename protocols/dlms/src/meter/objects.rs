@@ -1,8 +1,10 @@
 //! What a meter holds, as the meter-role session asks for it.
 
+use std::sync::Arc;
+
 use ipss_session::Now;
 
-use crate::cosem::{ActionResult, AttributeDescriptor, DataAccessResult, MethodDescriptor, Selection};
+use crate::cosem::{ActionResult, AttributeDescriptor, DataAccessResult, MethodDescriptor, Selection, ShortNames};
 
 /// Who asks, as the association established it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,12 @@ pub trait Objects {
 
     /// The body (A-XDR) of a push that what was just served brought about; asked after each frame.
     fn push_due(&mut self, _now: Now) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// The short names of the objects, for head-ends that associate with short-name referencing; a model without them
+    /// serves none.
+    fn short_names(&mut self) -> Option<Arc<ShortNames>> {
         None
     }
 

@@ -10,20 +10,23 @@ use ipss_session::{
     Context, EventKind, Input, Instant, Limits, MeterId, Outcome, ProtocolError, Request, Session, Step, Transport,
 };
 
-use super::transfer::Transfer;
+use super::general_block::Blocks;
+use super::transfer::{Question, Transfer};
 use super::{Access, Fault, Objects};
+use crate::apdu::InvokeIdAndPriority;
 use crate::apdu::acse::{Aare, Aarq, ApplicationContext, Diagnostic, Mechanism, Release};
 use crate::apdu::action::{self, ActionRequest, MethodOutcome};
 use crate::apdu::ciphered::{CipheredApdu, is_ciphered};
 use crate::apdu::exception::ExceptionResponse;
 use crate::apdu::initiate::{Conformance, InitiateRequest, InitiateResponse};
 use crate::apdu::list::DataOrResult;
-use crate::apdu::notification::DataNotification;
+use crate::apdu::notification::DataNotificationConfirm;
+use crate::apdu::short_name::{ReadResult, begin_read_response};
 use crate::apdu::tags::{self, KeyKind};
-use crate::axdr::{Data, DateTime, tag, write_length};
-use crate::cosem::{ActionResult, LogicalName};
+use crate::axdr::{Data, tag, write_length};
+use crate::cosem::{ActionResult, AttributeDescriptor, LogicalName, MethodDescriptor};
 use crate::link::{Apdu, Link, LinkConfig, Received};
-use crate::profile::{Authentication, Ciphering, Profile};
+use crate::profile::{Authentication, Ciphering, Profile, Referencing};
 use crate::security::hls::{self, Challenges};
 use crate::security::{Channel, Exhausted, Key, SystemTitle};
 
@@ -43,32 +46,36 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Meter<O> {
     meter: MeterId,
-    settings: Arc<Settings>,
+    pub(super) settings: Arc<Settings>,
     pub(super) link: Link,
     /// What it measures and switches.
     pub objects: O,
     channel: Channel,
     password: Box<[u8]>,
     fault: Fault,
-    state: State,
+    pub(super) state: State,
     /// Which of the settings' clients is associated, or associating.
     client: usize,
-    conformance: Conformance,
+    pub(super) conformance: Conformance,
     /// The largest APDU that the head-end takes.
-    client_max_pdu: usize,
+    pub(super) client_max_pdu: usize,
     /// The form of the last request: answers take it too.
     form: Ciphering,
     challenges: Option<Box<Challenges>>,
     pub(super) transfer: Transfer,
+    /// Blocks of general block transfer on their way.
+    pub(super) blocks: Option<Box<Blocks>>,
+    /// The request in work came in such blocks, so its answer goes in them.
+    pub(super) in_blocks: bool,
     /// An answer that is sent late, and when.
     delayed: Option<(Instant, Vec<u8>)>,
     /// The last answer, for a meter that repeats it.
     last_answer: Vec<u8>,
-    answers: u32,
+    pub(super) answers: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+pub(super) enum State {
     Down,
     Idle,
     Proving,
@@ -82,6 +89,12 @@ pub enum MeterControl {
     Fault(Fault),
     /// Send a data-notification with this body (A-XDR) on the open association or, unprotected, on the open line.
     Notify(Vec<u8>),
+    /// The same, to be confirmed by the head-end.
+    NotifyConfirmed(Vec<u8>),
+    /// Send an event-notification: an attribute and its value (A-XDR).
+    Event(AttributeDescriptor, Vec<u8>),
+    /// Send an information-report: short names and their values (A-XDR).
+    Report(Vec<(u16, Vec<u8>)>),
 }
 
 impl<O: Objects> Meter<O> {
@@ -103,6 +116,8 @@ impl<O: Objects> Meter<O> {
             form: Ciphering::ServiceSpecific,
             challenges: None,
             transfer: Transfer::default(),
+            blocks: None,
+            in_blocks: false,
             delayed: None,
             last_answer: Vec::new(),
             answers: 0,
@@ -122,7 +137,7 @@ impl<O: Objects> Meter<O> {
         self
     }
 
-    fn profile(&self) -> &Profile {
+    pub(super) fn profile(&self) -> &Profile {
         &self.settings.clients[self.client]
     }
 
@@ -176,7 +191,7 @@ impl<O: Objects> Meter<O> {
         step
     }
 
-    fn take_apdu(
+    pub(super) fn take_apdu(
         &mut self,
         apdu: &mut [u8],
         client: u16,
@@ -186,16 +201,14 @@ impl<O: Objects> Meter<O> {
         let tag = apdu.first().copied().unwrap_or_default();
         match tag {
             tags::AARQ => return self.take_aarq(apdu, client, server, cx),
-            tags::RLRQ => {
-                self.end();
-                let frame = self.link.begin(cx.to_send, server, client);
-                Release { reason: Some(0), user_information: None }.encode(cx.to_send, tags::RLRE);
-                return self.link.finish(cx.to_send, frame, cx.now.monotonic);
-            }
+            tags::RLRQ => return self.take_release(apdu, client, server, cx),
             _ => {}
         }
         if self.state == State::Idle || (client, server) != (self.profile().client, self.profile().server) {
             return self.refuse(client, server, SERVICE_NOT_ALLOWED, cx);
+        }
+        if tag == tags::GENERAL_BLOCK_TRANSFER && self.state == State::Up {
+            return self.take_general_block(apdu, (client, server), cx);
         }
         if !self.profile().is_ciphered() {
             return self.serve(apdu, cx);
@@ -228,6 +241,49 @@ impl<O: Objects> Meter<O> {
         }
     }
 
+    /// The association's release. Where it is protected, user information that cannot be opened ends nothing.
+    fn take_release(
+        &mut self,
+        apdu: &[u8],
+        client: u16,
+        server: u16,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ProtocolError> {
+        let mut answer = None;
+        let request = Release::decode(apdu, tags::RLRQ)?;
+        if let Some(information) = request.user_information.filter(|_| self.profile().is_ciphered()) {
+            let settings = self.settings.clone();
+            let profile = &settings.clients[self.client];
+            if self.channel.unprotect(profile, &mut information.to_vec()).is_err() {
+                return self.refuse(client, server, SERVICE_NOT_ALLOWED, cx);
+            }
+            answer = Some(self.initiate_response(profile)?);
+        }
+        self.end();
+        let frame = self.link.begin(cx.to_send, server, client);
+        Release { reason: Some(0), user_information: answer.as_deref() }.encode(cx.to_send, tags::RLRE);
+        self.link.finish(cx.to_send, frame, cx.now.monotonic)
+    }
+
+    /// The InitiateResponse, protected where the profile is.
+    fn initiate_response(&mut self, profile: &Profile) -> Result<Vec<u8>, ProtocolError> {
+        let mut initiate = Vec::with_capacity(64);
+        InitiateResponse {
+            quality_of_service: None,
+            dlms_version: 6,
+            conformance: self.conformance,
+            max_receive_pdu_size: profile.max_pdu,
+            vaa_name: profile.vaa_name(),
+        }
+        .encode(&mut initiate);
+        if profile.is_ciphered() {
+            self.channel
+                .protect(profile.protection, self.form, KeyKind::Global, &mut initiate, 0)
+                .map_err(exhausted)?;
+        }
+        Ok(initiate)
+    }
+
     /// Serve an opened request.
     fn serve(&mut self, apdu: &[u8], cx: &mut Context<'_>) -> Result<(), ProtocolError> {
         if self.state == State::Proving {
@@ -236,15 +292,36 @@ impl<O: Objects> Meter<O> {
         if self.settings.log_nonces {
             cx.batch.event(self.meter, cx.now.wall, EventKind::Served, apdu.first().copied().map_or(0, i64::from), "");
         }
-        let profile = self.profile();
+        if let Some(&tags::DATA_NOTIFICATION_CONFIRM) = apdu.first() {
+            let number = DataNotificationConfirm::decode(apdu)?.long_invoke_id_and_priority;
+            cx.batch.event(self.meter, cx.now.wall, EventKind::Notified, i64::from(number), "confirmed");
+            return Ok(());
+        }
+        let profile = &self.settings.clients[self.client];
         let frame = self.link.begin(cx.to_send, profile.server, profile.client);
         let start = cx.to_send.len();
         let (access, largest) = (self.access(), self.largest_answer());
         if let Some(highest) = self.channel.peer_counter().highest() {
             self.objects.counter_believed(highest);
         }
-        self.transfer.answer(&mut self.objects, access, apdu, largest, cx.now, cx.to_send)?;
-        self.protect(frame, start, KeyKind::Dedicated, cx)
+        let short = profile.referencing == Referencing::ShortName;
+        let mut question = Question {
+            access,
+            largest,
+            conformance: self.conformance,
+            now: cx.now,
+            limits: Limits::default(),
+            names: if short { self.objects.short_names() } else { None },
+            quirks: profile.quirks,
+            objects: &mut self.objects,
+        };
+        self.transfer.answer(&mut question, apdu, cx.to_send)?;
+        if cx.to_send.len() == start {
+            cx.to_send.truncate(frame); // an unconfirmed service
+            return Ok(());
+        }
+        self.seal(frame, start, KeyKind::Dedicated, cx)?;
+        self.deliver(frame, start, cx)
     }
 
     /// Protect the answer at `to_send[start..]` and complete its frame.
@@ -260,7 +337,13 @@ impl<O: Objects> Meter<O> {
     }
 
     /// Protect the APDU at `to_send[start..]`; its frame is left open.
-    fn seal(&mut self, frame: usize, start: usize, kind: KeyKind, cx: &mut Context<'_>) -> Result<(), ProtocolError> {
+    pub(super) fn seal(
+        &mut self,
+        frame: usize,
+        start: usize,
+        kind: KeyKind,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ProtocolError> {
         let profile = &self.settings.clients[self.client];
         if profile.is_ciphered() && self.fault != Fault::Plaintext {
             if let Err(error) = self.channel.protect(profile.protection, self.form, kind, cx.to_send, start) {
@@ -280,8 +363,13 @@ impl<O: Objects> Meter<O> {
     ) -> Result<(), ProtocolError> {
         self.end();
         let aarq = Aarq::decode(apdu)?;
-        let found =
-            self.settings.clients.iter().position(|profile| (profile.client, profile.server) == (client, server));
+        let clients = &self.settings.clients;
+        let same = |profile: &Profile| (profile.client, profile.server) == (client, server);
+        // A client may have a profile with logical names and one with short names.
+        let found = clients
+            .iter()
+            .position(|profile| same(profile) && profile.application_context() == aarq.application_context)
+            .or_else(|| clients.iter().position(same));
         let Some(index) = found else {
             return self.reject(client, server, Diagnostic::CALLING_AP_TITLE_NOT_RECOGNIZED, cx);
         };
@@ -329,7 +417,7 @@ impl<O: Objects> Meter<O> {
             }
         }
         let request = InitiateRequest::decode(&information[plain])?;
-        self.conformance = profile.conformance.and(request.conformance);
+        self.conformance = profile.proposal().and(request.conformance);
         self.client_max_pdu = match request.max_receive_pdu_size {
             0 => usize::from(u16::MAX),
             octets => usize::from(octets),
@@ -345,20 +433,7 @@ impl<O: Objects> Meter<O> {
     fn accept(&mut self, theirs: Vec<u8>, cx: &mut Context<'_>) -> Result<(), ProtocolError> {
         let settings = self.settings.clone();
         let profile = &settings.clients[self.client];
-        let mut initiate = Vec::with_capacity(64);
-        InitiateResponse {
-            quality_of_service: None,
-            dlms_version: 6,
-            conformance: self.conformance,
-            max_receive_pdu_size: profile.max_pdu,
-            vaa_name: InitiateResponse::VAA_NAME_LN,
-        }
-        .encode(&mut initiate);
-        if profile.is_ciphered() {
-            self.channel
-                .protect(profile.protection, self.form, KeyKind::Global, &mut initiate, 0)
-                .map_err(exhausted)?;
-        }
+        let initiate = self.initiate_response(profile)?;
         let hls = profile.authentication.is_high();
         let ours = hls::challenge(profile.authentication, cx.random);
         let title = self.channel.title().0;
@@ -417,12 +492,18 @@ impl<O: Objects> Meter<O> {
         let limits = Limits::default();
         let (client, server) = (self.profile().client, self.profile().server);
         let challenges = self.challenges.take();
-        let ActionRequest::Normal { invoke, method, parameters } = ActionRequest::decode(apdu, &limits)? else {
-            return self.refuse(client, server, SERVICE_NOT_ALLOWED, cx);
+        let short = self.profile().referencing == Referencing::ShortName;
+        let (invoke, parameters) = if short {
+            let Some(parameters) = super::short_name::proof(apdu, &limits)? else {
+                return self.refuse(client, server, SERVICE_NOT_ALLOWED, cx);
+            };
+            (InvokeIdAndPriority(0), Some(parameters))
+        } else {
+            match ActionRequest::decode(apdu, &limits)? {
+                ActionRequest::Normal { invoke, method, parameters } if method == REPLY_TO_HLS => (invoke, parameters),
+                _ => return self.refuse(client, server, SERVICE_NOT_ALLOWED, cx),
+            }
         };
-        if (method.class_id, method.logical_name, method.method) != (15, LogicalName::CURRENT_ASSOCIATION, 1) {
-            return self.refuse(client, server, SERVICE_NOT_ALLOWED, cx);
-        }
         let proof = parameters.map(|octets| Data::from_octets(octets, &limits)).transpose()?.unwrap_or(Data::Null);
         let proof = proof.as_octets().unwrap_or_default();
         let settings = self.settings.clone();
@@ -447,11 +528,22 @@ impl<O: Objects> Meter<O> {
         let start = cx.to_send.len();
         let result = if genuine { ActionResult::Success } else { ActionResult::OtherReason } as u8;
         let returned = genuine.then_some(DataOrResult::Data(&data));
-        action::encode_response_normal(cx.to_send, invoke, MethodOutcome { result, returned });
+        if short {
+            begin_read_response(cx.to_send, 1);
+            if genuine { ReadResult::Data(&data) } else { ReadResult::Error(result) }.encode(cx.to_send);
+        } else {
+            action::encode_response_normal(cx.to_send, invoke, MethodOutcome { result, returned });
+        }
         self.protect(frame, start, KeyKind::Global, cx)
     }
 
-    fn refuse(&mut self, client: u16, server: u16, state_error: u8, cx: &mut Context<'_>) -> Result<(), ProtocolError> {
+    pub(super) fn refuse(
+        &mut self,
+        client: u16,
+        server: u16,
+        state_error: u8,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ProtocolError> {
         let frame = self.link.begin(cx.to_send, server, client);
         // 1: operation-not-possible.
         ExceptionResponse { state_error, service_error: 1, invocation_counter: None }.encode(cx.to_send);
@@ -510,37 +602,23 @@ impl<O: Objects> Meter<O> {
         }
     }
 
-    fn notify(&mut self, body: &[u8], cx: &mut Context<'_>) {
-        if self.state == State::Down {
-            return;
-        }
-        let (client, server) = (self.profile().client, self.profile().server);
-        let frame = self.link.begin(cx.to_send, server, client);
-        let start = cx.to_send.len();
-        DataNotification {
-            long_invoke_id_and_priority: 0x4000_0000 | (self.answers & 0x00FF_FFFF),
-            date_time: Some(DateTime::from_wall(cx.now.wall, 0)),
-            date_time_tagged: false,
-            body,
-        }
-        .encode(cx.to_send);
-        let sealed = if self.state == State::Up { self.seal(frame, start, KeyKind::Dedicated, cx) } else { Ok(()) };
-        if sealed.and_then(|()| self.link.finish_notification(cx.to_send, frame, server, client)).is_err() {
-            cx.to_send.truncate(frame);
-        }
-    }
-
     fn end(&mut self) {
         self.state = State::Idle;
         self.challenges = None;
         self.transfer = Transfer::default();
+        self.blocks = None;
+        self.in_blocks = false;
         self.channel.begin();
     }
 }
 
+/// The method by which both ends exchange their proofs.
+const REPLY_TO_HLS: MethodDescriptor =
+    MethodDescriptor { class_id: 15, logical_name: LogicalName::CURRENT_ASSOCIATION, method: 1 };
+
 /// State errors of an exception-response.
 const SERVICE_NOT_ALLOWED: u8 = 1;
-const SERVICE_UNKNOWN: u8 = 2;
+pub(super) const SERVICE_UNKNOWN: u8 = 2;
 
 fn exhausted(error: Exhausted) -> ProtocolError {
     ProtocolError::local("ciphering", "counters-exhausted", error.to_string())
@@ -594,12 +672,14 @@ impl<O: Objects> Meter<O> {
                 }
                 Step::wait(self.delayed.as_ref().map(|(at, _)| *at))
             }
-            Input::Control(MeterControl::Fault(fault)) => {
-                self.fault = fault;
-                Step::wait(self.delayed.as_ref().map(|(at, _)| *at))
-            }
-            Input::Control(MeterControl::Notify(body)) => {
-                self.notify(&body, cx);
+            Input::Control(control) => {
+                match control {
+                    MeterControl::Fault(fault) => self.fault = fault,
+                    MeterControl::Notify(body) => self.notify(&body, false, cx),
+                    MeterControl::NotifyConfirmed(body) => self.notify(&body, true, cx),
+                    MeterControl::Event(descriptor, value) => self.notify_event(descriptor, &value, cx),
+                    MeterControl::Report(values) => self.report(&values, cx),
+                }
                 Step::wait(self.delayed.as_ref().map(|(at, _)| *at))
             }
             Input::Closed => {
