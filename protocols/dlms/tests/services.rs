@@ -14,7 +14,7 @@ use ipss_dlms::head_end::{Access, AccessList, CONFIRMED, Control, HeadEnd, Item}
 use ipss_dlms::meter::{Fault, MeterControl};
 use ipss_dlms::profile::{Profile, Referencing};
 use ipss_dlms::quirks::QuirkValue;
-use ipss_session::{Cell, EventKind, Input, Line, Outcome, Session};
+use ipss_session::{Cell, EventKind, Input, Line, Outcome};
 use model::{RichRig, ask, method, rig, rig_of, thing, value};
 
 const BLOCKS: [Conformance; 3] = [
@@ -370,14 +370,12 @@ fn pushes_events_and_reports_become_lines_and_confirmed_ones_wait_for_it() {
             rig.run(Duration::from_secs(1), 1_000);
 
             let batch = &rig.near.batch;
-            assert_eq!(raw(batch.cells(1)), [&body[..]]);
-            assert_eq!(raw(batch.cells(2)), [&body[..]]);
-            let event = raw(batch.cells(3)).remove(0);
-            assert_eq!(event[..2], [tag::STRUCTURE, 4]);
-            assert!(event.ends_with(&body));
-            let report = raw(batch.cells(4)).remove(0);
-            assert!(report.ends_with(&body));
-            assert_eq!(report[1], if profile.referencing == Referencing::ShortName { 4 } else { 2 });
+            for (line, tag) in (1..5).zip([0x0F, 0x0F, 0xC2, 0xC2]) {
+                let apdu = raw(batch.cells(line)).remove(0);
+                let unnamed = line == 4 && profile.referencing == Referencing::LogicalName;
+                assert_eq!(apdu[0], if unnamed { 0x18 } else { tag });
+                assert!(apdu.ends_with(&body));
+            }
             assert!(batch.lines[1..].iter().all(|line| line.request == 0));
             let confirmed: Vec<_> = batch.events.iter().filter(|event| event.detail == CONFIRMED).collect();
             assert_eq!(confirmed.len(), 1);

@@ -648,7 +648,7 @@ impl<O: Objects> Meter<O> {
             Input::Bytes(octets) => {
                 let step = self.take_bytes(octets, cx);
                 if let Some(body) = self.objects.push_due(cx.now) {
-                    self.notify(&body, cx);
+                    self.notify(&body, false, cx);
                 }
                 step
             }
