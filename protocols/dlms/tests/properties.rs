@@ -1,14 +1,21 @@
 //! What holds for any value and any octets.
 
+use ipss_dlms::apdu::access::{self, AccessRequest, AccessResponse, AccessResult, AccessSpecification};
 use ipss_dlms::apdu::acse::{Aare, Aarq, ApplicationContext, Diagnostic, Mechanism, Release};
 use ipss_dlms::apdu::action::{self, ActionRequest, ActionResponse, MethodOutcome};
 use ipss_dlms::apdu::ciphered::CipheredApdu;
 use ipss_dlms::apdu::exception::ExceptionResponse;
 use ipss_dlms::apdu::get::{self, GetRequest, GetResponse};
 use ipss_dlms::apdu::initiate::{ConfirmedServiceError, Conformance, InitiateRequest, InitiateResponse};
-use ipss_dlms::apdu::notification::{DataNotification, EventNotification};
+use ipss_dlms::apdu::notification::{DataNotification, DataNotificationConfirm, EventNotification};
 use ipss_dlms::apdu::set::{self, SetRequest, SetResponse};
-use ipss_dlms::apdu::{DataBlock, DataOrResult, InvokeIdAndPriority, SelectionOptions, tags};
+use ipss_dlms::apdu::short_name::{
+    self, InformationReport, ReadResult, Variable, WriteRequest, WriteResult, decode_read_request,
+    decode_read_response, decode_write_response,
+};
+use ipss_dlms::apdu::{
+    DataBlock, DataOrResult, GeneralBlock, InvokeIdAndPriority, LongInvokeId, SelectionOptions, tags,
+};
 use ipss_dlms::axdr::compact_array::CompactArray;
 use ipss_dlms::axdr::{
     BitString, BufferShape, Data, Date, DateTime, Reader, Time, TypeDescription, decode_buffer, decode_value, skip,
@@ -268,6 +275,204 @@ proptest! {
     }
 
     #[test]
+    fn long_and_listed_requests_survive_the_round_trip(
+        descriptors in vec(descriptor(), 1..5),
+        number in any::<u32>(),
+        raw in vec(any::<u8>(), 0..300),
+        value in data(),
+        results in vec(any::<u8>(), 1..5),
+    ) {
+        let limits = Limits::default();
+        let invoke = InvokeIdAndPriority::confirmed(9, false);
+        let block = DataBlock { last: number % 2 == 1, number, raw: &raw };
+        let methods: Vec<_> = descriptors.iter().map(|one| MethodDescriptor {
+            class_id: one.class_id, logical_name: one.logical_name, method: one.attribute }).collect();
+        let octets = value.to_octets();
+        let mut out = Vec::new();
+
+        set::encode_request_with_list_and_first_datablock(&mut out, invoke, descriptors.iter(), block);
+        match SetRequest::decode(&out, &limits).unwrap() {
+            SetRequest::WithListAndFirstDatablock { items, block: read, .. } => {
+                prop_assert_eq!(read, block);
+                let read: Vec<_> = items.iter(&limits).map(|item| item.descriptor).collect();
+                prop_assert_eq!(&read, &descriptors);
+            }
+            other => prop_assert!(false, "{other:?}"),
+        }
+        out.clear();
+        set::encode_response_last_datablock_with_list(&mut out, invoke, &results, number);
+        match SetResponse::decode(&out, &limits).unwrap() {
+            SetResponse::LastDatablockWithList { results: read, block_number, .. } => {
+                prop_assert_eq!((read.iter(&limits).collect::<Vec<_>>(), block_number), (results, number));
+            }
+            other => prop_assert!(false, "{other:?}"),
+        }
+
+        out.clear();
+        let list = methods.iter().map(|method| (method, (method.method > 0).then_some(&octets[..])));
+        action::encode_request_with_list(&mut out, invoke, list);
+        match ActionRequest::decode(&out, &limits).unwrap() {
+            ActionRequest::WithList { methods: read, parameters, .. } => {
+                prop_assert_eq!(&read.iter(&limits).collect::<Vec<_>>(), &methods);
+                for (method, given) in methods.iter().zip(parameters.iter(&limits)) {
+                    prop_assert_eq!(given, if method.method > 0 { &octets[..] } else { &[0] });
+                }
+            }
+            other => prop_assert!(false, "{other:?}"),
+        }
+        out.clear();
+        action::encode_request_with_first_pblock(&mut out, invoke, &methods[0], block);
+        let expected = ActionRequest::WithFirstPblock { invoke, method: methods[0], block };
+        prop_assert_eq!(ActionRequest::decode(&out, &limits).unwrap(), expected);
+        out.clear();
+        action::encode_request_with_list_and_first_pblock(&mut out, invoke, methods.iter(), block);
+        match ActionRequest::decode(&out, &limits).unwrap() {
+            ActionRequest::WithListAndFirstPblock { methods: read, block: found, .. } => {
+                prop_assert_eq!((&read.iter(&limits).collect::<Vec<_>>(), found), (&methods, block));
+            }
+            other => prop_assert!(false, "{other:?}"),
+        }
+        out.clear();
+        action::encode_request_with_pblock(&mut out, invoke, block);
+        prop_assert_eq!(ActionRequest::decode(&out, &limits).unwrap(), ActionRequest::WithPblock { invoke, block });
+        out.clear();
+        action::encode_response_with_pblock(&mut out, invoke, block);
+        prop_assert_eq!(ActionResponse::decode(&out, &limits).unwrap(), ActionResponse::WithPblock { invoke, block });
+        out.clear();
+        action::encode_response_next_pblock(&mut out, invoke, number);
+        let expected = ActionResponse::NextPblock { invoke, block_number: number };
+        prop_assert_eq!(ActionResponse::decode(&out, &limits).unwrap(), expected);
+
+        out.clear();
+        let general = GeneralBlock {
+            last: number % 2 == 0, streaming: number % 3 == 0, window: (number % 64) as u8, number: number as u16,
+            acknowledged: (number >> 16) as u16, raw: &raw };
+        general.encode(&mut out);
+        prop_assert_eq!(GeneralBlock::decode(&out).unwrap(), general);
+
+        out.clear();
+        let date_time = (number % 2 == 0).then_some(DateTime([7; 12]));
+        let confirm = DataNotificationConfirm { long_invoke_id_and_priority: number, date_time };
+        confirm.encode(&mut out);
+        prop_assert_eq!(DataNotificationConfirm::decode(&out).unwrap(), confirm);
+    }
+
+    #[test]
+    fn access_survives_the_round_trip(
+        items in vec((descriptor(), 0..4_u8, proptest::option::of(selection()), simple()), 1..6),
+        bits in any::<u32>(),
+        options in options(),
+    ) {
+        let limits = Limits::default();
+        let invoke = LongInvokeId(bits);
+        let date_time = (bits % 2 == 0).then_some(DateTime([3; 12]));
+        let mut specifications = Vec::new();
+        for (descriptor, kind, selection, _) in &items {
+            let method = MethodDescriptor {
+                class_id: descriptor.class_id, logical_name: descriptor.logical_name, method: descriptor.attribute };
+            match kind {
+                0 | 1 => access::encode_get(&mut specifications, descriptor, selection.as_ref(), &options),
+                2 => access::encode_set(&mut specifications, descriptor),
+                _ => access::encode_action(&mut specifications, &method),
+            }
+        }
+        let values: Vec<Vec<u8>> = items.iter().map(|(.., value)| value.to_octets()).collect();
+        let mut out = Vec::new();
+        access::begin_request(&mut out, invoke, date_time, items.len());
+        out.extend_from_slice(&specifications);
+        out.push(items.len() as u8);
+        values.iter().for_each(|value| out.extend_from_slice(value));
+
+        let request = AccessRequest::decode(&out, &limits).unwrap();
+
+        prop_assert_eq!((request.invoke, request.date_time), (invoke, date_time));
+        prop_assert_eq!(request.values.iter(&limits).collect::<Vec<_>>(), values.iter().collect::<Vec<_>>());
+        for ((descriptor, kind, selection, _), read) in items.iter().zip(request.specifications.iter(&limits)) {
+            match (kind, read) {
+                (0 | 1, AccessSpecification::Get(found, part)) => {
+                    prop_assert_eq!(found, *descriptor);
+                    let part = part.map(|part| part.selection(options.deviation, &limits).unwrap());
+                    prop_assert_eq!(&part, selection);
+                }
+                (2, AccessSpecification::Set(found, None)) => prop_assert_eq!(found, *descriptor),
+                (3, AccessSpecification::Action(found)) => prop_assert_eq!(found.method, descriptor.attribute),
+                (kind, other) => prop_assert!(false, "{kind} {other:?}"),
+            }
+        }
+
+        let results: Vec<_> =
+            items.iter().map(|(_, kind, ..)| AccessResult { choice: (*kind).max(1), result: bits as u8 }).collect();
+        for described in [None, Some((items.len(), &specifications[..]))] {
+            out.clear();
+            access::encode_response(&mut out, invoke, date_time, described, &values.concat(), &results);
+            let response = AccessResponse::decode(&out, &limits).unwrap();
+            prop_assert_eq!((response.invoke, response.date_time), (invoke, date_time));
+            prop_assert_eq!(response.specifications.map(|list| list.len()), described.map(|(count, _)| count));
+            prop_assert_eq!(response.values.iter(&limits).collect::<Vec<_>>(), values.iter().collect::<Vec<_>>());
+            prop_assert_eq!(&response.results.iter(&limits).collect::<Vec<_>>(), &results);
+        }
+    }
+
+    #[test]
+    fn short_names_survive_the_round_trip(
+        items in vec((any::<u16>(), any::<u8>(), simple()), 1..6),
+        raw in vec(any::<u8>(), 0..300),
+        last in any::<bool>(),
+    ) {
+        let limits = Limits::default();
+        let values: Vec<Vec<u8>> = items.iter().map(|(.., value)| value.to_octets()).collect();
+        let variables: Vec<Variable<'_>> = items.iter().zip(&values).map(|((name, kind, _), parameter)| match kind % 5 {
+            0 => Variable::Name(*name),
+            1 => Variable::Parameterized { name: *name, selector: *kind, parameter },
+            2 => Variable::BlockNumber(*name),
+            3 => Variable::ReadBlock { last, number: *name, raw: &raw },
+            _ => Variable::WriteBlock { last, number: *name },
+        }).collect();
+        let mut out = Vec::new();
+        short_name::encode_read_request(&mut out, variables.iter().copied());
+        let read = decode_read_request(&out, &limits).unwrap();
+        prop_assert_eq!(read.iter(&limits).collect::<Vec<_>>(), &variables[..]);
+
+        let pairs = variables.iter().copied().zip(values.iter().map(Vec::as_slice));
+        for confirmed in [true, false] {
+            out.clear();
+            short_name::encode_write_request(&mut out, confirmed, pairs.clone());
+            let request = WriteRequest::decode(&out, &limits).unwrap();
+            prop_assert_eq!(request.confirmed, confirmed);
+            prop_assert_eq!(request.variables.iter(&limits).collect::<Vec<_>>(), &variables[..]);
+            prop_assert_eq!(request.values.iter(&limits).collect::<Vec<_>>(), values.iter().collect::<Vec<_>>());
+        }
+        for time in [None, Some(&b"20260101000000Z"[..])] {
+            out.clear();
+            short_name::encode_information_report(&mut out, time, pairs.clone());
+            let report = InformationReport::decode(&out, &limits).unwrap();
+            prop_assert_eq!((report.time, report.variables.len()), (time, items.len()));
+        }
+
+        let results: Vec<ReadResult<'_>> = items.iter().zip(&values).map(|((name, kind, _), value)| match kind % 4 {
+            0 => ReadResult::Data(value),
+            1 => ReadResult::Error(*kind),
+            2 => ReadResult::Block { last, number: *name, raw: &raw },
+            _ => ReadResult::BlockNumber(*name),
+        }).collect();
+        out.clear();
+        short_name::begin_read_response(&mut out, results.len());
+        results.iter().for_each(|result| result.encode(&mut out));
+        let read = decode_read_response(&out, &limits).unwrap();
+        prop_assert_eq!(read.iter(&limits).collect::<Vec<_>>(), results);
+
+        let results: Vec<WriteResult> = items.iter().map(|(name, kind, _)| match kind % 3 {
+            0 => WriteResult::Success,
+            1 => WriteResult::Error(*kind),
+            _ => WriteResult::BlockNumber(*name),
+        }).collect();
+        out.clear();
+        short_name::encode_write_response(&mut out, &results);
+        let read = decode_write_response(&out, &limits).unwrap();
+        prop_assert_eq!(read.iter(&limits).collect::<Vec<_>>(), results);
+    }
+
+    #[test]
     fn set_and_action_survive_the_round_trip(
         descriptor in descriptor(),
         values in vec(simple(), 1..5),
@@ -475,6 +680,11 @@ proptest! {
         let _ = hdlc::next_frame(&octets);
         let _ = CipheredApdu::decode(&octets);
         let _ = (GetRequest::decode(&octets, &limits), GetResponse::decode(&octets, &limits));
+        let _ = (AccessRequest::decode(&octets, &limits), AccessResponse::decode(&octets, &limits));
+        let _ = (decode_read_request(&octets, &limits), decode_read_response(&octets, &limits));
+        let _ = (WriteRequest::decode(&octets, &limits), decode_write_response(&octets, &limits));
+        let _ = (InformationReport::decode(&octets, &limits), DataNotificationConfirm::decode(&octets));
+        let _ = GeneralBlock::decode(&octets);
         let _ = (SetRequest::decode(&octets, &limits), SetResponse::decode(&octets, &limits));
         let _ = (ActionRequest::decode(&octets, &limits), ActionResponse::decode(&octets, &limits));
         let _ = (DataNotification::decode(&octets), EventNotification::decode(&octets));

@@ -48,6 +48,14 @@ impl Pass<'_, '_> {
             tags::ACTION_RESPONSE => self.action_response(apdu),
             tags::DATA_NOTIFICATION => self.data_notification(apdu),
             tags::EVENT_NOTIFICATION_REQUEST => self.event_notification(apdu),
+            tags::DATA_NOTIFICATION_CONFIRM => self.data_notification_confirm(apdu),
+            tags::ACCESS_REQUEST => self.access_request(apdu),
+            tags::ACCESS_RESPONSE => self.access_response(apdu),
+            tags::READ_REQUEST => self.read_request(apdu),
+            tags::READ_RESPONSE => self.read_response(apdu),
+            tags::WRITE_REQUEST | tags::UNCONFIRMED_WRITE_REQUEST => self.write_request(name, apdu),
+            tags::WRITE_RESPONSE => self.write_response(apdu),
+            tags::INFORMATION_REPORT_REQUEST => self.information_report(apdu),
             tags::AARQ => self.aarq(apdu, nesting),
             tags::AARE => self.aare(apdu, nesting),
             tags::RLRQ | tags::RLRE => self.release(tag, name, apdu, nesting),
@@ -342,13 +350,13 @@ impl Pass<'_, '_> {
         self.apdus.member_integer("invoke_id", invoke.id());
     }
 
-    fn attribute(&mut self, descriptor: &AttributeDescriptor) {
+    pub(super) fn attribute(&mut self, descriptor: &AttributeDescriptor) {
         self.apdus.member_integer("class_id", descriptor.class_id);
         self.apdus.member_string("logical_name", &descriptor.logical_name.to_string());
         self.apdus.member_integer("attribute", descriptor.attribute);
     }
 
-    fn method(&mut self, descriptor: &MethodDescriptor) {
+    pub(super) fn method(&mut self, descriptor: &MethodDescriptor) {
         self.apdus.member_integer("class_id", descriptor.class_id);
         self.apdus.member_string("logical_name", &descriptor.logical_name.to_string());
         self.apdus.member_integer("method", descriptor.method);
@@ -388,7 +396,7 @@ impl Pass<'_, '_> {
         Ok(())
     }
 
-    fn selection(&mut self, access: Option<SelectiveAccess<'_>>) -> Result<(), ProtocolError> {
+    pub(super) fn selection(&mut self, access: Option<SelectiveAccess<'_>>) -> Result<(), ProtocolError> {
         let Some(access) = access else { return Ok(()) };
         self.apdus.key("selection");
         self.apdus.begin('{');
@@ -425,7 +433,7 @@ impl Pass<'_, '_> {
         }
     }
 
-    fn access_result(&mut self, result: u8) {
+    pub(super) fn access_result(&mut self, result: u8) {
         let name = DataAccessResult::from_number(result).map(DataAccessResult::name);
         self.apdus.member_named("data_access_result", name, result);
     }
@@ -447,7 +455,7 @@ impl Pass<'_, '_> {
         self.apdus.member_hex("raw_data", block.raw);
     }
 
-    fn date_time(&mut self, key: &str, date_time: Option<DateTime>) {
+    pub(super) fn date_time(&mut self, key: &str, date_time: Option<DateTime>) {
         self.apdus.key(key);
         match date_time {
             Some(date_time) => super::json::date_time(&mut self.apdus, date_time),
@@ -456,7 +464,7 @@ impl Pass<'_, '_> {
     }
 
     /// A value that holds no readings of the meter.
-    fn quiet_value(&mut self, octets: &[u8]) -> Result<(), ProtocolError> {
+    pub(super) fn quiet_value(&mut self, octets: &[u8]) -> Result<(), ProtocolError> {
         self.one_value(octets, None)
     }
 

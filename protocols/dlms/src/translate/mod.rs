@@ -10,6 +10,7 @@ mod framing;
 mod json;
 mod keys;
 mod readings;
+mod services;
 
 pub(crate) use apdu::length as apdu_length;
 pub use ipss_session::explain::{Outcome, Sender, Transmission, parse_hex, refuse};
