@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = Path(__file__).resolve().parent / "requirements"
-NAMES = ("gurux", "dlms-cosem", "uvloop", "sunspec")
+NAMES = ("gurux", "dlms-cosem", "uvloop", "sunspec", "pymodbus")
 
 # One install is a handful of small wheels: a slow mirror may take this long, no longer.
 INSTALL_TIMEOUT_S = 600

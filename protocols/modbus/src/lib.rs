@@ -51,6 +51,7 @@ pub mod pdu;
 pub mod profile;
 pub mod quirks;
 pub mod sunspec;
+pub mod translate;
 mod value;
 
 pub use pdu::Table;

@@ -98,6 +98,8 @@ pub struct Profile {
     pub max_bits: u16,
     /// Registers that nobody wants but that may be read along to save a question.
     pub max_gap: u16,
+    /// Other sessions ask other units over the same connection: it is not given up for one that is silent.
+    pub shared: bool,
     /// Questions in a row without an answer after which a unit rests, if others share the line; without any octet
     /// from the line, after which the connection is given up.
     pub failures: u8,
@@ -129,6 +131,7 @@ impl Profile {
             max_registers: 125,
             max_bits: 2000,
             max_gap: 8,
+            shared: false,
             failures: 3,
             rest: Duration::from_secs(60),
             longest_rest: Duration::from_secs(6 * 3_600),

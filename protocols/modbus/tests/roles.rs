@@ -363,6 +363,20 @@ fn line_without_a_sign_of_life_is_given_up() {
 }
 
 #[test]
+fn shared_line_is_not_given_up_for_a_silent_unit() {
+    let mut rig = pair(Profile { shared: true, ..Profile::tcp() }, memory());
+    rig.tell_far(Input::Control(DeviceControl::Fault(Fault::Silent)));
+    for id in 0..8 {
+        ask(&mut rig, id, 1, [holding(1, [1])]);
+    }
+    run(&mut rig, 60);
+    assert!(rig.open);
+    assert_eq!(rig.near.finished.len(), 8);
+    assert!(rig.near.finished.iter().all(|(_, outcome)| *outcome == Outcome::TimedOut));
+    assert_eq!(rig.near.session.counters().unanswered, 3, "then it rests");
+}
+
+#[test]
 fn cancelled_and_late_requests_end_at_once_and_their_answers_are_dropped() {
     let mut rig = pair(Profile::tcp(), memory());
     rig.line.delay = Duration::from_millis(500);

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ipss_dlms::security::{Key, SystemTitle};
 use ipss_dlms::translate::{self, Keys, Sender, TranslateRequest, Transmission};
+use ipss_modbus::translate as modbus;
 use pyo3::prelude::*;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -151,10 +152,14 @@ fn answer(request: &str, sender: SyncSender<String>) {
                     let image: Vec<u8> = sent.into_iter().flat_map(|(_, octets)| octets).collect();
                     decode_sunspec::explain(id, &image, asked.base_address, &mut write);
                 }
+                (Ok(sent), Ok(_), _) if is_modbus(&asked.layer, &sent) => {
+                    let transmissions = transmissions(&sent);
+                    let request = modbus::TranslateRequest { id, layer: &asked.layer, transmissions: &transmissions };
+                    modbus::translate(&request, &mut write);
+                }
                 (Ok(sent), Ok(keys), Ok(companion)) => {
                     let companion = companion.as_deref();
-                    let transmissions: Vec<Transmission<'_>> =
-                        sent.iter().map(|(from, octets)| Transmission { from: *from, octets }).collect();
+                    let transmissions = transmissions(&sent);
                     let request = TranslateRequest {
                         id,
                         layer: &asked.layer,
@@ -171,6 +176,14 @@ fn answer(request: &str, sender: SyncSender<String>) {
         }
     }
     let _ = sender.send(piece);
+}
+
+fn transmissions(sent: &Sent) -> Vec<Transmission<'_>> {
+    sent.iter().map(|(from, octets)| Transmission { from: *from, octets }).collect()
+}
+
+fn is_modbus(layer: &str, sent: &Sent) -> bool {
+    layer.starts_with("modbus-") || layer == "auto" && modbus::recognises(&transmissions(sent))
 }
 
 #[derive(Deserialize)]

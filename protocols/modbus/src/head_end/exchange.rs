@@ -437,7 +437,7 @@ impl HeadEnd {
     /// An item that is one question was answered (or, as a broadcast, sent).
     fn item_done(&mut self, place: usize, data: Option<&[u8]>, cx: &mut Context<'_>) {
         let job = &self.jobs[place];
-        let cell = data.filter(|_| !job.writes() || is_read_and_write(job)).map(Cell::Raw);
+        let cell = data.filter(|_| !confirms_only(job)).map(Cell::Raw);
         cx.batch.push_line(row(job, 0), cell);
         self.next_item(place);
     }
@@ -483,7 +483,7 @@ impl HeadEnd {
 
     /// A unit did not answer: beside others it rests after some time. Says whether it does.
     fn unit_silent(&mut self, id: u8, cx: &mut Context<'_>) -> bool {
-        let shared = self.units.len() > 1;
+        let shared = self.profile.shared || self.units.len() > 1;
         let profile = self.profile.clone();
         let Some(rest) = self.unit(id).silent(&profile, shared, cx.now.monotonic, cx.random) else { return false };
         let detail = format!("unit {id} is silent");
@@ -543,8 +543,20 @@ fn row(job: &Job, layout: u32) -> Line {
     }
 }
 
-fn is_read_and_write(job: &Job) -> bool {
-    matches!(job.item(), Some(Item::Ask(ask)) if ask.pdu().first() == Some(&function::READ_WRITE_MULTIPLE_REGISTERS))
+/// Whether the answer to a single question says no more than that a write was done.
+fn confirms_only(job: &Job) -> bool {
+    let Some(Item::Ask(ask)) = job.item() else { return false };
+    matches!(
+        ask.pdu().first(),
+        Some(
+            &(function::WRITE_SINGLE_COIL
+                | function::WRITE_SINGLE_REGISTER
+                | function::WRITE_MULTIPLE_COILS
+                | function::WRITE_MULTIPLE_REGISTERS
+                | function::MASK_WRITE_REGISTER
+                | function::WRITE_FILE_RECORD)
+        )
+    )
 }
 
 /// The octets of a cell where registers may have 32 bits: as many as its registers really had.

@@ -275,7 +275,8 @@ impl HeadEnd {
             let outcome = self.worst(&job, Outcome::TimedOut);
             self.finished.push_back((job.request, outcome, "the deadline passed".into()));
         }
-        if self.silence >= self.profile.failures && self.wire.is_empty() && self.up {
+        let dead = self.silence >= self.profile.failures && !self.profile.shared;
+        if dead && self.wire.is_empty() && self.up {
             let detail = format!("no sign of life in {} questions", self.silence);
             cx.batch.event(self.meter, cx.now.wall, EventKind::Disconnected, 0, detail.clone());
             self.end_all(Outcome::Interrupted, &detail);
