@@ -152,12 +152,12 @@ class Meter:
         line always do.
 
         `password` is the secret of every mechanism that has one. `private_key` (its number, PKCS #8 or SEC 1 in DER)
-        is ours, `peer_public_key` (x and y) the meter's, for hls-ecdsa. `counters` is a durably reserved block of invocation counters, first and behind the last. `peer_counter` is
-        the highest invocation counter believed of the meter. `identities` is what it may call itself when it dials
-        in: logical device name, system title. `trace` reports every octet as events of the kind "traced" (number 0
-        received, 1 sent; detail in hexadecimal): passwords of LLS are among them. `link` is what carries APDUs, the
-        wrapper over a stream if there is none. Raises ValueError naming what does
-        not fit.
+        is ours, `peer_public_key` (x and y) the meter's, for hls-ecdsa. `counters` is a durably reserved block of
+        invocation counters, first and behind the last. `peer_counter` is the highest invocation counter believed of
+        the meter. `identities` is what it may call itself when it dials in: logical device name, system title. `trace`
+        reports every octet as events of the kind "traced" (number 0 received, 1 sent; detail in hexadecimal):
+        passwords of LLS are among them. `link` is what carries APDUs, the wrapper over a stream if there is none.
+        Raises ValueError naming what does not fit.
         """
 
 @final

@@ -85,6 +85,22 @@ pub enum Ciphering {
     ServiceSpecific,
     /// general-glo-ciphering, general-ded-ciphering under a dedicated key.
     General,
+    /// general-ciphering, each APDU under the key that it names. What initiates the association travels
+    /// service-specifically all the same.
+    GeneralCiphering(KeyForm),
+}
+
+/// The key of a general-ciphering APDU (Green Book, "Key information").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyForm {
+    /// The global unicast key, named.
+    Identified,
+    /// A fresh key, wrapped under the master key.
+    Wrapped,
+    /// Agreed by one-pass Diffie-Hellman, C(1e, 1s): fresh, from a signed ephemeral key.
+    OnePass,
+    /// Agreed by the static unified model, C(0e, 2s): from both ends' lasting keys and the transaction-id.
+    StaticUnified,
 }
 
 /// The pinned profile of a meter's association.
@@ -110,6 +126,8 @@ pub struct Profile {
     pub protection: Protection,
     /// In which APDUs.
     pub ciphering: Ciphering,
+    /// Whether every protected APDU is signed as well (general-signing), but for what initiates the association.
+    pub signing: bool,
     /// Whether each association gets a fresh dedicated key.
     pub dedicated: bool,
     /// The head-end's own system title.
@@ -184,6 +202,7 @@ impl Profile {
             compression: false,
             protection: Protection::None,
             ciphering: Ciphering::ServiceSpecific,
+            signing: false,
             dedicated: false,
             client_title: SystemTitle::default(),
             conformance: PROPOSED,
@@ -264,6 +283,19 @@ impl Profile {
             (Referencing::ShortName, false) => ApplicationContext::ShortName,
             (Referencing::ShortName, true) => ApplicationContext::ShortNameCiphered,
         }
+    }
+
+    /// Octets that protection adds around an APDU, at most.
+    pub fn overhead(&self) -> usize {
+        let coordinate = self.suite.coordinate_octets().unwrap_or_default();
+        // Tag, lengths, titles and transaction-id of the general forms.
+        let signing = if self.signing { 40 + 2 * coordinate } else { 0 };
+        let ciphering = match self.ciphering {
+            Ciphering::ServiceSpecific | Ciphering::General => 16,
+            Ciphering::GeneralCiphering(KeyForm::OnePass) => 48 + 4 * coordinate,
+            Ciphering::GeneralCiphering(_) => 48 + self.suite.key_octets() + 8,
+        };
+        self.protection.overhead() + ciphering + signing
     }
 
     /// Whether symmetric keys, and with them both ends' titles, are needed.

@@ -194,6 +194,8 @@ def _export_keys(connection: Any, keystore: Keystore, text: io.StringIO, groups:
                 "authentication_key": (meter.keys.authentication_key or b"").hex(),
                 "master_key": (meter.keys.master_key or b"").hex(),
                 "password": (meter.keys.password or b"").decode(),
+                "private_key": (meter.keys.private_key or b"").hex(),
+                "peer_public_key": (meter.keys.peer_public_key or b"").hex(),
                 "client": protocol.client,
                 "server": meter.server,
                 "auth": protocol.auth,

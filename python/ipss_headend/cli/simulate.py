@@ -25,11 +25,15 @@ FIRST_ADDRESS = "127.1.0.1"
 
 
 class VirtualAuth(StrEnum):
-    """What virtual meters know."""
+    """What virtual meters know: all but a manufacturer's own."""
 
     NONE = "none"
     LOW = "low"
+    HLS_MD5 = "hls-md5"
+    HLS_SHA1 = "hls-sha1"
     HLS_GMAC = "hls-gmac"
+    HLS_SHA256 = "hls-sha256"
+    HLS_ECDSA = "hls-ecdsa"
 
 
 class VirtualTransport(StrEnum):
@@ -60,8 +64,9 @@ def simulate(
         str, typer.Option(help="Shares of bad meters, or their numbers from 0, e.g. slow=5%,silent=#3+17.")
     ] = "",
     auth: Annotated[VirtualAuth, typer.Option(help="How they prove who they are.")] = VirtualAuth.HLS_GMAC,
+    suite: Annotated[int, typer.Option(min=0, max=2, help="Security suite; hls-ecdsa needs 1 or 2.")] = 0,
     protection: Annotated[
-        VirtualProtection | None, typer.Option(help="How they protect APDUs.  [default: auth+enc with hls-gmac]")
+        VirtualProtection | None, typer.Option(help="How they protect APDUs.  [default: auth+enc with hls-...]")
     ] = None,
     dedicated: Annotated[bool, typer.Option("--dedicated", help="Protect by a key for each association.")] = False,
     capture_period: Annotated[int, typer.Option(help="Seconds between entries of the load profile.")] = 900,
@@ -86,11 +91,14 @@ def simulate(
     \b
     Examples:
       ipss-headend simulate --meters 1000 --csv fleet.csv
+      ipss-headend simulate --meters 20 --auth hls-ecdsa --suite 2 --protection auth+enc --csv fleet.csv
       ipss-headend simulate --meters 50 --faults slow=10%,wrong-tag=#3 --seconds 60
       ipss-headend simulate --meters 5 --transport hdlc --csv fleet.csv
       ipss-headend simulate --meters 200 --dial 127.0.0.1:4060 --csv fleet.csv
     """
-    protection = protection or (VirtualProtection.BOTH if auth is VirtualAuth.HLS_GMAC else VirtualProtection.NONE)
+    if protection is None:
+        high = auth not in (VirtualAuth.NONE, VirtualAuth.LOW)
+        protection = VirtualProtection.BOTH if high else VirtualProtection.NONE
     from ipss_headend import _core
 
     raise_descriptor_limit()
@@ -102,6 +110,7 @@ def simulate(
             port=port,
             faults=faults,
             authentication=auth.value,
+            suite=suite,
             protection=protection.value,
             dedicated=dedicated,
             capture_period_s=capture_period,

@@ -1,5 +1,6 @@
 """Whom `read` asks: a URL with the options beside it, or a meter of the registry."""
 
+import dataclasses
 import fcntl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from ipss_headend.errors import ConfigError, RequestError, StoreInUse
 from ipss_headend.field.connect import identities
 from ipss_headend.field.fleet import FleetMeter, load_meter
 from ipss_headend.security.keystore import Keystore, MeterKeys
+from ipss_headend.security.mechanisms import KEY_OCTETS, WITH_SECRET, needs_keys, needs_titles
 from ipss_headend.store import counters
 
 BLOCK = 256
@@ -112,6 +114,7 @@ class Target:
     client: int
     server: int
     auth: str
+    suite: int
     protection: str
     dedicated: bool
     client_title: bytes
@@ -134,7 +137,7 @@ class Target:
     @property
     def needs_counters(self) -> bool:
         """Whether anything is ciphered."""
-        return self.auth == Auth.HLS_GMAC or self.protection != Protection.NONE
+        return needs_keys(self.auth, self.protection)
 
 
 def resolve(device: str, options: Options, config_path: Path) -> Target:
@@ -160,23 +163,31 @@ def from_url(url: str, options: Options) -> Target:
     assert parts.hostname is not None
     keys, server_title, client_title = _keys(options)
     if options.password_file is not None:
-        keys = MeterKeys(keys.encryption_key, keys.authentication_key, _password(options.password_file))
+        keys = dataclasses.replace(keys, password=_password(options.password_file))
     has_keys = keys.encryption_key is not None and keys.authentication_key is not None
     auth = options.auth or (Auth.HLS_GMAC if has_keys else Auth.LOW if keys.password else Auth.NONE)
-    protection = options.protection or (Protection.BOTH if has_keys and auth is Auth.HLS_GMAC else Protection.NONE)
-    if auth is Auth.LOW and keys.password is None:
-        raise RequestError("--auth low needs a password; put it into a file and name it with --password-file")
-    if (auth is Auth.HLS_GMAC or protection is not Protection.NONE) and not has_keys:
+    high = auth not in (Auth.NONE, Auth.LOW)
+    protection = options.protection or (Protection.BOTH if has_keys and high else Protection.NONE)
+    if auth.value in WITH_SECRET and keys.password is None:
+        raise RequestError(f"--auth {auth} needs a secret; put it into a file and name it with --password-file")
+    keyed = needs_keys(auth.value, protection.value)
+    secured = needs_titles(auth.value, protection.value)
+    if keyed and not has_keys:
         raise RequestError(
             "--auth hls-gmac and --protection need encryption_key and authentication_key; name their file with --keys"
         )
-    if (auth is Auth.HLS_GMAC or protection is not Protection.NONE) and not server_title:
+    if auth is Auth.HLS_ECDSA and options.suite == 0:
+        raise RequestError("--auth hls-ecdsa needs --suite 1 or 2; suite 0 has no signatures")
+    if auth is Auth.HLS_ECDSA and (keys.private_key is None or keys.peer_public_key is None):
+        raise RequestError(
+            "--auth hls-ecdsa needs private_key (ours) and peer_public_key (the meter's); name their file with --keys"
+        )
+    if secured and not server_title:
         raise RequestError(
             "the device's system title is not given, and no other is to be believed; name the table in --keys by it, "
             "or use --server-title"
         )
     file = CounterFile(options.counter_file or places.client_directory() / "invocation_counters.json")
-    secured = auth is Auth.HLS_GMAC or protection is not Protection.NONE
     if secured and not client_title:
         client_title = file.client_title()
     if client_title and client_title == server_title:
@@ -195,13 +206,14 @@ def from_url(url: str, options: Options) -> Target:
         client=client,
         server=1 if options.server is None else options.server,
         auth=auth.value,
+        suite=options.suite,
         protection=protection.value,
         dedicated=options.dedicated,
         client_title=client_title,
         server_title=server_title,
         keys=keys,
         reserve=lambda: file.reserve(client_title, key, BLOCK, at_least=options.first_counter or 1),
-        peer_counter=file.peer_counter(server_title, key) if secured else None,
+        peer_counter=file.peer_counter(server_title, key) if keyed else None,
         keep_peer_counter=lambda counter: file.raise_peer(server_title, key, counter),
         transport=transport,
         physical=options.physical or 0,
@@ -248,6 +260,7 @@ def _of_registry(meter: FleetMeter, config: Config, peer_counter: int | None) ->
         client=meter.protocol.client,
         server=meter.server,
         auth=meter.protocol.auth,
+        suite=meter.protocol.suite,
         protection=meter.protocol.protection,
         dedicated=meter.protocol.dedicated,
         client_title=config.client_system_title,
@@ -282,11 +295,8 @@ def _check_alone(path: Path, name: str) -> None:
 
 
 def _check_built(options: Options) -> None:
-    built = (None, Auth.NONE, Auth.LOW, Auth.HLS_GMAC)
-    if options.auth not in built:
-        raise RequestError(f"--auth {options.auth} is not built yet; none, low and hls-gmac are")
-    if options.suite != 0:
-        raise RequestError(f"--suite {options.suite} is not built yet; suite 0 is")
+    if options.auth is Auth.HLS2:
+        raise RequestError("--auth hls2 is a manufacturer's own procedure, and this program has none of them")
     if options.referencing is not Referencing.LN:
         raise RequestError("--referencing sn is not built yet; ln is")
 
@@ -324,10 +334,15 @@ def _keys(options: Options) -> tuple[MeterKeys, bytes, bytes]:
     keys = MeterKeys(
         encryption_key=bytes.fromhex(entries.get("encryption_key", "")) or None,
         authentication_key=bytes.fromhex(entries.get("authentication_key", "")) or None,
+        private_key=bytes.fromhex(entries.get("private_key", "")) or None,
+        peer_public_key=bytes.fromhex(entries.get("peer_public_key", "")) or None,
     )
     for name, key in (("encryption_key", keys.encryption_key), ("authentication_key", keys.authentication_key)):
-        if key is not None and len(key) != 16:
-            raise ConfigError(f"{options.keys}: {name} has {len(key)} octets; suite 0 has keys of 16")
+        wanted = KEY_OCTETS[options.suite]
+        if key is not None and len(key) != wanted:
+            raise ConfigError(
+                f"{options.keys}: {name} has {len(key)} octets; suite {options.suite} has keys of {wanted}"
+            )
     return keys, _title(title, "--server-title"), _title(client_title, "--client-title")
 
 

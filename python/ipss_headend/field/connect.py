@@ -15,6 +15,7 @@ from ipss_headend.config import ReactorConfig
 from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
+from ipss_headend.security.mechanisms import needs_keys
 from ipss_headend.store import CounterBlock
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Connector:
             encryption_key=keys.encryption_key or b"",
             authentication_key=keys.authentication_key or b"",
             password=keys.password or b"",
+            private_key=keys.private_key or b"",
+            peer_public_key=keys.peer_public_key or b"",
             counters=(0, 0) if block is None else (block.next, block.end),
             peer_counter=knowledge.peer_counters.get(meter.meter_id),
             identities=[] if address is not None else identities(meter),
@@ -72,6 +75,7 @@ class Connector:
                 client=protocol.client,
                 server=meter.server,
                 authentication=protocol.auth,  # type: ignore[arg-type]
+                suite=protocol.suite,
                 protection=protocol.protection,  # type: ignore[arg-type]
                 dedicated=protocol.dedicated,
                 client_title=self._client_title,
@@ -98,7 +102,7 @@ def identities(meter: FleetMeter) -> list[bytes]:
 
 def needs_counters(meter: FleetMeter) -> bool:
     """Whether anything that is sent to the meter is protected by a lasting key."""
-    return meter.protocol.auth == "hls-gmac" or meter.protocol.protection != "none"
+    return needs_keys(meter.protocol.auth, meter.protocol.protection)
 
 
 def make_reactor(limits: ReactorConfig) -> Reactor:

@@ -6,11 +6,12 @@
 | `address` | `host:port`, `host`, `[IPv6]:port`; empty: the meter dials in | port 4059 |
 | `system_title` | 16 hexadecimal digits | (needed with keys) |
 | `logical_device_name` | what a meter that dials in calls itself (0.0.42.0.0.255): text, or `0x` and digits | `name` |
-| `encryption_key`, `authentication_key`, `master_key` | 32 hexadecimal digits each | none |
-| `password` | the low-level-security secret, as text | none |
-| `client`, `server` | the addresses of the association | 1 with `low` or `hls-gmac`, else 16; 1 |
-| `auth` | `none`, `low`, `hls-gmac` | `hls-gmac` with keys, `low` with a password, else `none` |
-| `suite` | 0 | 0 |
+| `encryption_key`, `authentication_key`, `master_key` | 32 hexadecimal digits each, 64 in suite 2 | none |
+| `password` | the secret of `low`, `hls-md5`, `hls-sha1` or `hls-sha256`, as text | none |
+| `private_key`, `peer_public_key` | ours and the meter's for signatures, in hexadecimal: the number; x, y | none |
+| `client`, `server` | the addresses of the association | 1 with any `auth` but `none`, else 16; 1 |
+| `auth` | `none`, `low`, `hls-md5`, `-sha1`, `-gmac`, `-sha256`, `-ecdsa` | by keys `hls-gmac`, by password `low` |
+| `suite` | 0, 1, 2 | 0 |
 | `protection` | `none`, `auth`, `enc`, `auth+enc` | `auth+enc` with keys, else `none` |
 | `dedicated` | `yes`, `no`: a fresh key for each association | `no` |
 | `invocation_counter` | the first counter that was not used before, for a key that another head-end has used | 1 |
@@ -31,6 +32,14 @@ from dataclasses import dataclass
 from ipss_headend.config import DLMS_PORT, system_title
 from ipss_headend.errors import ConfigError
 from ipss_headend.security.keystore import MeterKeys
+from ipss_headend.security.mechanisms import (
+    BUILT,
+    COORDINATE_OCTETS,
+    KEY_OCTETS,
+    WITH_SECRET,
+    needs_keys,
+    needs_titles,
+)
 from ipss_headend.security.sample_keys import why_no_key
 from ipss_headend.store.counters import LIMIT
 
@@ -51,6 +60,8 @@ COLUMNS = (
     "group",
     "master_key",
     "invocation_counter",
+    "private_key",
+    "peer_public_key",
     "logical_device_name",
     "transport",
     "physical",
@@ -58,10 +69,8 @@ COLUMNS = (
 NEEDED = ("name", "address")
 KEY_COLUMNS = ("encryption_key", "authentication_key", "master_key")
 
-AUTHENTICATIONS = ("none", "low", "hls-gmac")
 PROTECTIONS = ("none", "auth", "enc", "auth+enc")
 TRANSPORTS = ("tcp", "hdlc+tcp")
-KEY_OCTETS = 16
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")
 _NUMERIC_HOST = re.compile(r"[\d.]+")
@@ -170,15 +179,18 @@ def _meter(line: int, cells: dict[str, str]) -> MeterLine:
     name = _name(cells["name"])
     host, port = _address(cells["address"])
     title = _title(cells.get("system_title", ""))
+    suite = _number("suite", cells, 0, 0, 2)
     keys = MeterKeys(
-        encryption_key=_key("encryption_key", cells),
-        authentication_key=_key("authentication_key", cells),
+        encryption_key=_key("encryption_key", cells, suite),
+        authentication_key=_key("authentication_key", cells, suite),
         password=cells["password"].encode() if cells.get("password") else None,
-        master_key=_key("master_key", cells),
+        master_key=_key("master_key", cells, suite),
+        private_key=_curve("private_key", cells, suite, 1),
+        peer_public_key=_curve("peer_public_key", cells, suite, 2),
     )
     _check_own_keys_differ(keys)
-    protocol = _protocol(cells, keys)
-    if title is None and (protocol.auth == "hls-gmac" or protocol.protection != "none"):
+    protocol = _protocol(cells, keys, suite)
+    if title is None and needs_titles(protocol.auth, protocol.protection):
         raise LineError("system_title is empty; security needs it, as 16 hexadecimal digits")
     device_name = _device_name(cells.get("logical_device_name", ""))
     if host is None and device_name is None and len(name.encode()) > _LONGEST_DEVICE_NAME:
@@ -272,20 +284,38 @@ def _title(text: str) -> bytes | None:
     return title
 
 
-def _key(column: str, cells: dict[str, str]) -> bytes | None:
+def _octets(column: str, cells: dict[str, str], digits: int) -> bytes | None:
     text = cells.get(column, "")
     if not text:
         return None
     try:
-        key = bytes.fromhex(text)
+        return bytes.fromhex(text)
     except ValueError:
         odd = f"{len(text)} characters that are not all" if len(text) % 2 == 0 else f"an odd number, {len(text)}, of"
-        raise LineError(f"{column} is {odd} hexadecimal digits; expected {2 * KEY_OCTETS}") from None
-    if len(key) != KEY_OCTETS:
-        raise LineError(f"{column} has {2 * len(key)} hexadecimal digits; suite 0 has keys of {2 * KEY_OCTETS}")
+        raise LineError(f"{column} is {odd} hexadecimal digits; expected {digits}") from None
+
+
+def _key(column: str, cells: dict[str, str], suite: int) -> bytes | None:
+    digits = 2 * KEY_OCTETS[suite]
+    key = _octets(column, cells, digits)
+    if key is None:
+        return None
+    if 2 * len(key) != digits:
+        raise LineError(f"{column} has {2 * len(key)} hexadecimal digits; suite {suite} has keys of {digits}")
     wrong = why_no_key(key)
     if wrong is not None:
         raise LineError(f"{column} {wrong}; give the meter a random key of its own")
+    return key
+
+
+def _curve(column: str, cells: dict[str, str], suite: int, numbers: int) -> bytes | None:
+    """A key of the suite's curve: one number, or the two of a point."""
+    if suite == 0 and cells.get(column):
+        raise LineError(f"{column} is given, but suite 0 has no signatures; set suite to 1 or 2")
+    digits = 2 * numbers * COORDINATE_OCTETS[suite]
+    key = _octets(column, cells, digits)
+    if key is not None and 2 * len(key) != digits:
+        raise LineError(f"{column} has {2 * len(key)} hexadecimal digits; suite {suite} has {digits}")
     return key
 
 
@@ -295,18 +325,22 @@ def _check_own_keys_differ(keys: MeterKeys) -> None:
         raise LineError("two of the meter's keys are the same; each has its own use and its own value")
 
 
-def _protocol(cells: dict[str, str], keys: MeterKeys) -> Protocol:
+def _protocol(cells: dict[str, str], keys: MeterKeys, suite: int) -> Protocol:
     has_keys = keys.encryption_key is not None and keys.authentication_key is not None
     fallback = "hls-gmac" if has_keys else "low" if keys.password else "none"
-    auth = _choice("auth", cells, fallback, AUTHENTICATIONS)
+    auth = _choice("auth", cells, fallback, BUILT)
     protection = _choice("protection", cells, "auth+enc" if has_keys else "none", PROTECTIONS)
-    if _number("suite", cells, 0, 0, 2) != 0:
-        raise LineError("suite: this version knows suite 0 only; set the meter to suite 0 or leave it out for now")
-    if (auth == "hls-gmac" or protection != "none") and not has_keys:
+    if needs_keys(auth, protection) and not has_keys:
         missing = "encryption_key" if keys.encryption_key is None else "authentication_key"
         raise LineError(f"{missing} is empty; {auth} with protection {protection} needs both keys")
-    if auth == "low" and keys.password is None:
-        raise LineError("password is empty; low needs one")
+    if auth in WITH_SECRET and keys.password is None:
+        raise LineError(f"password is empty; {auth} needs one")
+    if auth == "hls-ecdsa":
+        if suite == 0:
+            raise LineError("auth is hls-ecdsa, but suite 0 has no signatures; set suite to 1 or 2")
+        if keys.private_key is None or keys.peer_public_key is None:
+            missing = "private_key" if keys.private_key is None else "peer_public_key"
+            raise LineError(f"{missing} is empty; hls-ecdsa needs our private key and the meter's public key")
     dedicated = _choice("dedicated", cells, "no", ("yes", "no", "true", "false", "1", "0")) in {"yes", "true", "1"}
     if dedicated and protection == "none":
         raise LineError("dedicated is yes and protection none; a dedicated key protects something or is left out")
@@ -317,7 +351,7 @@ def _protocol(cells: dict[str, str], keys: MeterKeys) -> Protocol:
         raise LineError(f"physical: {transport} has no physical addresses; HDLC has")
     if "hdlc" in transport and client > 0x7F:
         raise LineError(f"client: {client} does not fit an HDLC address; 1 to 127 do")
-    return Protocol(client, auth, 0, protection, dedicated, transport, physical)
+    return Protocol(client, auth, suite, protection, dedicated, transport, physical)
 
 
 def _number(column: str, cells: dict[str, str], default: int, least: int, most: int) -> int:

@@ -45,9 +45,13 @@ class MeterKeys:
     encryption_key: bytes | None = None
     authentication_key: bytes | None = None
     password: bytes | None = None
-    """The low-level-security secret."""
+    """The secret of the mechanisms that have one, low-level security among them."""
     master_key: bytes | None = None
     """The key that wraps new keys on their way to the meter."""
+    private_key: bytes | None = None
+    """Our own, for signatures towards this meter."""
+    peer_public_key: bytes | None = None
+    """The meter's, for signatures. No secret, but nobody may exchange it."""
 
     def __repr__(self) -> str:
         count = sum(key is not None for key in self._secrets())
@@ -57,7 +61,14 @@ class MeterKeys:
         raise TypeError("keys are not pickled")
 
     def _secrets(self) -> list[bytes | None]:
-        return [self.encryption_key, self.authentication_key, self.password, self.master_key]
+        return [
+            self.encryption_key,
+            self.authentication_key,
+            self.password,
+            self.master_key,
+            self.private_key,
+            self.peer_public_key,
+        ]
 
     def pack(self, meter_id: int, system_title: bytes | None) -> bytes:
         """What is wrapped."""

@@ -88,8 +88,10 @@ def test_url_that_cannot_be_read_names_what_can(url: str) -> None:
 @pytest.mark.parametrize(
     "options",
     [
+        Options(auth=Auth.HLS2),
         Options(auth=Auth.HLS_SHA256),
-        Options(suite=1),
+        Options(auth=Auth.HLS_ECDSA),
+        Options(auth=Auth.HLS_ECDSA, suite=1),
         Options(referencing=Referencing.SN),
         Options(physical=17),
         Options(auth=Auth.LOW),

@@ -15,6 +15,7 @@ def target(auth: str, password: bytes) -> Target:
         client=2,
         server=1,
         auth=auth,
+        suite=0,
         protection="none",
         dedicated=False,
         client_title=b"",

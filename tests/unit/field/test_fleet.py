@@ -18,6 +18,7 @@ from ipss_headend.field.connect import identities
 from ipss_headend.field.fleet import ImportReport, export_meters, import_meters, load_fleet, load_meter
 from ipss_headend.field.fleet_file import COLUMNS, Protocol
 from ipss_headend.security import Keystore
+from ipss_headend.security.mechanisms import BUILT
 from ipss_headend.security.sample_keys import why_no_key
 from ipss_headend.store import Database, counters, registry
 
@@ -160,10 +161,18 @@ BAD_CELLS = [
     ({"encryption_key": ""}, "encryption_key is empty; none with protection auth needs both keys"),
     ({"authentication_key": EK}, "two of the meter's keys are the same; each has its own use and its own value"),
     ({"master_key": AK}, "two of the meter's keys are the same; each has its own use and its own value"),
-    ({"auth": "hls-md5"}, 'auth: "hls-md5" is none of none, low, hls-gmac'),
+    ({"auth": "hls2"}, 'auth: "hls2" is none of ' + ", ".join(BUILT)),
+    ({"auth": "hls-md5"}, "password is empty; hls-md5 needs one"),
+    ({"auth": "hls-sha256", "password": "x", "system_title": "", "protection": "none"},
+     "system_title is empty; security needs it, as 16 hexadecimal digits"),
+    ({"auth": "hls-ecdsa"}, "auth is hls-ecdsa, but suite 0 has no signatures; set suite to 1 or 2"),
+    ({"auth": "hls-ecdsa", "suite": "1"},
+     "private_key is empty; hls-ecdsa needs our private key and the meter's public key"),
+    ({"private_key": "12" * 32}, "private_key is given, but suite 0 has no signatures; set suite to 1 or 2"),
+    ({"peer_public_key": "12" * 63, "suite": "1"}, "peer_public_key has 126 hexadecimal digits; suite 1 has 128"),
     ({"auth": "low"}, "password is empty; low needs one"),
     ({"protection": "strong"}, 'protection: "strong" is none of none, auth, enc, auth+enc'),
-    ({"suite": "1"}, "suite: this version knows suite 0 only; set the meter to suite 0 or leave it out for now"),
+    ({"suite": "2"}, "encryption_key has 32 hexadecimal digits; suite 2 has keys of 64"),
     ({"suite": "9"}, 'suite: "9" is not a number from 0 to 2'),
     ({"client": "0"}, 'client: "0" is not a number from 1 to 65535'),
     ({"server": "-1"}, 'server: "-1" is not a number from 1 to 65535'),
@@ -323,7 +332,7 @@ def test_good_lines_go_in_and_bad_ones_are_named(desk: Desk) -> None:
 
     assert report.imported == 3
     assert report.mistakes == (
-        'f.csv: line 3: auth: "hls-gmax" is none of none, low, hls-gmac',
+        'f.csv: line 3: auth: "hls-gmax" is none of ' + ", ".join(BUILT),
         "f.csv: line 5: 15 columns; the first line names 14",
     )
     assert report.exit_status == PARTLY_DONE
@@ -448,6 +457,20 @@ def test_no_secret_is_on_the_disk_in_messages_or_in_what_is_shown(desk: Desk, tm
                 assert form.lower() not in everything
 
 
+def test_key_pairs_of_suite_two_are_kept_and_exported(desk: Desk) -> None:
+    keys = {"encryption_key": EK + AK, "authentication_key": AK + EK, "suite": "2", "auth": "hls-ecdsa"}
+    pair = {"private_key": (b"\x11" * 48).hex(), "peer_public_key": (b"\x22" * 96).hex()}
+
+    report = desk.hand_in(one(**keys, **pair, protection="auth+enc"))
+
+    assert report.mistakes == ()
+    with desk.database.reading() as connection:
+        meter = load_meter(connection, desk.keystore, "m1")
+    assert meter.protocol == Protocol(1, "hls-ecdsa", 2, "auth+enc")
+    assert (meter.keys.private_key, meter.keys.peer_public_key) == (b"\x11" * 48, b"\x22" * 96)
+    assert "11" * 48 not in repr(meter)
+
+
 def test_exported_registry_has_the_columns_of_the_import(desk: Desk) -> None:
     desk.hand_in(one(address="[2001:db8::1]:4059", auth="none", protection="none", encryption_key="", group="east"))
     exported = io.StringIO()
@@ -456,6 +479,6 @@ def test_exported_registry_has_the_columns_of_the_import(desk: Desk) -> None:
         assert export_meters(connection, exported) == 1
 
     line = exported.getvalue().splitlines()[1]
-    assert line == "m1,[2001:db8::1]:4059,4D4D4D0000000001,16,1,none,0,none,no,,east,,tcp,0"
+    assert line == "m1,[2001:db8::1]:4059,4D4D4D0000000001,16,1,none,0,none,no,,east,,,,tcp,0"
     with Database(desk.database.path.with_name("other.sqlite"), reserve_bytes=0) as database:
         assert Desk(database).hand_in(exported.getvalue()) == ImportReport(1, ())

@@ -66,6 +66,12 @@ pub fn is_ciphered(tag: u8) -> bool {
     matches!(tag, tags::GENERAL_GLO_CIPHERING | tags::GENERAL_DED_CIPHERING) || tags::plain(tag).is_some()
 }
 
+/// Whether an APDU with this tag is protected in any form.
+#[inline]
+pub fn is_protected(tag: u8) -> bool {
+    matches!(tag, tags::GENERAL_CIPHERING | tags::GENERAL_SIGNING) || is_ciphered(tag)
+}
+
 impl CipheredApdu {
     /// Find the parts of a whole APDU.
     ///

@@ -10,6 +10,7 @@ pub mod action;
 pub mod ber;
 pub mod ciphered;
 pub mod exception;
+pub mod general;
 pub mod general_block;
 pub mod get;
 pub mod initiate;

@@ -50,7 +50,9 @@ impl HeadEnd {
         if let Some(channel) = &mut self.channel {
             title = Some(channel.title().0);
             if profile.is_ciphered() {
-                channel.protect(profile.protection, profile.ciphering, KeyKind::Global, &mut initiate, 0)?;
+                channel
+                    .protect(&profile, profile.ciphering, KeyKind::Global, cx.random, &mut initiate, 0)
+                    .map_err(|_| crate::security::Exhausted)?;
             }
             if let Some(key) = dedicated_key {
                 channel.dedicate(key);
@@ -321,7 +323,7 @@ impl HeadEnd {
             initiate_request(&profile, None).encode(&mut initiate);
             // Without counters the meter gets a release that it may not like.
             let form = profile.ciphering;
-            let sealed = channel.protect(profile.protection, form, KeyKind::Global, &mut initiate, 0);
+            let sealed = channel.protect(&profile, form, KeyKind::Global, cx.random, &mut initiate, 0);
             information = sealed.is_ok().then_some(initiate).filter(|_| profile.is_ciphered());
         }
         let frame = self.link.begin(cx.to_send, profile.client, profile.server);

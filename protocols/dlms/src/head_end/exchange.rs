@@ -49,9 +49,6 @@ impl Progress {
 const SIGN_OF_LIFE: AttributeDescriptor =
     AttributeDescriptor { class_id: 1, logical_name: LogicalName::LOGICAL_DEVICE_NAME, attribute: 2 };
 
-/// Octets that the longest head of a protected APDU and its tag take beside the protection itself.
-const AROUND: usize = 16;
-
 impl HeadEnd {
     /// The next invoke-id-and-priority: confirmed, high priority for critical requests.
     pub(super) fn invoke(&mut self) -> InvokeIdAndPriority {
@@ -207,7 +204,7 @@ impl HeadEnd {
     pub(super) fn room(&self) -> usize {
         let told = if self.server_max_pdu == 0 { u16::MAX } else { self.server_max_pdu };
         let octets = if self.profile.quirks.max_pdu == 0 { told } else { told.min(self.profile.quirks.max_pdu) };
-        usize::from(octets).saturating_sub(self.profile.protection.overhead() + AROUND).max(24)
+        usize::from(octets).saturating_sub(self.profile.overhead()).max(24)
     }
 
     /// Whether several parts may be asked for at once.

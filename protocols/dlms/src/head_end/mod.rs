@@ -31,14 +31,15 @@ pub use greeter::Greeter;
 pub use unsolicited::CONFIRMED;
 pub use work::{Access, AccessList, Attributes, Buffer, Invocation, Item, Plan, Wanted, Work};
 
-use crate::apdu::ciphered::is_ciphered;
+use crate::apdu::ciphered::is_protected;
 use crate::apdu::initiate::Conformance;
 use crate::apdu::tags::{self, KeyKind};
 use crate::cosem::ShortNames;
 use crate::link::{Apdu, Link, LinkConfig, Received};
-use crate::profile::{Authentication, Profile};
+use crate::profile::{Authentication, Ciphering, KeyForm, Profile};
 use crate::security::hls::Challenges;
-use crate::security::{Channel, Credentials, Exhausted};
+use crate::security::setup::NewKeys;
+use crate::security::{Channel, CounterBlock, Exhausted};
 
 /// Report that counters run low when fewer than this are left: enough to finish what is on the way.
 const COUNTERS_LOW: u32 = 256;
@@ -99,6 +100,15 @@ enum State {
 pub enum Control {
     /// Counters `next..end` are durably reserved for this meter's key.
     Grant {
+        /// First counter.
+        next: u32,
+        /// Behind the last counter.
+        end: u32,
+    },
+    /// The meter has new keys, as it confirmed; counters `next..end` are durably reserved for the new encryption key.
+    Rekey {
+        /// The keys that replace others.
+        keys: Box<NewKeys>,
         /// First counter.
         next: u32,
         /// Behind the last counter.
@@ -212,6 +222,7 @@ impl HeadEnd {
         let kind = match error.code {
             "tag-invalid" => EventKind::TagInvalid,
             "replay" => EventKind::ReplayRefused,
+            "bad-signature" | "bad-wrapped-key" | "bad-public-key" => EventKind::AuthenticationFailed,
             "weaker-security" | "broadcast-key" | "compression" | "compression-unsupported" => {
                 EventKind::WeakerSecurity
             }
@@ -253,11 +264,11 @@ impl HeadEnd {
 
     fn seal(&mut self, kind: KeyKind, frame: usize, start: usize, cx: &mut Context<'_>) -> Result<(), Exhausted> {
         if let Some(channel) = self.channel.as_mut().filter(|_| self.profile.is_ciphered()) {
-            if let Err(exhausted) =
-                channel.protect(self.profile.protection, self.profile.ciphering, kind, cx.to_send, start)
-            {
+            let (profile, form) = (&self.profile, self.profile.ciphering);
+            if channel.protect(profile, form, kind, cx.random, cx.to_send, start).is_err() {
+                // All else that could be wanting was there when this session was made.
                 cx.to_send.truncate(frame);
-                return Err(exhausted);
+                return Err(Exhausted);
             }
         }
         Ok(())
@@ -309,10 +320,10 @@ impl HeadEnd {
             // What they make together is opened as any APDU.
             return self.take_general_block(apdu, false, step, cx);
         }
-        if !is_ciphered(tag) && self.profile.quirks.plain_response_allowed {
+        if !is_protected(tag) && self.profile.quirks.plain_response_allowed {
             return self.take_plain(apdu, step, cx);
         }
-        if !is_ciphered(tag) {
+        if !is_protected(tag) {
             return Err(ProtocolError::remote(
                 "ciphering",
                 0,
@@ -483,9 +494,18 @@ fn wanting(profile: &Profile, channel: Option<&Channel>, password: &[u8]) -> Opt
     if authentication.is_high() && authentication.needs_secret() && password.is_empty() {
         return Some("the authentication mechanism needs a secret, and none was given");
     }
-    let signs = |both: &Credentials| both.signing.is_some() && both.peer_signing.is_some();
-    if authentication == Authentication::HlsEcdsa && !credentials.is_some_and(signs) {
-        return Some("HLS-ECDSA needs our private key and the meter's public key for signatures");
+    let signs = credentials.is_some_and(|both| both.signing.is_some() && both.peer_signing.is_some());
+    let agrees = credentials.is_some_and(|both| both.agreement.is_some() && both.peer_agreement.is_some());
+    let one_pass = profile.ciphering == Ciphering::GeneralCiphering(KeyForm::OnePass);
+    if (authentication == Authentication::HlsEcdsa || profile.signing || one_pass) && !signs {
+        return Some("signatures need our private key and the meter's public key for them");
+    }
+    if (one_pass || profile.ciphering == Ciphering::GeneralCiphering(KeyForm::StaticUnified)) && !agrees {
+        return Some("key agreement needs our private key and the meter's public key for it");
+    }
+    let master = credentials.is_some_and(|both| both.master.is_some());
+    if profile.ciphering == Ciphering::GeneralCiphering(KeyForm::Wrapped) && !master {
+        return Some("wrapped keys need the meter's master key");
     }
     None
 }
@@ -534,6 +554,17 @@ impl HeadEnd {
             }
             Input::Control(Control::Confirm(number)) => {
                 self.confirm(number, cx);
+                self.settled(0)
+            }
+            Input::Control(Control::Rekey { keys, next, end }) => {
+                let counters = CounterBlock::new(next, end);
+                match self.channel.as_mut().map(|channel| channel.renew(&keys, counters)) {
+                    Some(Err(error)) => {
+                        let detail = format!("{}: {error}", error.code);
+                        cx.batch.event(self.meter, cx.now.wall, EventKind::ProtocolViolation, 0, detail);
+                    }
+                    _ => self.low_reported = false,
+                }
                 self.settled(0)
             }
             Input::Cancel(id) => {

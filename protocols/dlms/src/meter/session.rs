@@ -11,12 +11,13 @@ use ipss_session::{
 };
 
 use super::general_block::Blocks;
+use super::objects::Lent;
 use super::transfer::{Question, Transfer};
 use super::{Access, Fault, Objects};
 use crate::apdu::InvokeIdAndPriority;
 use crate::apdu::acse::{Aare, Aarq, ApplicationContext, Diagnostic, Mechanism, Release};
 use crate::apdu::action::{self, ActionRequest, MethodOutcome};
-use crate::apdu::ciphered::{CipheredApdu, is_ciphered};
+use crate::apdu::ciphered::{CipheredApdu, is_protected};
 use crate::apdu::exception::ExceptionResponse;
 use crate::apdu::initiate::{Conformance, InitiateRequest, InitiateResponse};
 use crate::apdu::list::DataOrResult;
@@ -28,7 +29,7 @@ use crate::cosem::{ActionResult, AttributeDescriptor, LogicalName, MethodDescrip
 use crate::link::{Apdu, Link, LinkConfig, Received};
 use crate::profile::{Authentication, Ciphering, Profile, Referencing};
 use crate::security::hls::{self, Challenges};
-use crate::security::{Channel, Exhausted, Key, SystemTitle};
+use crate::security::{Channel, CounterBlock, Key, SystemTitle};
 
 /// What meters of one model share.
 #[derive(Clone, Debug)]
@@ -148,8 +149,7 @@ impl<O: Objects> Meter<O> {
 
     /// Octets left for the plain part of an answer.
     fn largest_answer(&self) -> usize {
-        // The general form's head is the longest: tag, title, length.
-        let around = self.profile().protection.overhead() + 14;
+        let around = self.profile().overhead();
         self.settings.largest_answer.min(self.client_max_pdu).saturating_sub(around).max(32)
     }
 
@@ -216,11 +216,12 @@ impl<O: Objects> Meter<O> {
         if self.settings.log_nonces {
             self.note_nonce(apdu, cx);
         }
-        if !is_ciphered(tag) {
+        if !is_protected(tag) {
             return self.refuse(client, server, SERVICE_UNKNOWN, cx);
         }
         self.form = match tag {
             tags::GENERAL_GLO_CIPHERING | tags::GENERAL_DED_CIPHERING => Ciphering::General,
+            tags::GENERAL_CIPHERING | tags::GENERAL_SIGNING => self.profile().ciphering,
             _ => Ciphering::ServiceSpecific,
         };
         let profile = &self.settings.clients[self.client];
@@ -257,7 +258,7 @@ impl<O: Objects> Meter<O> {
             if self.channel.unprotect(profile, &mut information.to_vec()).is_err() {
                 return self.refuse(client, server, SERVICE_NOT_ALLOWED, cx);
             }
-            answer = Some(self.initiate_response(profile)?);
+            answer = Some(self.initiate_response(profile, cx)?);
         }
         self.end();
         let frame = self.link.begin(cx.to_send, server, client);
@@ -266,7 +267,7 @@ impl<O: Objects> Meter<O> {
     }
 
     /// The InitiateResponse, protected where the profile is.
-    fn initiate_response(&mut self, profile: &Profile) -> Result<Vec<u8>, ProtocolError> {
+    fn initiate_response(&mut self, profile: &Profile, cx: &mut Context<'_>) -> Result<Vec<u8>, ProtocolError> {
         let mut initiate = Vec::with_capacity(64);
         InitiateResponse {
             quality_of_service: None,
@@ -277,9 +278,7 @@ impl<O: Objects> Meter<O> {
         }
         .encode(&mut initiate);
         if profile.is_ciphered() {
-            self.channel
-                .protect(profile.protection, self.form, KeyKind::Global, &mut initiate, 0)
-                .map_err(exhausted)?;
+            self.channel.protect(profile, self.form, KeyKind::Global, cx.random, &mut initiate, 0)?;
         }
         Ok(initiate)
     }
@@ -305,23 +304,28 @@ impl<O: Objects> Meter<O> {
             self.objects.counter_believed(highest);
         }
         let short = profile.referencing == Referencing::ShortName;
+        let names = if short { self.objects.short_names() } else { None };
+        let mut objects = Lent { objects: &mut self.objects, random: &mut *cx.random };
         let mut question = Question {
             access,
             largest,
             conformance: self.conformance,
             now: cx.now,
             limits: Limits::default(),
-            names: if short { self.objects.short_names() } else { None },
+            names,
             quirks: profile.quirks,
-            objects: &mut self.objects,
+            objects: &mut objects,
         };
         self.transfer.answer(&mut question, apdu, cx.to_send)?;
+        let new = if self.transfer.is_done() { self.objects.new_keys() } else { None };
         if cx.to_send.len() == start {
             cx.to_send.truncate(frame); // an unconfirmed service
-            return Ok(());
+        } else {
+            self.seal(frame, start, KeyKind::Dedicated, cx)?;
+            self.deliver(frame, start, cx)?;
         }
-        self.seal(frame, start, KeyKind::Dedicated, cx)?;
-        self.deliver(frame, start, cx)
+        // The whole answer went out under the old keys.
+        new.map_or(Ok(()), |new| self.channel.renew(&new, CounterBlock::new(0, u32::MAX)))
     }
 
     /// Protect the answer at `to_send[start..]` and complete its frame.
@@ -346,9 +350,9 @@ impl<O: Objects> Meter<O> {
     ) -> Result<(), ProtocolError> {
         let profile = &self.settings.clients[self.client];
         if profile.is_ciphered() && self.fault != Fault::Plaintext {
-            if let Err(error) = self.channel.protect(profile.protection, self.form, kind, cx.to_send, start) {
+            if let Err(error) = self.channel.protect(profile, self.form, kind, cx.random, cx.to_send, start) {
                 cx.to_send.truncate(frame);
-                return Err(exhausted(error));
+                return Err(error);
             }
         }
         Ok(())
@@ -433,7 +437,7 @@ impl<O: Objects> Meter<O> {
     fn accept(&mut self, theirs: Vec<u8>, cx: &mut Context<'_>) -> Result<(), ProtocolError> {
         let settings = self.settings.clone();
         let profile = &settings.clients[self.client];
-        let initiate = self.initiate_response(profile)?;
+        let initiate = self.initiate_response(profile, cx)?;
         let hls = profile.authentication.is_high();
         let ours = hls::challenge(profile.authentication, cx.random);
         let title = self.channel.title().0;
@@ -619,10 +623,6 @@ const REPLY_TO_HLS: MethodDescriptor =
 /// State errors of an exception-response.
 const SERVICE_NOT_ALLOWED: u8 = 1;
 pub(super) const SERVICE_UNKNOWN: u8 = 2;
-
-fn exhausted(error: Exhausted) -> ProtocolError {
-    ProtocolError::local("ciphering", "counters-exhausted", error.to_string())
-}
 
 impl<O: Objects> Session for Meter<O> {
     type Work = ();

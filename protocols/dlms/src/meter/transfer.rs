@@ -73,6 +73,11 @@ impl<O> Question<'_, O> {
 }
 
 impl Transfer {
+    /// Whether nothing of a long answer is still to be asked for.
+    pub(super) fn is_done(&self) -> bool {
+        self.given >= self.octets.len()
+    }
+
     /// Answer one plain request; the answer, if there is one, is appended to `out`.
     ///
     /// # Errors

@@ -1,11 +1,13 @@
 //! The protected channel of one association: which key, which wrapping, which counters, both directions.
 
-use ipss_session::ProtocolError;
+use ipss_session::{ProtocolError, Random};
 
 use super::cipher::{self, PROOF, Sealer};
 use super::counter::{CounterBlock, Exhausted, HighWater};
 use super::curve::{PrivateKey, PublicKey};
+use super::general;
 use super::keys::{Key, SystemTitle};
+use super::setup::NewKeys;
 use super::suite::{Protection, Suite};
 use crate::apdu::ciphered::{self, CipheredApdu};
 use crate::apdu::tags::{self, KeyKind};
@@ -15,10 +17,10 @@ use crate::profile::{Ciphering, Profile};
 /// long as the association.
 #[derive(Clone, Debug)]
 pub struct Channel {
-    own: Sealer,
-    authentication_key: Key,
-    peer: SystemTitle,
-    peer_counter: HighWater,
+    pub(super) own: Sealer,
+    pub(super) authentication_key: Key,
+    pub(super) peer: SystemTitle,
+    pub(super) peer_counter: HighWater,
     /// The peer's high-water mark when this association began.
     floor: HighWater,
     dedicated: Option<Box<(Sealer, HighWater)>>,
@@ -27,9 +29,11 @@ pub struct Channel {
     keyed: bool,
 }
 
-/// The key pairs of suites 1 and 2, as far as they are used. Certificates are for whoever provisions: these are pinned.
+/// The master key, and the key pairs of suites 1 and 2, as far as they are used. Certificates are for whoever provisions: these are pinned.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
+    /// The key that wraps other keys on their way.
+    pub master: Option<Key>,
     /// Our private key for signatures.
     pub signing: Option<PrivateKey>,
     /// Our private key for key agreement.
@@ -100,15 +104,27 @@ impl Channel {
         self.own.suite()
     }
 
-    /// Replace keys by new ones: counters under a new key start anew (Blue Book, "Security setup", key_transfer). The
-    /// dedicated key of a running association stays.
-    pub fn rekey(&mut self, own: Sealer, authentication_key: Key) {
-        if own.key() != self.own.key() {
+    /// Use new keys from now on. Under a new encryption key both ends' counters start anew (Blue Book, "Security
+    /// setup", key_transfer): `counters` are ours. The dedicated key of a running association stays.
+    ///
+    /// # Errors
+    /// Local, `bad-key`: a key of another length than the suite's; nothing was replaced.
+    pub fn renew(&mut self, new: &NewKeys, counters: CounterBlock) -> Result<(), ProtocolError> {
+        for key in [&new.encryption, &new.authentication].into_iter().flatten() {
+            Key::for_suite(self.own.suite(), key.octets())?;
+        }
+        if let Some(key) = new.encryption.as_ref().filter(|key| *key != self.own.key()) {
+            self.own = Sealer::of_suite(self.own.suite(), self.own.title, key.clone(), counters)?;
             self.peer_counter = HighWater::default();
             self.floor = HighWater::default();
-            self.own = own;
         }
-        self.authentication_key = authentication_key;
+        if let Some(key) = &new.authentication {
+            self.authentication_key = key.clone();
+        }
+        if let (Some(key), Some(credentials)) = (&new.master, &mut self.credentials) {
+            credentials.master = Some(key.clone());
+        }
+        Ok(())
     }
 
     /// The peer's provisioned system title.
@@ -161,16 +177,42 @@ impl Channel {
         self.floor = self.peer_counter;
     }
 
-    /// Protect the plain APDU at `out[start..]` in place, under the dedicated key if there is one and `kind` asks for
-    /// it.
+    /// Protect the plain APDU at `out[start..]` in place as the profile says, in the form that is given: under the
+    /// dedicated key if there is one and `kind` asks for it.
     ///
     /// # Errors
-    /// [`Exhausted`]; `out` is as it was.
+    /// Local: `counters-exhausted`; `profile` when a key is missing. `out` is as it was.
     pub fn protect(
+        &mut self,
+        profile: &Profile,
+        form: Ciphering,
+        kind: KeyKind,
+        random: &mut dyn Random,
+        out: &mut Vec<u8>,
+        start: usize,
+    ) -> Result<u32, ProtocolError> {
+        let plain_tag = out.get(start).copied().unwrap_or_default();
+        // What initiates an association travels in its own form whatever follows: meters and other people's head-ends
+        // look for glo-initiate-request and glo-initiate-response, some for nothing else.
+        let initiates = matches!(plain_tag, tags::INITIATE_REQUEST | tags::INITIATE_RESPONSE);
+        let counter = match form {
+            Ciphering::GeneralCiphering(key) if !initiates => general::protect(self, profile, key, random, out, start)?,
+            form => self
+                .protect_simply(profile.protection, form, kind, initiates, out, start)
+                .map_err(|error| ProtocolError::local("ciphering", "counters-exhausted", error.to_string()))?,
+        };
+        if profile.signing && !initiates {
+            general::sign(self, random, out, start)?;
+        }
+        Ok(counter)
+    }
+
+    fn protect_simply(
         &mut self,
         protection: Protection,
         form: Ciphering,
         kind: KeyKind,
+        initiates: bool,
         out: &mut Vec<u8>,
         start: usize,
     ) -> Result<u32, Exhausted> {
@@ -180,9 +222,6 @@ impl Channel {
         };
         let plain_tag = out.get(start).copied().unwrap_or_default();
         let counter = sealer.seal(protection, &self.authentication_key, out, start)?;
-        // What initiates an association travels in its own form whatever follows: meters and other people's head-ends
-        // look for glo-initiate-request and glo-initiate-response, some for nothing else.
-        let initiates = matches!(plain_tag, tags::INITIATE_REQUEST | tags::INITIATE_RESPONSE);
         match (form, tags::ciphered(plain_tag, kind)) {
             (_, Some(tag)) if initiates => ciphered::wrap_service(out, start, tag),
             (Ciphering::ServiceSpecific, Some(tag)) => ciphered::wrap_service(out, start, tag),
@@ -198,6 +237,47 @@ impl Channel {
     /// Remote, see [`cipher::open`]; also `bad-ciphering` for broken framing, `system-title` for another title than
     /// the provisioned one, `no-dedicated-key`.
     pub fn unprotect(&mut self, profile: &Profile, apdu: &mut [u8]) -> Result<Plain, ProtocolError> {
+        let initiates = apdu
+            .first()
+            .and_then(|tag| tags::plain(*tag))
+            .is_some_and(|(plain, _)| matches!(plain, tags::INITIATE_REQUEST | tags::INITIATE_RESPONSE));
+        if !profile.signing || initiates {
+            return self.decipher(profile, initiates, apdu);
+        }
+        if apdu.first() != Some(&tags::GENERAL_SIGNING) {
+            return Err(ProtocolError::remote(
+                "ciphering",
+                0,
+                "weaker-security",
+                "an APDU without a signature, but signatures are pinned for this meter",
+            ));
+        }
+        let content = general::verify(self, apdu)?;
+        let plain = self.decipher(profile, false, &mut apdu[content.clone()])?;
+        Ok(Plain { start: content.start + plain.start, end: content.start + plain.end, ..plain })
+    }
+
+    /// Open a ciphered APDU that stands alone.
+    fn decipher(&mut self, profile: &Profile, initiates: bool, apdu: &mut [u8]) -> Result<Plain, ProtocolError> {
+        if !self.keyed {
+            return Err(ProtocolError::remote(
+                "ciphering",
+                0,
+                "no-key",
+                "a protected APDU, but there is no key for it",
+            ));
+        }
+        if apdu.first() == Some(&tags::GENERAL_CIPHERING) {
+            return general::unprotect(self, profile, apdu);
+        }
+        if matches!(profile.ciphering, Ciphering::GeneralCiphering(_)) && !initiates {
+            return Err(ProtocolError::remote(
+                "ciphering",
+                0,
+                "weaker-security",
+                "another form than general-ciphering, which is pinned for this meter",
+            ));
+        }
         let frame = CipheredApdu::decode(apdu)?;
         if frame.system_title.is_some_and(|title| !title.is_empty() && apdu[title] != self.peer.0) {
             return Err(ProtocolError::remote(

@@ -71,6 +71,11 @@ impl Sealer {
         &self.key
     }
 
+    /// Take a counter for an APDU under a key of its own.
+    pub(super) fn take_counter(&mut self) -> Result<u32, Exhausted> {
+        self.counters.take()
+    }
+
     /// Protect `out[start..]` in place: security control and counter in front, tag behind if there is one.
     ///
     /// Returns the counter that was spent.

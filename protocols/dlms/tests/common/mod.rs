@@ -9,7 +9,7 @@ use ipss_dlms::cosem::descriptor::CaptureObject;
 use ipss_dlms::cosem::{ActionResult, AttributeDescriptor, DataAccessResult, LogicalName, MethodDescriptor, Selection};
 use ipss_dlms::head_end::{Attributes, Buffer, HeadEnd, Item, Plan, Wanted, Work};
 use ipss_dlms::meter::{Access, Meter, Objects, Settings};
-use ipss_dlms::profile::{Authentication, Ciphering, Profile};
+use ipss_dlms::profile::{Authentication, Ciphering, KeyForm, Profile};
 use ipss_dlms::security::hls::Exchange;
 use ipss_dlms::security::{
     Channel, CounterBlock, Credentials, HighWater, Key, PrivateKey, Protection, Sealer, Suite, SystemTitle,
@@ -143,6 +143,20 @@ pub fn all_profiles() -> Vec<Profile> {
             profiles.extend(mechanisms(&Profile { suite, dedicated, ..secured() }));
         }
     }
+    for protection in [Protection::Authenticated, Protection::Encrypted, Protection::Both] {
+        for form in [KeyForm::Identified, KeyForm::Wrapped] {
+            let ciphering = Ciphering::GeneralCiphering(form);
+            profiles.push(Profile { ciphering, protection, ..secured() });
+        }
+    }
+    for suite in [Suite::One, Suite::Two] {
+        for (form, signing) in [(KeyForm::Wrapped, true), (KeyForm::OnePass, false), (KeyForm::StaticUnified, false)] {
+            let ciphering = Ciphering::GeneralCiphering(form);
+            profiles.push(Profile { suite, ciphering, signing, ..secured() });
+        }
+    }
+    profiles.push(Profile { suite: Suite::One, signing: true, ..secured() });
+    profiles.push(Profile { suite: Suite::Two, signing: true, dedicated: true, ..secured() });
     profiles
 }
 
@@ -187,7 +201,8 @@ pub fn private_key(suite: Suite, seed: u8) -> Option<PrivateKey> {
 pub fn credentials(suite: Suite, own: u8, peer: u8) -> Credentials {
     let peer = private_key(suite, peer).map(|key| key.public_key());
     let own = private_key(suite, own);
-    Credentials { signing: own.clone(), agreement: own, peer_signing: peer, peer_agreement: peer }
+    let master = Some(key_of(suite, 9));
+    Credentials { master, signing: own.clone(), agreement: own, peer_signing: peer, peer_agreement: peer }
 }
 
 pub fn head_end_channel(encryption: u8, counters: CounterBlock, peer_counter: Option<u32>) -> Channel {
