@@ -409,6 +409,9 @@ def catalogue(logical_name: bytes) -> dict[str, Any] | None:
 def attribute_names(class_id: int) -> list[str]:
     """The names of an interface class's attributes, from attribute 1; empty for a class that is not known."""
 
+def named_value(class_id: int, attribute: int, octets: bytes) -> str:
+    """The value of an attribute (A-XDR) as JSON, with the names that its class gives its parts. Raises ValueError."""
+
 def add_profile(name: str, text: str) -> None:
     """Take a utility's own companion profile (TOML, as `protocols/dlms/src/push/companion.rs` describes).
 

@@ -363,3 +363,18 @@ fn hexadecimal_digits_are_read_with_their_comments() {
         (&json!("error"), &json!("a"), &json!("local"))
     );
 }
+
+#[test]
+fn an_attributes_parts_have_the_names_of_its_class() {
+    let items =
+        [(Some(Sender::HeadEnd), hex("C001C1 0046 000060030AFF 03 00")), (Some(Sender::Meter), hex("C401C1 00 1602"))];
+
+    let answer = ask("apdu", &items, &[]);
+
+    assert_eq!(
+        answer["attributes"],
+        json!([{"class_id": 70, "class": "Disconnect control", "logical_name": "0.0.96.3.10.255", "attribute": 3,
+                "name": "control_state", "value": "ready_for_reconnection"}])
+    );
+    assert_eq!(one("apdu", &hex("C401C1 00 1602")).get("attributes"), None);
+}

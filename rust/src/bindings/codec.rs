@@ -23,6 +23,7 @@ pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(unit_symbol, module)?)?;
     module.add_function(wrap_pyfunction!(catalogue_entry, module)?)?;
     module.add_function(wrap_pyfunction!(attribute_names, module)?)?;
+    module.add_function(wrap_pyfunction!(named_value, module)?)?;
     module.add_class::<Decipher>()
 }
 
@@ -59,8 +60,19 @@ fn catalogue_entry<'py>(py: Python<'py>, logical_name: &[u8]) -> PyResult<Option
 
 /// See `_core.pyi`.
 #[pyfunction]
+fn named_value(class_id: u16, attribute: i8, octets: &[u8]) -> PyResult<String> {
+    let mut text = String::new();
+    let mut write = |piece: &str| text.push_str(piece);
+    let mut json = ipss_session::json::Json::new(&mut write);
+    ipss_dlms::translate::write_named(class_id, attribute, octets, &Limits::default(), &mut json).map_err(broken)?;
+    Ok(text)
+}
+
+/// See `_core.pyi`.
+#[pyfunction]
 fn attribute_names(class_id: u16) -> Vec<&'static str> {
-    classes::class(class_id).map(|class| class.attributes.to_vec()).unwrap_or_default()
+    let class = classes::class(class_id);
+    class.map(|class| class.attributes.iter().map(|attribute| attribute.name).collect()).unwrap_or_default()
 }
 
 /// See `_core.pyi`.

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use ipss_session::ProtocolError;
 
 use super::Pass;
+use super::named::{has_names, write_named};
 use super::readings::reading;
 use crate::apdu::action::{ActionRequest, ActionResponse, MethodOutcome};
 use crate::apdu::ciphered;
@@ -14,6 +15,7 @@ use crate::apdu::notification::{DataNotification, EventNotification};
 use crate::apdu::set::{SetRequest, SetResponse};
 use crate::apdu::{DataBlock, DataOrResult, InvokeIdAndPriority, SelectiveAccess, tags};
 use crate::axdr::{DateTime, Reader, skip, walk};
+use crate::cosem::classes;
 use crate::cosem::{ActionResult, AttributeDescriptor, DataAccessResult, MethodDescriptor};
 use crate::push::{Finder, Found, Shape, untagged};
 
@@ -174,6 +176,7 @@ impl Pass<'_, '_> {
                 self.selection(access)?;
                 self.apdus.key("data");
                 self.quiet_value(value)?;
+                self.name_parts(descriptor, value);
             }
             SetRequest::WithFirstDatablock { invoke, descriptor, access, block } => {
                 self.begin("set-request-with-first-datablock");
@@ -478,6 +481,31 @@ impl Pass<'_, '_> {
         self.one_value(octets, Some((descriptor, capture_time)))
     }
 
+    /// The value of an attribute once more, with the names of its parts where its class gives any.
+    fn name_parts(&mut self, descriptor: AttributeDescriptor, octets: &[u8]) {
+        let AttributeDescriptor { class_id, logical_name, attribute } = descriptor;
+        if !has_names(class_id, attribute) {
+            return;
+        }
+        self.named = true;
+        let out = &mut self.attributes;
+        if !out.is_active() {
+            return;
+        }
+        let class = classes::class(class_id);
+        out.begin('{');
+        out.member_integer("class_id", class_id);
+        out.member_string("class", class.map_or("", |class| class.name));
+        out.member_string("logical_name", &logical_name.to_string());
+        out.member_integer("attribute", attribute);
+        let name = class.and_then(|class| class.attribute(attribute)).map_or("", |known| known.name);
+        out.member_string("name", name);
+        out.key("value");
+        // An error in the value is told where the value itself is shown.
+        let _ = write_named(class_id, attribute, octets, &self.limits, out);
+        out.end_to(0);
+    }
+
     fn one_value(
         &mut self,
         octets: &[u8],
@@ -486,6 +514,9 @@ impl Pass<'_, '_> {
         let limits = self.limits;
         let (depth, before) = (self.apdus.depth(), self.apdus.values());
         // A notification's body, which some meters write with untagged descriptors.
+        if let Some((Some(descriptor), _)) = readings {
+            self.name_parts(descriptor, octets);
+        }
         let body = match readings {
             Some((None, _)) => untagged::tagged(octets, &limits).unwrap_or(Cow::Borrowed(octets)),
             _ => Cow::Borrowed(octets),

@@ -15,6 +15,22 @@ pub(super) fn date_time(json: &mut Json<'_>, date_time: DateTime) {
     json.end();
 }
 
+/// A date, as [`date_time`].
+pub(super) fn date(json: &mut Json<'_>, date: Date) {
+    json.begin('{');
+    date_parts(json, date);
+    json.member_hex("raw", &date.0);
+    json.end();
+}
+
+/// A time of the day, as [`date_time`].
+pub(super) fn time(json: &mut Json<'_>, time: Time) {
+    json.begin('{');
+    time_parts(json, time);
+    json.member_hex("raw", &time.0);
+    json.end();
+}
+
 fn date_parts(json: &mut Json<'_>, date: Date) {
     json.optional("year", date.year());
     json.optional("month", date.month());
@@ -56,18 +72,8 @@ impl Visitor for Json<'_> {
                 Ok(octets) => date_time(self, DateTime(octets)),
                 Err(_) => self.null(),
             },
-            (tag::DATE, &[a, b, c, d, e]) => {
-                self.begin('{');
-                date_parts(self, Date([a, b, c, d, e]));
-                self.member_hex("raw", octets);
-                self.end();
-            }
-            (tag::TIME, &[a, b, c, d]) => {
-                self.begin('{');
-                time_parts(self, Time([a, b, c, d]));
-                self.member_hex("raw", octets);
-                self.end();
-            }
+            (tag::DATE, &[a, b, c, d, e]) => date(self, Date([a, b, c, d, e])),
+            (tag::TIME, &[a, b, c, d]) => time(self, Time([a, b, c, d])),
             _ => match integer(tag, octets) {
                 Some(integer) => self.integer(integer),
                 None => self.null(),

@@ -9,12 +9,14 @@ mod envelope;
 mod framing;
 mod json;
 mod keys;
+mod named;
 mod readings;
 mod services;
 
 pub(crate) use apdu::length as apdu_length;
 pub use ipss_session::explain::{Outcome, Sender, Transmission, parse_hex, refuse};
 pub use keys::Keys;
+pub use named::write_named;
 
 use ipss_session::json::Json;
 use ipss_session::{Limits, ProtocolError, explain};
@@ -46,7 +48,8 @@ pub struct TranslateRequest<'a> {
 
 /// Write the answer as one JSON object, piece by piece, and return its outcome.
 pub fn translate(request: &TranslateRequest<'_>, write: &mut dyn FnMut(&str)) -> Outcome {
-    let (outcome, error) = Pass::new(request).run(request);
+    let mut pass = Pass::new(request);
+    let (outcome, error) = pass.run(request);
     let mut out = Json::new(write);
     out.begin('{');
     if let Some(id) = request.id {
@@ -70,6 +73,16 @@ pub fn translate(request: &TranslateRequest<'_>, write: &mut dyn FnMut(&str)) ->
         }
         out.end();
     }
+    if pass.named {
+        out.key("attributes");
+        out.begin('[');
+        {
+            let mut pass = Pass::new(request);
+            pass.attributes = out.inside();
+            pass.run(request);
+        }
+        out.end();
+    }
     if let Some(error) = error {
         explain::error(&mut out, &error);
     }
@@ -85,6 +98,10 @@ struct Pass<'a, 'w> {
     apdus: Json<'w>,
     readings: Json<'w>,
     warnings: Json<'w>,
+    /// Values of attributes that were named, with the names of their parts.
+    attributes: Json<'w>,
+    /// Whether there is any.
+    named: bool,
     keys: &'a [Keys],
     companion: Option<&'a Companion>,
     limits: Limits,
@@ -115,6 +132,8 @@ impl<'a, 'w> Pass<'a, 'w> {
             apdus: Json::inactive(),
             readings: Json::inactive(),
             warnings: Json::inactive(),
+            attributes: Json::inactive(),
+            named: false,
             keys: request.keys,
             companion: request.companion,
             limits,

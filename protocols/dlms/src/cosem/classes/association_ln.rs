@@ -2,37 +2,9 @@
 
 use ipss_session::ProtocolError;
 
-use super::{InterfaceClass, list, logical_name, number, structure};
+use super::{list, logical_name, number, structure};
 use crate::axdr::Data;
 use crate::cosem::LogicalName;
-
-/// The class.
-pub const CLASS: InterfaceClass = InterfaceClass {
-    id: 15,
-    name: "Association LN",
-    versions: &[0, 1, 2, 3],
-    attributes: &[
-        "logical_name",
-        "object_list",
-        "associated_partners_id",
-        "application_context_name",
-        "xDLMS_context_info",
-        "authentication_mechanism_name",
-        "secret",
-        "association_status",
-        "security_setup_reference",
-        "user_list",
-        "current_user",
-    ],
-    methods: &[
-        "reply_to_HLS_authentication",
-        "change_HLS_secret",
-        "add_object",
-        "remove_object",
-        "add_user",
-        "remove_user",
-    ],
-};
 
 /// One object of the list. Classes that nobody knows are kept: manufacturers have their own.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,34 +2,8 @@
 
 use ipss_session::ProtocolError;
 
-use super::{InterfaceClass, boolean, mismatch, number};
+use super::{boolean, mismatch, number};
 use crate::axdr::{Data, DateTime};
-
-/// The class.
-pub const CLASS: InterfaceClass = InterfaceClass {
-    id: 8,
-    name: "Clock",
-    versions: &[0],
-    attributes: &[
-        "logical_name",
-        "time",
-        "time_zone",
-        "status",
-        "daylight_savings_begin",
-        "daylight_savings_end",
-        "daylight_savings_deviation",
-        "daylight_savings_enabled",
-        "clock_base",
-    ],
-    methods: &[
-        "adjust_to_quarter",
-        "adjust_to_measuring_period",
-        "adjust_to_minute",
-        "adjust_to_preset_time",
-        "preset_adjusting_time",
-        "shift_time",
-    ],
-};
 
 /// Attributes 2, 5 and 6: the time, and the patterns for the beginning and the end of daylight saving.
 ///

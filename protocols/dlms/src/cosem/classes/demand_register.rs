@@ -3,27 +3,8 @@
 
 use ipss_session::ProtocolError;
 
-use super::{InterfaceClass, mismatch, number};
+use super::{mismatch, number};
 use crate::axdr::{Data, DateTime};
-
-/// The class.
-pub const CLASS: InterfaceClass = InterfaceClass {
-    id: 5,
-    name: "Demand register",
-    versions: &[0],
-    attributes: &[
-        "logical_name",
-        "current_average_value",
-        "last_average_value",
-        "scaler_unit",
-        "status",
-        "capture_time",
-        "start_time_current",
-        "period",
-        "number_of_periods",
-    ],
-    methods: &["reset", "next_period"],
-};
 
 /// Attribute 7.
 ///

@@ -2,17 +2,8 @@
 
 use ipss_session::ProtocolError;
 
-use super::{InterfaceClass, boolean, mismatch, number};
+use super::{boolean, mismatch, number};
 use crate::axdr::Data;
-
-/// The class.
-pub const CLASS: InterfaceClass = InterfaceClass {
-    id: 70,
-    name: "Disconnect control",
-    versions: &[0],
-    attributes: &["logical_name", "output_state", "control_state", "control_mode"],
-    methods: &["remote_disconnect", "remote_reconnect"],
-};
 
 /// The method that disconnects.
 pub const REMOTE_DISCONNECT: i8 = 1;

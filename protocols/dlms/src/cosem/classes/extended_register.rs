@@ -3,17 +3,8 @@
 
 use ipss_session::ProtocolError;
 
-use super::{InterfaceClass, mismatch};
+use super::mismatch;
 use crate::axdr::{Data, DateTime};
-
-/// The class.
-pub const CLASS: InterfaceClass = InterfaceClass {
-    id: 4,
-    name: "Extended register",
-    versions: &[0],
-    attributes: &["logical_name", "value", "scaler_unit", "status", "capture_time"],
-    methods: &["reset"],
-};
 
 /// Attribute 5; its parts may be unspecified.
 ///

@@ -3,28 +3,10 @@
 
 use ipss_session::ProtocolError;
 
-use super::{InterfaceClass, list, mismatch, number};
+use super::{list, mismatch, number};
 use crate::apdu::selection::capture_object;
 use crate::axdr::{BufferShape, Data};
 use crate::cosem::descriptor::CaptureObject;
-
-/// The class.
-pub const CLASS: InterfaceClass = InterfaceClass {
-    id: 7,
-    name: "Profile generic",
-    versions: &[0, 1],
-    attributes: &[
-        "logical_name",
-        "buffer",
-        "capture_objects",
-        "capture_period",
-        "sort_method",
-        "sort_object",
-        "entries_in_use",
-        "profile_entries",
-    ],
-    methods: &["reset", "capture", "get_buffer_by_range", "get_buffer_by_index"],
-};
 
 /// In which order entries stand in the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,33 +2,10 @@
 
 use ipss_session::ProtocolError;
 
-use super::{InterfaceClass, list, mismatch, number, structure};
+use super::{list, mismatch, number, structure};
 use crate::apdu::selection::capture_object;
 use crate::axdr::{Data, DateTime};
 use crate::cosem::descriptor::CaptureObject;
-
-/// The class.
-pub const CLASS: InterfaceClass = InterfaceClass {
-    id: 40,
-    name: "Push setup",
-    versions: &[0, 1, 2],
-    attributes: &[
-        "logical_name",
-        "push_object_list",
-        "send_destination_and_method",
-        "communication_window",
-        "randomisation_start_interval",
-        "number_of_retries",
-        "repetition_delay",
-        "port_reference",
-        "push_client_SAP",
-        "push_protection_parameters",
-        "push_operation_method",
-        "confirmation_parameters",
-        "last_confirmation_date_time",
-    ],
-    methods: &["push", "reset"],
-};
 
 /// Where pushes go.
 #[derive(Clone, Debug, PartialEq, Eq)]

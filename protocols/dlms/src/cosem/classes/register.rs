@@ -2,18 +2,9 @@
 
 use ipss_session::ProtocolError;
 
-use super::{InterfaceClass, mismatch};
+use super::mismatch;
 use crate::axdr::Data;
 use crate::cosem::units::{ScalerUnit, scaled};
-
-/// The class.
-pub const CLASS: InterfaceClass = InterfaceClass {
-    id: 3,
-    name: "Register",
-    versions: &[0],
-    attributes: &["logical_name", "value", "scaler_unit"],
-    methods: &["reset"],
-};
 
 /// An exact physical value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

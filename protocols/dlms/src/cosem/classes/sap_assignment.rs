@@ -2,17 +2,8 @@
 
 use ipss_session::ProtocolError;
 
-use super::{InterfaceClass, list, mismatch, number, structure};
+use super::{list, mismatch, number, structure};
 use crate::axdr::Data;
-
-/// The class.
-pub const CLASS: InterfaceClass = InterfaceClass {
-    id: 17,
-    name: "SAP assignment",
-    versions: &[0],
-    attributes: &["logical_name", "SAP_assignment_list"],
-    methods: &["connect_logical_device"],
-};
 
 /// A logical device and its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
