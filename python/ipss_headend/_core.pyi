@@ -448,3 +448,20 @@ def learn_push(name: str, octets: bytes, labels: Sequence[tuple[str, str]] | Non
     the body of a sample, and each label is a column (`3/1.0.1.7.0.255 0 W`) with the value that people see there.
     Raises ValueError.
     """
+
+@final
+class RpcScanner:
+    """Finds and checks the messages in what an RPC client sends, before anything is built from them (docs/rpc.md)."""
+
+    def __new__(cls, *, octets: int = 1_048_576, depth: int = 16, values: int = 131_072) -> RpcScanner:
+        """At most `octets` a message, `depth` arrays and maps within each other, `values` values."""
+
+    def allow(self, *, octets: int, depth: int = 16, values: int = 131_072) -> None:
+        """From now on this is the most."""
+
+    def feed(self, octets: bytes) -> tuple[list[tuple[int, int, str, bytes]], tuple[int | None, str] | None]:
+        """Take what has arrived; give the messages that are whole now: kind, id, method, params.
+
+        Kind 0 is a request, 1 a response (without method and params), 2 a notification (id 0). Params are msgpack, one
+        array, well-formed. Behind them: the request's number and the words of a fault, which ends the connection.
+        """

@@ -5,5 +5,6 @@
 mod bindings;
 pub mod reactor;
 pub mod rows;
+pub mod rpc;
 pub mod sessions;
 pub mod virtual_meter;

@@ -12,6 +12,7 @@ mod meter;
 mod plan;
 mod profiles;
 mod reactor;
+mod rpc;
 
 use ipss_session::Outcome;
 use pyo3::prelude::*;
@@ -67,6 +68,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<plan::PyItem>()?;
     module.add_class::<plan::PyPlan>()?;
     module.add_class::<reactor::PyReactor>()?;
+    module.add_class::<rpc::PyScanner>()?;
     codec::add(module)?;
     profiles::add(module)?;
     decode::add(module)
