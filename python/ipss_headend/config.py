@@ -22,6 +22,9 @@ T = TypeVar("T")
 DLMS_PORT = 4059
 METRICS_PORT = 9466
 
+LONGEST_SOCKET = 107
+"""What the operating system takes as the path of a unix socket."""
+
 PRIORITIES = {"backfill": 0, "scheduled": 1, "on-demand": 2}
 """What a plan may ask for; `critical` (3) belongs to the command path alone."""
 
@@ -123,6 +126,18 @@ class MetricsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RpcConfig:
+    """`[rpc]`: where other systems call."""
+
+    socket: Path | None = None
+    """A unix socket for this machine; None: none."""
+    calls_per_second: int = 100_000
+    """Of one caller and method (R38)."""
+    log_days: int = 30
+    """How long readers' cursors into the log of readings and events stay good."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """`[log]`."""
 
@@ -145,6 +160,7 @@ class Config:
     listeners: tuple[ListenerConfig, ...] = ()
     plans: tuple[PlanConfig, ...] = ()
     metrics: MetricsConfig = MetricsConfig()
+    rpc: RpcConfig = RpcConfig()
     log: LogConfig = LogConfig()
 
 
@@ -196,6 +212,7 @@ def _config(top: "_Table", directory: Path) -> Config:
         listeners=tuple(_listener(table) for table in top.tables("listeners")),
         plans=tuple(_plan(table) for table in top.tables("plans")),
         metrics=_metrics(top.table("metrics")),
+        rpc=_rpc(top.table("rpc"), data_directory),
         log=_log(top.table("log")),
     )
     with_database.finish()
@@ -295,6 +312,19 @@ def _metrics(table: "_Table") -> MetricsConfig:
     )
     table.finish()
     return metrics
+
+
+def _rpc(table: "_Table", data_directory: Path) -> RpcConfig:
+    path = table.text("socket", "rpc.sock")
+    rpc = RpcConfig(
+        socket=data_directory / path if path else None,
+        calls_per_second=table.integer("calls_per_second", RpcConfig().calls_per_second, 1, 10_000_000),
+        log_days=table.integer("log_days", RpcConfig().log_days, 1, 3660),
+    )
+    if rpc.socket is not None and len(str(rpc.socket.absolute())) > LONGEST_SOCKET:
+        table.mistake("socket", f"{rpc.socket} is longer than the {LONGEST_SOCKET} characters a socket may have")
+    table.finish()
+    return rpc
 
 
 def _log(table: "_Table") -> LogConfig:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,14 @@ import trio
 from ipss_headend import _core, metrics
 from ipss_headend.config import Config
 from ipss_headend.endpoint import Endpoint
-from ipss_headend.errors import ConfigError, HeadEndError, StoreError, UnknownLogicalName
+from ipss_headend.errors import ConfigError, HeadEndError, StoreError, StoreFull, UnknownLogicalName
 from ipss_headend.field.campaign import Campaign
 from ipss_headend.field.clock import ClockCheck
-from ipss_headend.field.connect import Addresses, Connector, Knowledge, make_reactor, needs_counters, numeric
+from ipss_headend.field.connect import Connector, make_reactor
 from ipss_headend.field.context import Field
 from ipss_headend.field.counters import Counters
 from ipss_headend.field.delivery import Delivery, Newest
+from ipss_headend.field.enrolment import Enrolment
 from ipss_headend.field.fleet import FleetMeter, load_fleet
 from ipss_headend.field.layouts import LayoutBook
 from ipss_headend.field.pump import pump
@@ -34,9 +36,17 @@ from ipss_headend.field.requests import Requests
 from ipss_headend.field.watch import Watch
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
+from ipss_headend.rpc.call import Services
+from ipss_headend.rpc.idempotency import Keys
+from ipss_headend.rpc.jobs import Jobs
+from ipss_headend.rpc.methods.read import Asking, Layouts
+from ipss_headend.rpc.server import Server, local_principal, open_unix
+from ipss_headend.schedule import DAY_S
 from ipss_headend.security.keystore import Keystore, forbid_core_dumps
 from ipss_headend.store import Database, Store
-from ipss_headend.store.counters import peer_high_water
+from ipss_headend.store.database import now_us
+from ipss_headend.store.latest import Latest
+from ipss_headend.store.log import forget
 
 if TYPE_CHECKING:
     from ipss_headend._core import Reactor
@@ -47,6 +57,9 @@ LAG_LIMIT_S = 5.0
 
 HEALTH_S = 5.0
 """How long the store may take to show that it can be written to."""
+
+FORGET_S = 3600.0
+"""How often what is kept no longer is dropped."""
 
 STOP_S = 5.0
 """How much longer than asked the reactor may take to drain before it is stopped, and to stop before it is left."""
@@ -122,39 +135,75 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
     figures = Figures()
     reactor = make_reactor(config.reactor)
     try:
-        names = {meter.meter_id: meter.name for meter in fleet}
+        names: dict[int, str] = {}
+        meters: dict[int, FleetMeter] = {}
+        models: dict[int, str] = {}
+        latest = Latest()
         requests = Requests(reactor, _core)
         counters = Counters(store, reactor, figures, config.reactor.counter_block)
         newest = Newest()
         watch = Watch(names, counters, figures)
-        pushes = Pushes(
-            store=store, native=_core, models={meter.meter_id: meter.model for meter in fleet}, figures=figures
+        pushes = Pushes(store=store, native=_core, models=models, figures=figures)
+        field = _field(config, store, requests, newest, figures, meters, names)
+        enrolment = Enrolment(
+            store=store,
+            reactor=reactor,
+            connector=Connector(config.reactor, config.client_system_title),
+            counters=counters,
+            figures=figures,
+            meters=meters,
+            names=names,
+            models=models,
         )
-        delivery = Delivery(
-            store=store, requests=requests, reactor=reactor, pushes=pushes, watch=watch, newest=newest, figures=figures
-        )
-        field = _field(config, store, requests, newest, figures, {meter.meter_id: meter for meter in fleet})
+        await enrolment.add(fleet)
         campaigns = _campaigns(config, field)
-        knowledge = Knowledge(
-            await counters.first_blocks(meter.meter_id for meter in fleet if needs_counters(meter)),
-            await store.read(lambda connection: peer_high_water(connection, list(names))),
+        registry = metrics.registry(figures, reactor.stats, exported())
+
+        async def health() -> dict[str, str]:
+            return await _health(store, reactor, figures, stop)
+
+        endpoint = Endpoint(registry, health)
+        services = Services(
+            config=config,
+            store=store,
+            field=field,
+            reactor=reactor,
+            figures=figures,
+            stop=stop,
+            jobs=Jobs(),
+            enrolment=enrolment,
+            keys=Keys(store),
+            latest=latest,
+            layouts=Layouts(),
+            asking=Asking(),
+            health=health,
+            registry=registry,
+            names={meter.name: meter for meter in fleet},
         )
-        addresses = _add_meters(
-            reactor, fleet, Connector(config.reactor, config.client_system_title), knowledge, figures
-        )
-        endpoint = Endpoint(
-            metrics.registry(figures, reactor.stats, exported()),
-            lambda: _health(store, reactor, figures, stop),
+        await services.layouts.refresh(store)
+        rpc = Server(services, rate=config.rpc.calls_per_second)
+        delivery = Delivery(
+            store=store,
+            requests=requests,
+            reactor=reactor,
+            pushes=pushes,
+            watch=watch,
+            newest=newest,
+            figures=figures,
+            latest=latest,
+            written=services.written,
         )
         pages = await _open_pages(config)
 
-        async with trio.open_nursery() as services:
-            services.start_soon(counters.run)
-            services.start_soon(_watch_lag, figures)
-            services.start_soon(_stop_now, stop, reactor, services.cancel_scope)
-            services.start_soon(addresses.run)
+        async with trio.open_nursery() as tasks:
+            services.nursery = tasks
+            tasks.start_soon(counters.run)
+            tasks.start_soon(_watch_lag, figures)
+            tasks.start_soon(_stop_now, stop, reactor, tasks.cancel_scope)
+            tasks.start_soon(enrolment.look_up)
+            tasks.start_soon(_forget_log, store, config.rpc.log_days)
             if pages:
-                services.start_soon(endpoint.serve, pages)
+                tasks.start_soon(endpoint.serve, pages)
 
             async with trio.open_nursery() as pumps:
                 pumps.start_soon(pump, reactor, delivery)
@@ -162,6 +211,9 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
                 async with trio.open_nursery() as plans:
                     for campaign in campaigns:
                         plans.start_soon(campaign.run)
+                    plans.start_soon(services.jobs.run)
+                    if config.rpc.socket is not None:
+                        tasks.start_soon(rpc.serve, [open_unix(config.rpc.socket)], local_principal)
                     head_end = HeadEnd(
                         config=config,
                         store=store,
@@ -187,8 +239,9 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
                     plans.cancel_scope.cancel()
 
                 reactor.drain(config.reactor.drain_s)
-                services.start_soon(_limit_drain, config.reactor.drain_s, reactor, services.cancel_scope)
-            services.cancel_scope.cancel()
+                tasks.start_soon(_limit_drain, config.reactor.drain_s, reactor, tasks.cancel_scope)
+            services.nursery = None
+            tasks.cancel_scope.cancel()
         log.info("stopped", lines=figures.lines)
     finally:
         gc.unfreeze()
@@ -200,23 +253,23 @@ async def _hear_signals(signals: AsyncIterator[int], stop: Stop) -> None:
         stop.ask()
 
 
-async def _stop_now(stop: Stop, reactor: Reactor, services: trio.CancelScope) -> None:
+async def _stop_now(stop: Stop, reactor: Reactor, tasks: trio.CancelScope) -> None:
     await stop.now.wait()
     logger("server").warning("stopping at once")
-    await _stop_reactor(reactor, services)
+    await _stop_reactor(reactor, tasks)
 
 
-async def _limit_drain(drain_s: float, reactor: Reactor, services: trio.CancelScope) -> None:
+async def _limit_drain(drain_s: float, reactor: Reactor, tasks: trio.CancelScope) -> None:
     await trio.sleep(drain_s + STOP_S)
     logger("server").warning("not drained in time", waited_s=drain_s + STOP_S)
-    await _stop_reactor(reactor, services)
+    await _stop_reactor(reactor, tasks)
 
 
-async def _stop_reactor(reactor: Reactor, services: trio.CancelScope) -> None:
+async def _stop_reactor(reactor: Reactor, tasks: trio.CancelScope) -> None:
     # The pump ends by itself once the last batch is taken; a store that takes nothing would hold it for ever.
     reactor.stop()
     await trio.sleep(STOP_S)
-    services.cancel()
+    tasks.cancel()
 
 
 def _field(
@@ -226,8 +279,8 @@ def _field(
     newest: Newest,
     figures: Figures,
     meters: Mapping[int, FleetMeter],
+    names: Mapping[int, str],
 ) -> Field:
-    names = {number: meter.name for number, meter in meters.items()}
     layouts = LayoutBook(
         store=store,
         requests=requests,
@@ -254,25 +307,6 @@ def _campaigns(config: Config, field: Field) -> list[Campaign]:
         return [Campaign(plan, field) for plan in config.plans]
     except UnknownLogicalName as error:
         raise ConfigError(f"plans: {error}") from error
-
-
-def _add_meters(
-    reactor: Reactor, fleet: Iterable[FleetMeter], connector: Connector, knowledge: Knowledge, figures: Figures
-) -> Addresses:
-    """Give the reactor every meter whose address is known, and the rest to whoever looks them up."""
-    known, unknown = [], []
-    for meter in fleet:
-        address = numeric(meter)
-        if address is None and meter.host is not None:
-            unknown.append(meter)
-        else:
-            known.append(connector.meter(meter, address, knowledge))
-    reactor.add(known)
-    return Addresses(
-        unknown,
-        lambda meter, address: reactor.add([connector.meter(meter, address, knowledge)]),
-        figures,
-    )
 
 
 def _listen(config: Config, reactor: Reactor) -> tuple[str, ...]:
@@ -324,6 +358,14 @@ async def _health(store: Store, reactor: Reactor, figures: Figures, stop: Stop) 
     if stop.drain.is_set():
         wrong["head-end"] = "draining"
     return wrong
+
+
+async def _forget_log(store: Store, days: int) -> None:
+    """Once an hour, drop what the log keeps no longer."""
+    while True:
+        with suppress(StoreFull):
+            await store.change(lambda connection: forget(connection, now_us() - days * DAY_S * 1_000_000))
+        await trio.sleep(FORGET_S)
 
 
 async def _watch_lag(figures: Figures) -> None:

@@ -50,6 +50,7 @@ def load_commands() -> None:
         meters,
         read,
         readings,
+        rpc,
         decode,
     )
 

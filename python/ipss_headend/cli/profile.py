@@ -6,9 +6,9 @@ from typing import Any
 
 from ipss_headend.cli.asked import CLOCK_CLASS, SCALED, SCALER_UNIT, Wanted
 from ipss_headend.cli.conversation import Conversation, Line
-from ipss_headend.cli.results import result_name
 from ipss_headend.cli.values import shown, time_text
 from ipss_headend.errors import MeterRefused, ProtocolViolation, RequestError
+from ipss_headend.field.results import result_name
 from ipss_headend.names import ObjectName
 from ipss_headend.store.readings import plain, scaled
 

@@ -17,7 +17,6 @@ from ipss_headend.cli.asked import Wanted, check_harmless, object_list
 from ipss_headend.cli.conversation import Conversation, converse
 from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.profile import Rows, Span, object_name, read_profile, scaler_unit
-from ipss_headend.cli.results import refusal
 from ipss_headend.cli.targets import Auth, Options, Protection, Referencing, Target, resolve
 from ipss_headend.cli.trace import as_tree
 from ipss_headend.cli.trace import documents as trace_documents
@@ -32,6 +31,7 @@ from ipss_headend.errors import (
     RequestError,
     UnknownLogicalName,
 )
+from ipss_headend.field.results import refusal
 from ipss_headend.names import ObjectName
 from ipss_headend.store.database import now_us
 

@@ -56,9 +56,10 @@ class Campaign:
         self._profile = (
             ProfileReading(plan, plan.profile, columns, priority, field) if plan.profile is not None else None
         )
-        members = [meter for meter in field.meters.values() if plan.selects(meter.group)]
-        self._members = array("I", sorted(meter.meter_id for meter in members))
-        self._waves = waves(((meter.name, meter.meter_id) for meter in members), plan.window_s)
+        self._known: frozenset[int] = frozenset()
+        self._members = array("I")
+        self._waves: list[tuple[float, array[int]]] = []
+        self._take_members()
 
     async def run(self) -> None:
         """Take every turn, the current one first, until cancelled.
@@ -76,6 +77,7 @@ class Campaign:
 
     async def turn(self, turn_us: int) -> None:
         """Ask what is due of every meter, wave after wave, and wait until all have ended."""
+        self._take_members()
         figures = self._figures
         figures.turn_us = turn_us
         figures.asked = figures.done = figures.failed = 0
@@ -89,6 +91,15 @@ class Campaign:
                     nursery.start_soon(self._profile.read, meters)
         figures.turns += 1
         self._log.info("turn over", asked=figures.asked, done=figures.done, failed=figures.failed)
+
+    def _take_members(self) -> None:
+        """Who is in the plan now: meters come and go."""
+        if self._known == self._field.meters.keys():
+            return
+        self._known = frozenset(self._field.meters)
+        members = [meter for meter in self._field.meters.values() if self.plan.selects(meter.group)]
+        self._members = array("I", sorted(meter.meter_id for meter in members))
+        self._waves = waves(((meter.name, meter.meter_id) for meter in members), self.plan.window_s)
 
     async def backfill(self) -> None:
         """Ask what is missing of older days, unless that goes on already."""

@@ -18,6 +18,7 @@ from ipss_headend.metrics import Figures
 from ipss_headend.store import Store, WriteBatch
 from ipss_headend.store.database import now_us
 from ipss_headend.store.journal import EndRow, EventRow, PeerCounterRow, RefusalRow
+from ipss_headend.store.latest import Latest
 from ipss_headend.store.records import ReadingRow
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ class Delivery:
         watch: Watch,
         newest: Newest,
         figures: Figures,
+        latest: Latest | None = None,
+        written: Callable[[], None] = lambda: None,
     ) -> None:
+        """`latest` follows what is stored; `written` is called after each durable write."""
         self._store = store
         self._reactor = reactor
         self._pushes = pushes
@@ -79,6 +83,8 @@ class Delivery:
         self._watch = watch
         self._newest = newest
         self._figures = figures
+        self._latest = latest or Latest()
+        self._written = written
         self._log: Logger = logger("store")
 
     async def __call__(self, batches: Sequence[Batch]) -> None:
@@ -121,6 +127,8 @@ class Delivery:
             )
         )
         self._confirm(events)
+        self._latest.note(rows)
+        self._written()
         self._requests.route(answers, refusals, ends)
         self._watch.events(events)
         self._watch.ends(ends)

@@ -47,11 +47,15 @@ class Pushes:
         self._native = native
         self._figures = figures
         self._log: Logger = logger("pushes")
-        known = set(native.profile_names())
-        self._profiles = {meter: model for meter, model in models.items() if model in known}
+        self._known = frozenset(native.profile_names())
+        self._models = models
         self._layouts: dict[_Key, int] = {}
         self._added: dict[int, int] = {}
         self._said: set[int] = set()
+
+    def _profile(self, meter: int) -> str:
+        model = self._models.get(meter)
+        return model if model in self._known else GENERIC
 
     async def take(self, answers: Iterable[AnswerRow], received_us: int) -> Kept:
         """The rows and events of these notifications. Their layouts are durable when this returns.
@@ -69,7 +73,7 @@ class Pushes:
                 continue
             self._figures.notifications += 1
             try:
-                push = self._native.read_push(apdu, self._profiles.get(meter, GENERIC))
+                push = self._native.read_push(apdu, self._profile(meter))
             except ValueError as error:
                 self._keep(kept, answer, apdu, str(error), received_us)
                 continue

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection
 
-from ipss_headend.store import counters, marks
+from ipss_headend.store import counters, log, marks
 from ipss_headend.store.marks import MarkRow
 from ipss_headend.store.records import READING_COLUMNS, ReadingRow
 
@@ -54,6 +54,7 @@ def write(connection: Connection, batch: WriteBatch, received_us: int, epoch: in
         connection.exec_driver_sql(_REFUSALS, [(*row, received_us, epoch) for row in batch.refusals])
     if batch.ends:
         connection.exec_driver_sql(_ENDS, [(*row, received_us, epoch) for row in batch.ends])
+    log.append(connection, received_us, {log.READINGS: batch.readings, log.EVENTS: batch.events})
     counters.raise_peer(connection, batch.peer_counters)
     marks.advance(connection, batch.marks)
     return Written(added, len(batch.readings) - added)

@@ -142,7 +142,7 @@ def _checked(rows: Iterator[tuple[int | bytes, ...]], on_damage: OnDamage | None
                 raise
             on_damage(damage)
             continue
-        yield _line(*row)  # type: ignore[arg-type]
+        yield line_of(row)
 
 
 def _flagged(lines: Iterator[Line]) -> Iterator[Line]:
@@ -171,27 +171,18 @@ def _in_conflict(line: Line) -> Line:
     )
 
 
-def _line(
-    meter_id: int,
-    layout_id: int,
-    capture_time_us: int,
-    _entry_hash: int,
-    deviation_min: int,
-    clock_status: int,
-    received_us: int,
-    quality: int,
-    cells: bytes,
-    _crc: int,
-) -> Line:
+def line_of(row: Sequence[int | bytes]) -> Line:
+    """The line that a stored row stands for."""
+    meter_id, layout_id, capture_time_us, _, deviation_min, clock_status, received_us, quality, cells, _ = row
     return Line(
-        meter_id,
-        layout_id,
-        capture_time_us,
-        None if deviation_min == NO_DEVIATION else deviation_min,
-        None if clock_status == NO_CLOCK_STATUS else clock_status,
-        received_us,
-        Quality(quality),
-        decode_cells(cells),
+        meter_id,  # type: ignore[arg-type] # a row's shape is that of READING_COLUMNS
+        layout_id,  # type: ignore[arg-type]
+        capture_time_us,  # type: ignore[arg-type]
+        None if deviation_min == NO_DEVIATION else deviation_min,  # type: ignore[arg-type]
+        None if clock_status == NO_CLOCK_STATUS else clock_status,  # type: ignore[arg-type]
+        received_us,  # type: ignore[arg-type]
+        Quality(quality),  # type: ignore[arg-type]
+        decode_cells(cells),  # type: ignore[arg-type]
     )
 
 

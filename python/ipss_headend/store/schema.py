@@ -197,6 +197,37 @@ peer_counters = Table(
     comment="The highest counter of the meter's that was believed. It only rises, until the key changes.",
 )
 
+log = Table(
+    "log",
+    metadata,
+    Column("sequence", Integer, primary_key=True),
+    Column("at_us", BigInteger, nullable=False, index=True),
+    Column("topic", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+    comment="Everything that happened, numbered without a gap, for readers with a cursor: see log.py.",
+)
+
+event_acknowledgements = Table(
+    "event_acknowledgements",
+    metadata,
+    Column("event_id", Integer, primary_key=True, autoincrement=False),
+    Column("principal", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+)
+
+rpc_keys = Table(
+    "rpc_keys",
+    metadata,
+    Column("principal", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("method", Text, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("at_us", BigInteger, nullable=False, index=True),
+    Column("answer", LargeBinary),
+    comment="Idempotency keys of RPC calls. No answer: begun, and the process died in it.",
+)
+
 marks = Table(
     "marks",
     metadata,

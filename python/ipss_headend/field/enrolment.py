@@ -1,0 +1,95 @@
+"""Meters that come and go while the head-end runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, MutableMapping
+from typing import TYPE_CHECKING
+
+import trio
+
+from ipss_headend.field.connect import Addresses, Connector, Knowledge, needs_counters, numeric
+from ipss_headend.field.counters import Counters
+from ipss_headend.field.fleet import FleetMeter
+from ipss_headend.metrics import Figures
+from ipss_headend.store import Store
+from ipss_headend.store.counters import peer_high_water
+
+if TYPE_CHECKING:
+    from ipss_headend._core import Reactor
+
+
+class Enrolment:
+    """Puts meters of the registry into the engine, at the start and later. Plans take them up at their next turn."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        reactor: Reactor,
+        connector: Connector,
+        counters: Counters,
+        figures: Figures,
+        meters: MutableMapping[int, FleetMeter],
+        names: MutableMapping[int, str],
+        models: MutableMapping[int, str],
+    ) -> None:
+        """What is known of meters is kept in the last three, which others look into."""
+        self._store = store
+        self._reactor = reactor
+        self._connector = connector
+        self._counters = counters
+        self._figures = figures
+        self._meters = meters
+        self._names = names
+        self._models = models
+        self._unknown: list[FleetMeter] = []
+        self._wanted = trio.Event()
+
+    async def add(self, meters: Iterable[FleetMeter]) -> None:
+        """From now on the engine knows these: those with a numeric address at once, the others when it is looked up."""
+        new = [meter for meter in meters if meter.meter_id not in self._meters]
+        if not new:
+            return
+        knowledge = Knowledge(
+            await self._counters.first_blocks(meter.meter_id for meter in new if needs_counters(meter)),
+            await self._store.read(lambda connection: peer_high_water(connection, [meter.meter_id for meter in new])),
+        )
+        known = []
+        for meter in new:
+            address = numeric(meter)
+            if address is None and meter.host is not None:
+                self._unknown.append(meter)
+            else:
+                known.append(self._connector.meter(meter, address, knowledge))
+        self._reactor.add(known)
+        self._knowledge = knowledge
+        self._meters.update({meter.meter_id: meter for meter in new})
+        self._names.update({meter.meter_id: meter.name for meter in new})
+        self._models.update({meter.meter_id: meter.model for meter in new})
+        if self._unknown:
+            self._wanted.set()
+
+    def retire(self, meter: FleetMeter) -> None:
+        """The engine lets go of a meter: its association is released and its requests end. Its name stays for logs."""
+        self._meters.pop(meter.meter_id, None)
+        self._reactor.remove([meter.meter_id])
+
+    async def look_up(self) -> None:
+        """Look up host names until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                unknown, self._unknown = self._unknown, []
+                if unknown:
+                    knowledge = self._knowledge
+                    addresses = Addresses(
+                        unknown,
+                        lambda meter, address, knowledge=knowledge: self._found(meter, address, knowledge),  # type: ignore[misc]
+                        self._figures,
+                    )
+                    nursery.start_soon(addresses.run)
+                self._wanted = trio.Event()
+                await self._wanted.wait()
+
+    def _found(self, meter: FleetMeter, address: str, knowledge: Knowledge) -> None:
+        if meter.meter_id in self._meters:
+            self._reactor.add([self._connector.meter(meter, address, knowledge)])

@@ -1,0 +1,85 @@
+"""`admin.*`: the head-end as a process."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from prometheus_client.exposition import generate_latest
+
+from ipss_headend.rpc.call import Call
+from ipss_headend.rpc.catalogue import Change, Empty, Params, Result, method
+from ipss_headend.rpc.faults import Fault
+from ipss_headend.security.permission import Right
+from ipss_headend.store.database import now_us
+
+
+class Health(Result, frozen=True):
+    """What is wrong, by subject; nothing when all is well."""
+
+    ok: bool
+    wrong: dict[str, str]
+
+
+class Metrics(Result, frozen=True):
+    """The figures in Prometheus' text format."""
+
+    text: str
+
+
+class Backup(Result, frozen=True):
+    """Where the copy is."""
+
+    path: str
+    octets: int
+
+
+@method("admin.health", Right.OPERATE, example={})
+async def health(call: Call, params: Params) -> Health:
+    """What is wrong now, by trying."""
+    wrong = await call.services.health()
+    return Health(ok=not wrong, wrong=wrong)
+
+
+@method("admin.metrics", Right.OPERATE, example={})
+def metrics(call: Call, params: Params) -> Metrics:
+    """The figures that `/metrics` shows."""
+    return Metrics(text=generate_latest(call.services.registry).decode())
+
+
+@method("admin.backup", Right.OPERATE)
+async def backup(call: Call, params: Change) -> Backup:
+    """Copy the store while it is in use, into the data directory's `backups`.
+
+    A copy that is restored must not send before its invocation counters are raised (SECURITY.md).
+    """
+    services = call.services
+    source = services.config.database.path
+    target = source.parent / "backups" / f"{source.stem}-{now_us()}.sqlite"
+
+    def copy(_: object) -> int:
+        return _copy(source, target)
+
+    try:
+        octets = await services.store.read(copy)
+    except (OSError, sqlite3.Error) as error:
+        raise Fault("E_STORE", f"{target}: {error}") from error
+    return Backup(path=str(target), octets=octets)
+
+
+@method("admin.drain", Right.OPERATE)
+def drain(call: Call, params: Change) -> Empty:
+    """Stop the head-end as SIGTERM does: what is under way is finished."""
+    if not call.services.stop.drain.is_set():
+        call.services.stop.ask()
+    return Empty()
+
+
+def _copy(source: Path, target: Path) -> int:
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    with sqlite3.connect(f"file:{source}?mode=ro", uri=True) as read, sqlite3.connect(target) as write:
+        read.backup(write, pages=4096)
+    read.close()
+    write.close()
+    target.chmod(0o600)
+    return target.stat().st_size

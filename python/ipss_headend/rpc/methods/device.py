@@ -1,0 +1,206 @@
+"""`device.*`: the registry of meters."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from ipss_headend.field import fleet_file
+from ipss_headend.field.fleet import FleetMeter, import_meters, load_fleet
+from ipss_headend.rpc.call import Call
+from ipss_headend.rpc.catalogue import Change, Params, Result, method
+from ipss_headend.rpc.faults import Fault
+from ipss_headend.security.keystore import Keystore
+from ipss_headend.security.permission import Right
+from ipss_headend.store.registry import remove_meter
+
+LONGEST_PAGE = 10_000
+
+
+class Named(Params, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A meter."""
+
+    device: str
+
+
+class Query(Params, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which meters."""
+
+    group: str | None = None
+    model: str | None = None
+    cursor: str = ""
+    """The name after which to go on."""
+    limit: int = 1000
+
+
+class Device(Result, frozen=True):
+    """A meter, without any secret."""
+
+    device: str
+    address: str | None
+    """None: it dials in."""
+    server: int
+    system_title: str | None
+    logical_device_name: str | None
+    model: str
+    group: str
+    client: int
+    auth: str
+    suite: int
+    protection: str
+    dedicated: bool
+
+
+class Devices(Result, frozen=True):
+    """A page by name; `cursor` gives the next, None: that was the last."""
+
+    devices: list[Device]
+    cursor: str | None
+
+
+class Add(Change, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A meter: the columns of the fleet file and their texts (README, "Read a meter by hand")."""
+
+    columns: dict[str, str]
+
+
+class Import(Change, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A fleet file."""
+
+    csv: str
+    """Its text, the first line with the names of the columns."""
+    strict: bool = False
+    """One bad line keeps all out."""
+
+
+class Imported(Result, frozen=True):
+    """What came of it."""
+
+    imported: int
+    mistakes: list[str]
+    """Each names its line."""
+
+
+class Retire(Change, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A meter."""
+
+    device: str
+
+
+class Retired(Result, frozen=True):
+    """The meter that is gone. Its readings stay."""
+
+    device: str
+
+
+def described(meter: FleetMeter) -> Device:
+    """A meter as it is told."""
+    protocol = meter.protocol
+    return Device(
+        device=meter.name,
+        address=meter.address,
+        server=meter.server,
+        system_title=None if meter.system_title is None else meter.system_title.hex(),
+        logical_device_name=fleet_file.shown_device_name(meter.logical_device_name) or None,
+        model=meter.model,
+        group=meter.group,
+        client=protocol.client,
+        auth=protocol.auth,
+        suite=protocol.suite,
+        protection=protocol.protection,
+        dedicated=protocol.dedicated,
+    )
+
+
+@method("device.get", Right.VIEW, example={"device": "virtual-00001"})
+def get(call: Call, params: Named) -> Device:
+    """One meter."""
+    return described(call.meter(params.device, Right.VIEW))
+
+
+@method("device.list", Right.VIEW, example={"limit": 2})
+def list_(call: Call, params: Query) -> Devices:
+    """Meters by name, of the groups that the caller may see."""
+    limit = min(max(params.limit, 1), LONGEST_PAGE)
+    who, names = call.principal, call.services.names
+    found = sorted(
+        name
+        for name, meter in names.items()
+        if name > params.cursor
+        and who.reaches(meter.group)
+        and params.group in {None, meter.group}
+        and params.model in {None, meter.model}
+    )
+    page = found[:limit]
+    return Devices(
+        devices=[described(names[name]) for name in page], cursor=page[-1] if len(found) > limit and page else None
+    )
+
+
+@method("device.add", Right.MANAGE)
+async def add(call: Call, params: Add) -> Device:
+    """Put a meter into the registry and the engine; plans take it up at their next turn."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(params.columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerow(params.columns)
+    report = await _import(call, text.getvalue(), "columns", strict=True)
+    if report.mistakes:
+        raise Fault("E_PARAMS", report.mistakes[0])
+    return described(call.services.names[params.columns["name"].strip()])
+
+
+@method("device.import", Right.MANAGE)
+async def import_(call: Call, params: Import) -> Imported:
+    """Put the good lines of a fleet file into the registry and the engine, and tell the others line by line."""
+    return await _import(call, params.csv, "csv", strict=params.strict)
+
+
+@method("device.retire", Right.MANAGE)
+async def retire(call: Call, params: Retire) -> Retired:
+    """Take a meter and its keys out of the registry and the engine. Its readings and its counters stay."""
+    services = call.services
+    meter = call.meter(params.device, Right.MANAGE)
+    await services.store.change(lambda connection: remove_meter(connection, meter.meter_id))
+    services.enrolment.retire(meter)
+    services.names.pop(meter.name, None)
+    return Retired(device=meter.name)
+
+
+async def _import(call: Call, text: str, source: str, *, strict: bool) -> Imported:
+    services = call.services
+    config = services.config
+    refuse_groups(call, text)
+
+    def write(connection: object) -> tuple[Imported, list[FleetMeter]]:
+        keystore = Keystore.open(connection, config.keystore)  # type: ignore[arg-type]
+        report = import_meters(
+            connection,  # type: ignore[arg-type]
+            keystore,
+            io.StringIO(text),
+            source,
+            strict=strict,
+            client_system_title=config.client_system_title,
+        )
+        fleet = load_fleet(connection, keystore) if report.imported else []  # type: ignore[arg-type]
+        return Imported(imported=report.imported, mistakes=list(report.mistakes)), fleet
+
+    report, fleet = await services.store.change(write, spend_reserve=True)
+    new = [meter for meter in fleet if meter.meter_id not in services.field.meters]
+    await services.enrolment.add(new)
+    services.names.update({meter.name: meter for meter in new})
+    return report
+
+
+def refuse_groups(call: Call, text: str) -> None:
+    """A caller with a scope adds meters to its groups only.
+
+    Raises:
+        Fault: a line's group is outside.
+    """
+    if call.principal.reaches("") and call.principal.reaches("*"):
+        return
+    for row in csv.DictReader(io.StringIO(text)):
+        group = (row.get("group") or "").strip()
+        if not call.principal.reaches(group):
+            raise Fault("E_DENIED", f'group "{group}" is not in your scope: {", ".join(sorted(call.principal.groups))}')

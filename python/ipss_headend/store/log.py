@@ -1,0 +1,68 @@
+"""The log of everything that happened, for whoever reads on from a cursor (R6).
+
+Entries are numbered without a gap, and an entry is durable in the transaction of what it tells: a reader that keeps the
+number of the last entry it has dealt with misses nothing, and sees an entry twice only if it did not keep the number.
+A reading's idempotency key is (meter, layout, capture time, entry hash).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+from sqlalchemy import Connection, delete, func, select
+
+from ipss_headend.store.schema import log
+
+READINGS, EVENTS, COMMANDS = "readings", "events", "commands"
+TOPICS = (READINGS, EVENTS, COMMANDS)
+
+ENTRY_ROWS = 500
+"""Rows of one entry at most: some 40 KiB."""
+
+
+_packer = msgpack.Packer(use_bin_type=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry. A reading is a `ReadingRow`; an event (meter_id, at_us, kind, number, detail)."""
+
+    sequence: int
+    at_us: int
+    topic: str
+    rows: list[list[Any]]
+
+
+def append(connection: Connection, at_us: int, rows: Mapping[str, Sequence[Sequence[object]]]) -> None:
+    """Write entries into the caller's transaction."""
+    entries = [
+        (at_us, topic, _packer.pack(said[start : start + ENTRY_ROWS]))
+        for topic, said in rows.items()
+        for start in range(0, len(said), ENTRY_ROWS)
+    ]
+    if entries:
+        connection.exec_driver_sql("INSERT INTO log (at_us, topic, content) VALUES (?, ?, ?)", entries)
+
+
+def after(connection: Connection, cursor: int, topics: Sequence[str] = TOPICS, limit: int = 100) -> Iterator[Entry]:
+    """The entries after `cursor`, in order, of these topics."""
+    selected = select(log).where(log.c.sequence > cursor).order_by(log.c.sequence).limit(limit)
+    if set(topics) != set(TOPICS):
+        selected = selected.where(log.c.topic.in_(topics))
+    for sequence, at_us, topic, content in connection.execute(selected):
+        yield Entry(sequence, at_us, topic, msgpack.unpackb(content, raw=False))
+
+
+def ends(connection: Connection) -> tuple[int, int]:
+    """The cursor before the first entry that is kept, and the number of the last."""
+    first, last = connection.execute(select(func.min(log.c.sequence), func.max(log.c.sequence))).one()
+    if last is None:
+        last = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'log'").scalar() or 0
+        return last, last
+    return first - 1, last
+
+
+def forget(connection: Connection, before_us: int) -> int:
+    """Drop entries older than this. Returns how many. Whoever has not read them has to read the readings instead."""
+    return connection.execute(delete(log).where(log.c.at_us < before_us)).rowcount
