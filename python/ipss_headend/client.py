@@ -141,7 +141,7 @@ class Client:
             self._socket.close()
             self._socket = None
 
-    def call(self, method: str, **params: Any) -> Any:
+    def call(self, method: str, /, **params: Any) -> Any:
         """Call a method and give its result.
 
         Raises:
@@ -236,12 +236,13 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> bool | None:
         assert self._nursery is not None
-        self._nursery.cancel_scope.cancel()
         if self._stream is not None:
-            await trio.aclose_forcefully(self._stream)
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(self._stream)
+        self._nursery.cancel_scope.cancel()
         return await self._nursery_manager.__aexit__(kind, error, where)  # type: ignore[no-any-return]
 
-    async def call(self, method: str, **params: Any) -> Any:
+    async def call(self, method: str, /, **params: Any) -> Any:
         """Call a method and give its result. Cancelling it lets go of the answer, not of the effect.
 
         Raises:

@@ -115,7 +115,8 @@ _COMMON = ("key", "deadline_ms")
 
 
 def _where(error: msgspec.ValidationError) -> str:
-    return str(error).replace("$[0].", "").replace("$[0]", "params").replace("$.", "").replace("Object", "The map")
+    words = str(error).replace("Object", "The map").removesuffix(" - at `$[0]`")
+    return words.replace("$[0].", "").replace("$.", "")
 
 
 METHODS: dict[str, Method] = {}

@@ -100,7 +100,7 @@ class Connection:
         self._wake = trio.Event()
         self._room = trio.Event()
         self._working = 0
-        self._ending = False
+        self._sending = False
         self._log: Logger = logger("rpc").bind(session=session.number, peer=session.peer)
         session.send = self._push
 
@@ -113,7 +113,6 @@ class Connection:
                     await self._read(nursery)
                 finally:
                     # What is in work is finished with the connection; nobody is left to hear of it.
-                    self._ending = True
                     self._wake.set()
                     await self._flushed()
                     nursery.cancel_scope.cancel()
@@ -287,17 +286,19 @@ class Connection:
                 await self._wake.wait()
                 continue
             part, self._out = self._out, bytearray()
+            self._sending = True
             with trio.move_on_after(self._bounds.write_s) as scope:
                 await self._stream.send_all(part)
             if scope.cancelled_caught:
                 self._counts.cut += 1
                 self._log.warning("client reads no answers", waited_s=self._bounds.write_s)
                 raise Closed
+            self._sending = False
             self._room.set()
 
     async def _flushed(self) -> None:
         """What was answered before the end is sent, if the client takes it soon."""
         with trio.move_on_after(FLUSH_S, shield=True):
-            while self._out:
+            while self._out or self._sending:
                 self._room = trio.Event()
                 await self._room.wait()

@@ -137,7 +137,8 @@ class PlanState(msgspec.Struct, frozen=True):
     done: int
     failed: int
     pending: int
-    completeness: float
+    completeness_ppm: int
+    """Of a million."""
 
 
 class Plans(Result, frozen=True):
@@ -156,6 +157,8 @@ def last(call: Call, params: Points) -> Values | Awaitable[Values]:
     items = [(item, parsed(item)) for item in params.items]
     latest = call.services.latest
     found: list[list[Line]] = []
+    if book.learnt != call.services.figures.layouts_learnt:
+        return _load_last(call, meters, items)
     for meter in meters:
         for _, name in items:
             lines = latest.get(meter.meter_id, book.of(name))
@@ -167,7 +170,9 @@ def last(call: Call, params: Points) -> Values | Awaitable[Values]:
 
 async def _load_last(call: Call, meters: Sequence[FleetMeter], items: Sequence[tuple[str, ObjectName]]) -> Values:
     services = call.services
+    learnt = services.figures.layouts_learnt
     await services.layouts.refresh(services.store)
+    services.layouts.learnt = learnt
     wanted = [(meter.meter_id, layout) for meter in meters for _, name in items for layout in services.layouts.of(name)]
     loaded = await services.store.read(lambda connection: services.latest.load(connection, wanted))
     services.latest.keep(loaded)
@@ -331,7 +336,7 @@ def schedules(call: Call, params: Params) -> Plans:
                 figures.done,
                 figures.failed,
                 figures.pending,
-                round(figures.completeness, 6),
+                round(figures.completeness * 1_000_000),
             )
         )
     return Plans(plans=states)
@@ -370,6 +375,8 @@ class Layouts:
     def __init__(self) -> None:
         self._layouts: dict[int, Layout] = {}
         self._of: dict[ObjectName, list[int]] = {}
+        self.learnt = -1
+        """How many layouts the field had learnt when this was refreshed."""
 
     def of(self, name: ObjectName) -> list[int]:
         """The layouts that have a column of this object."""
@@ -512,11 +519,11 @@ async def _ask(
         line = loaded.get((meter.meter_id, layout_id))
         value: Value | None = None
         if place in answers:  # a clock's moment, which is told and not stored
-            _, _, _, captured_us, _, _, cells = answers[place]
-            raw = cells[0] if cells and isinstance(cells[0], bytes) else None
+            captured_us = answers[place][3]
             moment_ms = moment_us // 1000
             captured_ms = moment_ms if captured_us is None else captured_us // 1000
-            value = Value(meter.name, item, None, "", raw, captured_ms, moment_ms, 0, "good", parsed(item).logical_name)
+            source = parsed(item).logical_name
+            value = Value(meter.name, item, None, "", None, captured_ms, moment_ms, 0, "good", source)
         elif place not in refused and line is not None:
             value = value_of(meter.name, item, parsed(item), line, services.layouts.layout(layout_id), moment_us)
         if value is not None:
