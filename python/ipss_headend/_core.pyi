@@ -74,14 +74,13 @@ class Link:
         disconnect_first: bool = False,
         gateway: tuple[int, bytes] | None = None,
     ) -> Link:
-        """The wrapper over a stream or over datagrams, or HDLC over a stream of octets; `optical`
-        is HDLC behind the sign-on of IEC 62056-21 mode E.
+        """The wrapper over a stream or over datagrams, or HDLC over a stream of octets.
 
-        For HDLC: `physical` is the meter's physical device, `address_size` the octets of its address (0: as few as
-        hold it), `information` the octets of information in a frame and `window` the frames before an acknowledgement
-        that are proposed, `answer_s` the wait before one of `retries` repetitions; `disconnect_first` clears the data
-        link that an earlier client left. `gateway` is the network id and the device address behind a gateway. Raises
-        ValueError naming what is out of range.
+        `optical` is HDLC behind the sign-on of IEC 62056-21 mode E. For HDLC: `physical` is the meter's physical
+        device, `address_size` the octets of its address (0: as few as hold it), `information` the octets of information
+        in a frame and `window` the frames before an acknowledgement that are proposed, `answer_s` the wait before one
+        of `retries` repetitions; `disconnect_first` clears the data link that an earlier client left. `gateway` is the
+        network id and the device address behind a gateway. Raises ValueError naming what is out of range.
         """
 
 @final
@@ -96,8 +95,11 @@ class Tls:
         key: str | PathLike[str] | None = None,
         name: str | None = None,
     ) -> Tls:
-        """Files in PEM: the trusted authorities, our certificate and its key. `name` is what the device's certificate
-        has to name; without it the address. Raises ValueError naming the file that cannot be used."""
+        """Files in PEM: the trusted authorities, our certificate and its key.
+
+        `name` is what the device's certificate has to name; without it the address. Raises ValueError naming the file
+        that cannot be used.
+        """
     @property
     def role(self) -> str | None:
         """The role that our certificate names (MODBUS/TCP Security: extension 1.3.6.1.4.1.50316.802.1)."""
@@ -114,8 +116,10 @@ class TlsServer:
         authorities: str | PathLike[str] | None = None,
         roles: Sequence[str] = ...,
     ) -> TlsServer:
-        """Files in PEM. With `authorities` a peer has to show a certificate of theirs; with `roles` it has to name one
-        of them. Raises ValueError naming the file that cannot be used."""
+        """Files in PEM. With `authorities` a peer has to show a certificate of theirs.
+
+        With `roles` that has to name one of them. Raises ValueError naming the file that cannot be used.
+        """
 
 @final
 class Meter:
@@ -144,8 +148,9 @@ class Meter:
         trace: bool = False,
         link: Link | None = None,
     ) -> Meter:
-        """`address` is "host:port" with a numeric host, or None for a meter that dials in. With another transport in
-        front: "udp://host:port", "tls://host:port" (with `tls`), or a serial line,
+        """`address` is "host:port" with a numeric host, or None for a meter that dials in.
+
+        With another transport in front: "udp://host:port", "tls://host:port" (with `tls`), or a serial line,
         "serial:///dev/ttyUSB0?baud=9600&data_bits=8&parity=none&stop_bits=1".
 
         `shared` meters of one address take turns on one connection, `gap_s` of silence between them; those on a serial
@@ -322,8 +327,10 @@ class Reactor:
     def listen(
         self, address: str, *, transport: Literal["tcp", "udp", "tls"] = "tcp", tls: TlsServer | None = None
     ) -> str:
-        """Take connections of meters that dial in at "host:port" (port 0: any); returns the address bound. Over UDP
-        each address that datagrams come from is a connection."""
+        """Take connections of meters that dial in at "host:port" (port 0: any); returns the address bound.
+
+        Over UDP each address that datagrams come from is a connection.
+        """
     def take(self) -> Batch | None:
         """The oldest batch, or None. Never waits."""
     def finished(self) -> bool:

@@ -84,7 +84,7 @@ def test_stream_goes_on_from_its_cursor_over_broken_connections(tmp_path: Path) 
     async def talk(started: HeadEnd) -> None:
         cursor = 0
         with trio.fail_after(30):
-            while len(seen) < 6:
+            while len(seen) < 9:
                 # Each turn is a new connection, as of a consumer that dies after what it has dealt with.
                 async with AsyncClient(address(started)) as head_end:
                     found = await head_end.call("stream.poll", topics=["readings"], cursor=cursor, limit=1)
@@ -95,7 +95,7 @@ def test_stream_goes_on_from_its_cursor_over_broken_connections(tmp_path: Path) 
 
     with fleet(3, "127.91.2.1") as running:
         serving(head_end(tmp_path, BILLING, running), talk)
-    assert len(seen) == len(set(seen)) == 6
+    assert len(seen) == len(set(seen)) == 9
 
 
 def test_meters_come_and_go_while_it_runs(tmp_path: Path) -> None:

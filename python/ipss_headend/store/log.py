@@ -5,6 +5,7 @@ number of the last entry it has dealt with misses nothing, and sees an entry twi
 A reading's idempotency key is (meter, layout, capture time, entry hash).
 """
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import msgpack
 from sqlalchemy import Connection, delete, func, select
 
+from ipss_headend.errors import StoreDamaged
 from ipss_headend.store.schema import log
 
 READINGS, EVENTS, COMMANDS = "readings", "events", "commands"
@@ -36,21 +38,30 @@ class Entry:
 
 def append(connection: Connection, at_us: int, rows: Mapping[str, Sequence[Sequence[object]]]) -> None:
     """Write entries into the caller's transaction."""
-    entries = [
-        (at_us, topic, _packer.pack(said[start : start + ENTRY_ROWS]))
-        for topic, said in rows.items()
-        for start in range(0, len(said), ENTRY_ROWS)
-    ]
+    entries = []
+    for topic, said in rows.items():
+        for start in range(0, len(said), ENTRY_ROWS):
+            content = _packer.pack(said[start : start + ENTRY_ROWS])
+            entries.append((at_us, topic, content, zlib.crc32(content)))
     if entries:
-        connection.exec_driver_sql("INSERT INTO log (at_us, topic, content) VALUES (?, ?, ?)", entries)
+        connection.exec_driver_sql("INSERT INTO log (at_us, topic, content, crc) VALUES (?, ?, ?, ?)", entries)
 
 
 def after(connection: Connection, cursor: int, topics: Sequence[str] = TOPICS, limit: int = 100) -> Iterator[Entry]:
-    """The entries after `cursor`, in order, of these topics."""
+    """The entries after `cursor`, in order, of these topics.
+
+    Raises:
+        StoreDamaged: an entry is not what was written. It is not served.
+    """
     selected = select(log).where(log.c.sequence > cursor).order_by(log.c.sequence).limit(limit)
     if set(topics) != set(TOPICS):
         selected = selected.where(log.c.topic.in_(topics))
-    for sequence, at_us, topic, content in connection.execute(selected):
+    for sequence, at_us, topic, content, crc in connection.execute(selected):
+        if zlib.crc32(content) != crc:
+            raise StoreDamaged(
+                f"entry {sequence} of the log does not match its checksum; it is not served. Go on behind it with a "
+                "cursor of its own number, and read the readings instead"
+            )
         yield Entry(sequence, at_us, topic, msgpack.unpackb(content, raw=False))
 
 
@@ -66,3 +77,14 @@ def ends(connection: Connection) -> tuple[int, int]:
 def forget(connection: Connection, before_us: int) -> int:
     """Drop entries older than this. Returns how many. Whoever has not read them has to read the readings instead."""
     return connection.execute(delete(log).where(log.c.at_us < before_us)).rowcount
+
+
+def damaged(connection: Connection) -> list[str]:
+    """A message for each entry that does not match its checksum, the first 100."""
+    found = []
+    for sequence, content, crc in connection.execute(select(log.c.sequence, log.c.content, log.c.crc)):
+        if zlib.crc32(content) != crc:
+            found.append(f"entry {sequence} of the log does not match its checksum")
+            if len(found) == 100:
+                break
+    return found

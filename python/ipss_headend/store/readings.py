@@ -7,6 +7,7 @@ from decimal import Decimal
 from sqlalchemy import Connection, func, select
 
 from ipss_headend.errors import StoreDamaged
+from ipss_headend.store import log
 from ipss_headend.store.records import (
     NO_CLOCK_STATUS,
     NO_DEVIATION,
@@ -129,6 +130,7 @@ def verify(connection: Connection) -> Verification:
             check(tuple(row))
         except StoreDamaged as damage:
             damaged.append(str(damage))
+    damaged += log.damaged(connection)
     missing = line_count(connection) - lines
     return Verification(lines, tuple(damaged[:100]), missing, tuple(structure))
 

@@ -204,6 +204,7 @@ log = Table(
     Column("at_us", BigInteger, nullable=False, index=True),
     Column("topic", Text, nullable=False),
     Column("content", LargeBinary, nullable=False),
+    Column("crc", BigInteger, nullable=False),
     sqlite_autoincrement=True,
     comment="Everything that happened, numbered without a gap, for readers with a cursor: see log.py.",
 )
