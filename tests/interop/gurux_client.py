@@ -1,4 +1,4 @@
-"""Read a meter with gurux-dlms' client over the TCP wrapper. Runs in `.venv-gurux`, never inside the head-end.
+"""Read a meter with gurux-dlms' client over TCP: the wrapper, or HDLC with `--hdlc`. Runs in `.venv-gurux`, never inside the head-end.
 
     gurux_client.py --port 4059 --auth hls-gmac --protection auth+enc 3/1.0.1.8.0.255:2 7/1.0.99.1.0.255:2@entries=1-4
 
@@ -58,6 +58,9 @@ class Line:
     def exchange(self, message: bytes, reply: GXReplyData) -> None:
         self.socket.sendall(bytes(message))
         self.exchanges += 1
+        if self.client.interfaceType == InterfaceType.HDLC:
+            self.take_frame(reply)
+            return
         header = self.take(8)
         whole = GXByteBuffer()
         whole.set(bytearray(header + self.take(struct.unpack(">4H", header)[3])))
@@ -65,6 +68,20 @@ class Line:
         reply.error = 0
         if not self.client.getData(whole, reply, GXReplyData()):
             raise ValueError("gurux-dlms wants more than the WPDU holds")
+        if reply.error:
+            raise GXDLMSException(reply.error)
+
+    def take_frame(self, reply: GXReplyData) -> None:
+        """Take octets until gurux-dlms has a whole frame."""
+        whole, notify = GXByteBuffer(), GXReplyData()
+        reply.error = 0
+        while True:
+            more = self.socket.recv(4096)
+            if not more:
+                raise ConnectionError("the meter closed the connection")
+            whole.set(bytearray(more))
+            if self.client.getData(whole, reply, notify):
+                break
         if reply.error:
             raise GXDLMSException(reply.error)
 
@@ -81,8 +98,17 @@ class Line:
 def make_client(options: argparse.Namespace) -> GXDLMSSecureClient:
     """A gurux-dlms client with the association's parameters."""
     client = GXDLMSSecureClient(
-        True, options.client, options.server, AUTHENTICATIONS[options.auth], options.password, InterfaceType.WRAPPER
+        True,
+        options.client,
+        options.server,
+        AUTHENTICATIONS[options.auth],
+        options.password,
+        InterfaceType.HDLC if options.hdlc else InterfaceType.WRAPPER,
     )
+    if options.hdlc:
+        limits = client.hdlcSettings
+        limits.maxInfoTX = limits.maxInfoRX = options.information
+        limits.windowSizeTX = limits.windowSizeRX = options.window
     client.ciphering.security = PROTECTIONS[options.protection]
     client.ciphering.systemTitle = bytearray.fromhex(options.client_title)
     client.ciphering.blockCipherKey = bytearray.fromhex(options.encryption_key)
@@ -100,6 +126,8 @@ def make_client(options: argparse.Namespace) -> GXDLMSSecureClient:
 def associate(line: Line) -> None:
     """AARQ and AARE, then the HLS pass 3 and 4 where the mechanism has them."""
     client = line.client
+    if client.interfaceType == InterfaceType.HDLC:
+        client.parseUAResponse(line.ask(client.snrmRequest()).data)
     client.parseAareResponse(line.ask(client.aarqRequest()).data)
     if client.getIsAuthenticationRequired():
         client.parseApplicationAssociationResponse(line.ask(client.getApplicationAssociationRequest()).data)
@@ -150,6 +178,9 @@ def main() -> int:
     parser.add_argument("--password", default="12345678")
     parser.add_argument("--protection", choices=PROTECTIONS, default="auth+enc")
     parser.add_argument("--general-protection", action="store_true")
+    parser.add_argument("--hdlc", action="store_true")
+    parser.add_argument("--information", type=int, default=128, help="octets of information in an HDLC frame")
+    parser.add_argument("--window", type=int, default=1)
     parser.add_argument("--dedicated", action="store_true")
     parser.add_argument("--client-title", default="4754540000000001")
     parser.add_argument("--encryption-key", default="0b0c0d0e0f101112131415161718191a")
@@ -180,6 +211,8 @@ def main() -> int:
                 answer["items"].append({"object": text, "ok": False, "error": str(error), "code": int(error.errorCode)})
         if request := line.client.releaseRequest():
             line.ask(request)
+        if options.hdlc:
+            line.ask(line.client.disconnectRequest())
         answer["released"] = True
         answer["exchanges"] = line.exchanges
     except Exception as error:  # noqa: BLE001 - the JSON document is the report
