@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ipss_core::reactor::simulated::{Faults, World};
 use ipss_core::reactor::{Accepted, Config, NewMeter, Route, SimulatedReactor};
-use ipss_core::sessions::Peer;
+use ipss_core::sessions::{self, Peer};
 use ipss_core::virtual_meter::{Fleet, FleetSpec, VirtualMeter};
 use ipss_dlms::axdr::BufferShape;
 use ipss_dlms::cosem::descriptor::CaptureObject;
@@ -150,7 +150,7 @@ impl Simulation {
         let meters: Vec<MeterId> = (0..METERS).collect();
         let hours = WallTime(now.wall.0 - 12 * 3_600 * WallTime::SECOND);
         let work = Work { plan: plan.clone(), from: hours, to: now.wall };
-        self.head_end.handle().submit(work, &meters, from, deadline, Priority::Scheduled, attempts).unwrap();
+        self.head_end.handle().submit(sessions::Work::Dlms(work), &meters, from, deadline, Priority::Scheduled, attempts).unwrap();
         self.expected.extend((from..).zip(meters).map(|(id, meter)| (id, (meter, deadline))));
         from
     }

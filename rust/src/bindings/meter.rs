@@ -13,8 +13,9 @@ use pyo3::prelude::*;
 
 use super::endpoint::{PyTls, endpoint};
 use super::link::PyLink;
+use super::modbus::PyModbusProfile;
 use crate::reactor::{Hold, NewMeter, Route, Share};
-use crate::sessions::{Peer, Traced};
+use crate::sessions::{ModbusUnit, Peer, Traced};
 
 /// See `_core.pyi`.
 #[pyclass(name = "Profile", module = "ipss_headend._core", frozen)]
@@ -94,6 +95,11 @@ impl PyProfile {
 pub struct PyMeter(Mutex<Option<NewMeter<Peer>>>);
 
 impl PyMeter {
+    fn of(meter: u32, session: Peer, route: Route, identities: Vec<Vec<u8>>, trace: bool) -> Self {
+        let session = if trace { Peer::Traced(Box::new(Traced { meter, session })) } else { session };
+        Self(Mutex::new(Some(NewMeter { meter, session, route, identities })))
+    }
+
     /// The meter for the reactor; a meter can be added once.
     pub fn take(&self) -> PyResult<NewMeter<Peer>> {
         let mut meter = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -166,8 +172,29 @@ impl PyMeter {
             HeadEnd::new(meter, profile, channel, &password).map_err(|error| wrong(error.code, error.message))?;
         let session = if let Some(link) = link { session.with_link(&link.0) } else { session };
         let route = route(address, tls, hold_open, idle_s, shared, gap_s).map_err(|error| wrong("address", error))?;
-        let session = if trace { Peer::Traced(Box::new(Traced { meter, session })) } else { Peer::Dlms(session) };
-        Ok(Self(Mutex::new(Some(NewMeter { meter, session, route, identities }))))
+        Ok(Self::of(meter, Peer::Dlms(session), route, identities, trace))
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (meter, address, profile, unit, *, hold_open=true, idle_s=30.0, tls=None, shared=false,
+        gap_s=0.0, trace=false))]
+    #[allow(clippy::too_many_arguments)]
+    fn modbus(
+        meter: u32,
+        address: &str,
+        profile: &PyModbusProfile,
+        unit: u8,
+        hold_open: bool,
+        idle_s: f64,
+        tls: Option<&PyTls>,
+        shared: bool,
+        gap_s: f64,
+        trace: bool,
+    ) -> PyResult<Self> {
+        let wrong = |text| PyValueError::new_err(format!("meter {meter}: address: {text}"));
+        let route = route(Some(address), tls, hold_open, idle_s, shared, gap_s).map_err(wrong)?;
+        let session = Peer::Modbus(Box::new(ModbusUnit::new(meter, unit, profile.0.clone())));
+        Ok(Self::of(meter, session, route, Vec::new(), trace))
     }
 }
 

@@ -9,6 +9,7 @@ mod endpoint;
 mod fleet;
 mod link;
 mod meter;
+mod modbus;
 mod plan;
 mod profiles;
 mod reactor;
@@ -63,6 +64,10 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<link::PyLink>()?;
     module.add_class::<meter::PyMeter>()?;
     module.add_class::<meter::PyProfile>()?;
+    module.add_class::<modbus::PyModbusItem>()?;
+    module.add_class::<modbus::PyModbusPlan>()?;
+    module.add_class::<modbus::PyModbusProfile>()?;
+    module.add_function(pyo3::wrap_pyfunction!(modbus::modbus_exception, module)?)?;
     module.add_class::<endpoint::PyTls>()?;
     module.add_class::<endpoint::PyTlsServer>()?;
     module.add_class::<plan::PyItem>()?;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ipss_dlms::head_end::{Control, Work};
+use ipss_dlms::head_end::{self as dlms, Control};
 use ipss_session::{Priority, WallTime};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
@@ -14,9 +14,10 @@ use pyo3::types::PyDict;
 use super::batch::PyBatch;
 use super::endpoint::PyTlsServer;
 use super::meter::{PyMeter, seconds};
+use super::modbus::PyModbusPlan;
 use super::plan::PyPlan;
 use crate::reactor::{Accepted, Config, Handle, MioNetwork, Reactor, Stats, SubmitError};
-use crate::sessions::Peer;
+use crate::sessions::{Peer, Work};
 
 /// See `_core.pyi`.
 #[pyclass(name = "Reactor", module = "ipss_headend._core", frozen)]
@@ -106,7 +107,7 @@ impl PyReactor {
     fn submit(
         &self,
         py: Python<'_>,
-        plan: &PyPlan,
+        plan: &Bound<'_, PyAny>,
         meters: &Bound<'_, PyAny>,
         timeout_s: f64,
         priority: &str,
@@ -126,7 +127,13 @@ impl PyReactor {
             }
         };
         let deadline = self.lock().now().monotonic + seconds("timeout_s", timeout_s)?;
-        let work = Work { plan: plan.0.clone(), from: WallTime(from_us), to: WallTime(to_us) };
+        let work = match plan.cast::<PyPlan>() {
+            Ok(plan) => {
+                let plan = plan.get().0.clone();
+                Work::Dlms(dlms::Work { plan, from: WallTime(from_us), to: WallTime(to_us) })
+            }
+            Err(_) => Work::Modbus(plan.cast::<PyModbusPlan>()?.get().0.clone()),
+        };
         let first = self.next.fetch_add(meters.len() as u64, Ordering::Relaxed);
         self.handle.submit(work, &meters, first, deadline, priority, attempts).map_err(refused)?;
         Ok(first)
