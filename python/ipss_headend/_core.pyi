@@ -74,7 +74,7 @@ class Link:
         disconnect_first: bool = False,
         gateway: tuple[int, bytes] | None = None,
     ) -> Link:
-        """The wrapper over a stream or over datagrams, or HDLC over a stream of octets.
+        """The wrapper over a stream or over datagrams, or HDLC over a stream; `optical` signs on by mode E first.
 
         `optical` is HDLC behind the sign-on of IEC 62056-21 mode E. For HDLC: `physical` is the meter's physical
         device, `address_size` the octets of its address (0: as few as hold it), `information` the octets of information
@@ -164,6 +164,80 @@ class Meter:
         passwords of LLS are among them. `link` is what carries APDUs, the wrapper over a stream if there is none.
         Raises ValueError naming what does not fit.
         """
+
+    @staticmethod
+    def modbus(
+        meter: int,
+        address: str,
+        profile: ModbusProfile,
+        unit: int,
+        *,
+        hold_open: bool = True,
+        idle_s: float = 30.0,
+        tls: Tls | None = None,
+        shared: bool = False,
+        gap_s: float = 0.0,
+        trace: bool = False,
+    ) -> Meter:
+        """A Modbus unit. `shared` units of one address take turns on the connection to their gateway."""
+
+@final
+class ModbusProfile:
+    """How a Modbus device is to be treated. Shared by all devices of its kind."""
+
+    def __new__(
+        cls,
+        framing: Literal["tcp", "udp", "rtu", "rtu-over-tcp", "ascii"] = "tcp",
+        *,
+        baud: int = 9600,
+        answer_s: float | None = None,
+        retries: int | None = None,
+        gap_s: float | None = None,
+        interval_s: float = 0.0,
+        max_registers: int = 125,
+        max_bits: int = 2000,
+        max_gap: int = 8,
+    ) -> ModbusProfile:
+        """Treat it so.
+
+        `baud` times a serial line; `answer_s` is the wait for an answer and `retries` how often a read without one
+        is asked again; `gap_s` the silence between answer and next question, `interval_s` the least time between
+        questions; at most `max_registers` (`max_bits`) in one question, with up to `max_gap` unwanted ones among them.
+        """
+
+@final
+class ModbusItem:
+    """One question of a Modbus plan; its place in the plan is the `item` of its answers."""
+
+    @staticmethod
+    def read(layout: int, points: Sequence[tuple[str, int, int, str]]) -> ModbusItem:
+        """Points that make one line, a cell each.
+
+        A point is a table ("coils", "discrete", "holding", "input"), its address on the wire, how many, and "raw" (two
+        octets a register, one a coil), "unsigned" or "signed".
+
+        `layout` 0 makes the line an answer (`Batch.answers`) instead of a row. Neighbours are read together.
+        """
+    @staticmethod
+    def ask(pdu: bytes) -> ModbusItem:
+        """Any other request, by its PDU.
+
+        A write that was done answers with a line without cells, anything else with one cell: the response behind its
+        function code. Raises ValueError for a PDU that the specification forbids.
+        """
+
+@final
+class ModbusPlan:
+    """Questions to a Modbus unit, for `Reactor.submit`."""
+
+    def __new__(cls, items: Iterable[ModbusItem]) -> ModbusPlan: ...
+    def __len__(self) -> int: ...
+    @property
+    def only_reads(self) -> bool:
+        """Whether asking it again can do no harm."""
+
+def modbus_exception(code: int) -> str | None:
+    """The name of an exception code, None for one that the specification does not know."""
 
 @final
 class Item:
@@ -305,7 +379,7 @@ class Reactor:
 
     def submit(
         self,
-        plan: Plan,
+        plan: Plan | ModbusPlan,
         meters: Sequence[int] | bytes | bytearray | memoryview,
         *,
         timeout_s: float,

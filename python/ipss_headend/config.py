@@ -6,24 +6,30 @@ to the data directory.
 """
 
 import difflib
+import ipaddress
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 from zoneinfo import ZoneInfo
 
-from ipss_headend.errors import ConfigError, UnknownLogicalName
+from ipss_headend.errors import ConfigError, NotAuthorised, UnknownLogicalName
 from ipss_headend.names import ObjectName, logical_name
 from ipss_headend.schedule import DAY_S, Every, duration_s
 
 T = TypeVar("T")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 DLMS_PORT = 4059
 METRICS_PORT = 9466
 
 LONGEST_SOCKET = 107
 """What the operating system takes as the path of a unix socket."""
+
+LOOPBACK: tuple[Network, ...] = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
+"""This machine itself."""
 
 PRIORITIES = {"backfill": 0, "scheduled": 1, "on-demand": 2}
 """What a plan may ask for; `critical` (3) belongs to the command path alone."""
@@ -87,6 +93,7 @@ class ListenerConfig:
     host: str = "0.0.0.0"  # noqa: S104 - meters come from outside
     port: int = DLMS_PORT
     protocol: str = "dlms"
+    transport: Literal["tcp", "udp"] = "tcp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +145,27 @@ class RpcConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ModbusConfig:
+    """`[modbus]`: anybody on the way may read and change what is neither ciphered nor signed."""
+
+    plain_networks: tuple[Network, ...] = LOOPBACK
+    """Where Modbus may be spoken without TLS; on a serial line it always is."""
+
+    def check_plain(self, host: str) -> None:
+        """Refuse a numeric address outside them.
+
+        Raises:
+            NotAuthorised: with the remedy.
+        """
+        address = ipaddress.ip_address(host)
+        if not any(address in network for network in self.plain_networks):
+            raise NotAuthorised(
+                f"{host} is in none of the networks where Modbus may be spoken in the clear; use modbus+tls://, "
+                "or name its network in [modbus] plain_networks"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """`[log]`."""
 
@@ -161,6 +189,7 @@ class Config:
     plans: tuple[PlanConfig, ...] = ()
     metrics: MetricsConfig = MetricsConfig()
     rpc: RpcConfig = RpcConfig()
+    modbus: ModbusConfig = ModbusConfig()
     log: LogConfig = LogConfig()
 
 
@@ -213,6 +242,7 @@ def _config(top: "_Table", directory: Path) -> Config:
         plans=tuple(_plan(table) for table in top.tables("plans")),
         metrics=_metrics(top.table("metrics")),
         rpc=_rpc(top.table("rpc"), data_directory),
+        modbus=_modbus(top.table("modbus")),
         log=_log(top.table("log")),
     )
     with_database.finish()
@@ -274,6 +304,7 @@ def _listener(table: "_Table") -> ListenerConfig:
         host=table.text("host", ListenerConfig().host),
         port=table.port("port", DLMS_PORT, f"use {DLMS_PORT} for DLMS or leave the line out"),
         protocol=table.choice("protocol", "dlms", ("dlms",)),
+        transport="udp" if table.choice("transport", "tcp", ("tcp", "udp")) == "udp" else "tcp",
     )
     table.finish()
     return listener
@@ -303,6 +334,20 @@ def _plan(table: "_Table") -> PlanConfig:
         table.mistake("window", f"{plan.window_s} s is longer than the {plan.every.period_s} s until the next turn")
     table.finish()
     return plan
+
+
+def _modbus(table: "_Table") -> ModbusConfig:
+    networks = tuple(table.parsed_list("plain_networks", _network))
+    modbus = ModbusConfig(networks) if "plain_networks" in table.values else ModbusConfig()
+    table.finish()
+    return modbus
+
+
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ValueError(f'"{text}" is not a network such as 10.20.0.0/16: {error}') from None
 
 
 def _metrics(table: "_Table") -> MetricsConfig:

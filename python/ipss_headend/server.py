@@ -314,7 +314,7 @@ def _listen(config: Config, reactor: Reactor) -> tuple[str, ...]:
     for listener in config.listeners:
         host = f"[{listener.host}]" if ":" in listener.host else listener.host
         try:
-            found.append(reactor.listen(f"{host}:{listener.port}"))
+            found.append(reactor.listen(f"{host}:{listener.port}", transport=listener.transport))
         except (OSError, ValueError) as error:
             raise ConfigError(f"listeners: {host}:{listener.port}: {error}; choose another address or port") from error
     return tuple(found)

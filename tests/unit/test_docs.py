@@ -42,7 +42,7 @@ def _known(section: str) -> set[str]:
 def test_every_setting_is_documented_and_every_documented_one_exists() -> None:
     documented = _documented()
 
-    tables = {"database", "keystore", "reactor", "listeners", "plans", "metrics", "rpc", "log"}
+    tables = {"database", "keystore", "reactor", "listeners", "plans", "metrics", "modbus", "rpc", "log"}
     assert set(documented) == tables | {""}
     for section, settings in documented.items():
         assert set(settings) == _known(section) - tables, section
@@ -50,7 +50,7 @@ def test_every_setting_is_documented_and_every_documented_one_exists() -> None:
 
 def test_documented_defaults_are_the_defaults() -> None:
     text = '[keystore]\nkey_file = "k"\n'
-    for section in ("database", "reactor", "listeners", "metrics", "rpc", "log"):
+    for section in ("database", "reactor", "listeners", "metrics", "modbus", "rpc", "log"):
         opened = f"[[{section}]]" if section == "listeners" else f"[{section}]"
         text += f"{opened}\n" + "".join(f"{key} = {value}\n" for key, value in _documented()[section].items()).replace(
             "`", ""

@@ -67,7 +67,9 @@ class Wanted:
             class_id, name, attribute = ASSOCIATION
             return cls(text, name, class_id, attribute)
         if text.startswith(("holding/", "input/", "coil/", "discrete/")) or text == "sunspec":
-            raise RequestError(f"{text}: a Modbus object; Modbus is not built yet, dlms+tcp:// is")
+            raise RequestError(
+                f"{text}: a Modbus object; a Modbus device has a URL such as modbus+tcp://HOST:PORT/UNIT"
+            )
         parsed = ObjectName.parse(text)
         attribute = 2 if parsed.attribute is None else parsed.attribute
         if attribute < 1:

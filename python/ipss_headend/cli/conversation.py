@@ -1,6 +1,6 @@
 """One device, asked by hand: a reactor of its own, one meter, one question after the other."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -19,10 +19,10 @@ from ipss_headend.errors import (
     ProtocolViolation,
     RequestError,
 )
-from ipss_headend.field.connect import link
+from ipss_headend.field.connect import endpoint, link
 
 if TYPE_CHECKING:
-    from ipss_headend._core import Item, Reactor
+    from ipss_headend._core import Item, Meter, ModbusItem, Reactor
 
 METER = 1
 """The number of the one meter."""
@@ -95,18 +95,20 @@ class Reply:
 class Conversation:
     """An open conversation with one device."""
 
-    target: Target
+    name: str
     core: ModuleType | Any
     reactor: "Reactor"
     deadline: float
     """By trio's clock: the whole operation's end."""
+    reserve: Callable[[], tuple[int, int]] | None = None
+    """Another block of invocation counters, where there are any."""
     exchanges: int = 0
     peer_counter: int | None = None
     traced: list[tuple[int, str]] = field(default_factory=list)
     """What went over the line, if that was asked for: 0 received or 1 sent, hexadecimal digits."""
     _events: list[tuple[str, int, str]] = field(default_factory=list)
 
-    async def ask(self, items: Sequence["Item"], *, from_us: int = 0, to_us: int = 0) -> Reply:
+    async def ask(self, items: Sequence["Item"] | Sequence["ModbusItem"], *, from_us: int = 0, to_us: int = 0) -> Reply:
         """Ask these questions in one request and await the answer. The device's own *no* is part of it.
 
         Raises:
@@ -114,9 +116,10 @@ class Conversation:
         """
         left_s = self.deadline - trio.current_time()
         if left_s <= 0:
-            raise MeterTimeout(f"{self.target.name}: no time left; give more with --timeout")
+            raise MeterTimeout(f"{self.name}: no time left; give more with --timeout")
+        modbus = bool(items) and isinstance(items[0], self.core.ModbusItem)
         request = self.reactor.submit(
-            self.core.Plan(items),
+            self.core.ModbusPlan(items) if modbus else self.core.Plan(items),
             [METER],
             timeout_s=left_s,
             priority="on-demand",
@@ -131,7 +134,7 @@ class Conversation:
                 batch = self.reactor.take()
                 if batch is None:
                     if self.reactor.finished():
-                        raise RequestError(f"{self.target.name}: the reactor has stopped")
+                        raise RequestError(f"{self.name}: the reactor has stopped")
                     await trio.lowlevel.wait_readable(self.reactor.fileno())
                     continue
                 self._hear(batch.events(), batch.peer_counters())
@@ -142,7 +145,7 @@ class Conversation:
                         self.exchanges += exchanges
                         self._check(self.core.OUTCOMES[outcome], detail)
                         return Reply(tuple(lines), refusals, exchanges)
-        raise MeterTimeout(f"{self.target.name}: no answer in time")
+        raise MeterTimeout(f"{self.name}: no answer in time")
 
     def _hear(self, events: Sequence[tuple[int, int, int, int, str]], counters: Sequence[tuple[int, int]]) -> None:
         for _, _, kind, number, detail in events:
@@ -151,8 +154,8 @@ class Conversation:
                 self.traced.append((number, detail))
                 continue
             self._events.append((name, number, detail))
-            if name == "counters-low":
-                self.reactor.grant([(METER, *self.target.reserve())])
+            if name == "counters-low" and self.reserve is not None:
+                self.reactor.grant([(METER, *self.reserve())])
         for _, counter in counters:
             self.peer_counter = max(counter, self.peer_counter or 0)
 
@@ -163,7 +166,7 @@ class Conversation:
             telling = [f"{name} {words}".strip() for name, _, words in self._events if name in TELLING]
             detail = telling[-1] if telling else ""
         words = "; ".join(filter(None, (outcome, detail, REMEDIES.get(outcome))))
-        raise FAULTS.get(outcome, HeadEndError)(f"{self.target.name}: {words}")
+        raise FAULTS.get(outcome, HeadEndError)(f"{self.name}: {words}")
 
 
 @asynccontextmanager
@@ -176,9 +179,32 @@ async def converse(target: Target, *, timeout_s: float, trace: bool = False) -> 
     """
     from ipss_headend import _core
 
-    deadline = trio.current_time() + timeout_s
-    address = None if target.host is None else await _numeric(target)
+    address = target.line or (None if target.host is None else await numeric(target.name, target.host, target.port))
     meter = _meter(_core, target, address, timeout_s, trace=trace)
+    conversation: Conversation | None = None
+    try:
+        async with converse_with(
+            target.name, meter, timeout_s=timeout_s, listen=target.listen, reserve=target.reserve
+        ) as conversation:
+            yield conversation
+    finally:
+        heard = None if conversation is None else conversation.peer_counter
+        if heard is not None and target.needs_counters:
+            target.keep_peer_counter(heard)
+
+
+@asynccontextmanager
+async def converse_with(
+    name: str,
+    meter: "Meter",
+    *,
+    timeout_s: float,
+    listen: Sequence[str] = (),
+    reserve: Callable[[], tuple[int, int]] | None = None,
+) -> AsyncIterator[Conversation]:
+    """Talk to one device that is ready for a reactor; at the end the connection is released."""
+    from ipss_headend import _core
+
     reactor = _core.Reactor(
         threads=1,
         batch_delay_s=0.0,
@@ -187,26 +213,26 @@ async def converse(target: Target, *, timeout_s: float, trace: bool = False) -> 
         frame_timeout_s=timeout_s,
         release_timeout_s=GRACE_S,
     )
-    conversation = Conversation(target, _core, reactor, deadline)
+    conversation = Conversation(name, _core, reactor, trio.current_time() + timeout_s, reserve)
     try:
         reactor.add([meter])
-        for where in target.listen:
-            _listen(reactor, target, where)
+        for where in listen:
+            _listen(reactor, name, where)
         yield conversation
     finally:
         with trio.CancelScope(shield=True):
             await _close(conversation)
 
 
-def _listen(reactor: "Reactor", target: Target, where: str) -> None:
+def _listen(reactor: "Reactor", name: str, where: str) -> None:
     try:
         reactor.listen(where)
     except OSError as error:
         raise ConfigError(
-            f"{target.name} dials in at {where}, where this program cannot listen: {error.strerror or error}; "
+            f"{name} dials in at {where}, where this program cannot listen: {error.strerror or error}; "
             "another program does, or the address is not this machine's"
         ) from error
-    say(f"{target.name} dials in; waiting for it at {where}")
+    say(f"{name} dials in; waiting for it at {where}")
 
 
 async def _close(conversation: Conversation) -> None:
@@ -220,8 +246,6 @@ async def _close(conversation: Conversation) -> None:
             else:
                 conversation._hear(batch.events(), batch.peer_counters())
     reactor.stop()
-    if conversation.peer_counter is not None and conversation.target.needs_counters:
-        conversation.target.keep_peer_counter(conversation.peer_counter)
 
 
 def _meter(core: Any, target: Target, address: str | None, timeout_s: float, *, trace: bool) -> Any:
@@ -240,7 +264,7 @@ def _meter(core: Any, target: Target, address: str | None, timeout_s: float, *, 
         )
         return core.Meter(
             METER,
-            address,
+            endpoint(target.transport, address),
             profile,
             system_title=target.server_title,
             encryption_key=target.keys.encryption_key or b"",
@@ -260,10 +284,15 @@ def _meter(core: Any, target: Target, address: str | None, timeout_s: float, *, 
         raise RequestError(f"{target.name}: {error}") from error
 
 
-async def _numeric(target: Target) -> str:
+async def numeric(name: str, host: str, port: int) -> str:
+    """`host:port` with a numeric host, in brackets where IPv6 needs them.
+
+    Raises:
+        MeterGone: the host's name has no address.
+    """
     try:
-        found = await trio.socket.getaddrinfo(target.host, target.port, type=trio.socket.SOCK_STREAM)
+        found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
     except OSError as error:
-        raise MeterGone(f"{target.name}: {target.host} has no address: {error.strerror or error}") from error
+        raise MeterGone(f"{name}: {host} has no address: {error.strerror or error}") from error
     host = str(found[0][4][0])
-    return f"[{host}]:{target.port}" if ":" in host else f"{host}:{target.port}"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

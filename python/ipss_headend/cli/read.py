@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import trio
 import typer
 
-from ipss_headend.cli import places
+from ipss_headend.cli import modbus, places
 from ipss_headend.cli.app import JSON, app, command, error_document
 from ipss_headend.cli.asked import Wanted, check_harmless, object_list
 from ipss_headend.cli.conversation import Conversation, converse
@@ -23,7 +23,6 @@ from ipss_headend.cli.trace import documents as trace_documents
 from ipss_headend.cli.values import for_people, parse_moment, parse_value, shown
 from ipss_headend.errors import (
     DONE,
-    PARTLY_DONE,
     REFUSED,
     MeterError,
     MeterRefused,
@@ -31,7 +30,7 @@ from ipss_headend.errors import (
     RequestError,
     UnknownLogicalName,
 )
-from ipss_headend.field.results import refusal
+from ipss_headend.field.results import overall, refusal
 from ipss_headend.names import ObjectName
 from ipss_headend.store.database import now_us
 
@@ -129,6 +128,9 @@ def read(
         int | None, typer.Option(min=1, max=127, metavar="N [VALUE]", help="Invoke a method of the object.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --set and --action.")] = False,
+    ca: Annotated[Path | None, typer.Option(help="Trusted authorities, PEM, for modbus+tls://.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="Our certificate, PEM, for modbus+tls://.")] = None,
+    private_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, metavar="S", help="Seconds for the whole operation.")] = 30.0,
     trace: Annotated[bool, typer.Option("--trace", help="Show each frame both ways, decoded.")] = False,
     config: places.CONFIG = places.DEFAULT_CONFIG,
@@ -146,7 +148,22 @@ def read(
       ipss-headend read virtual-00001 1-0:1.8.0*255 8/0.0.1.0.0.255:2 --config data/head_end.toml
       ipss-headend read virtual-00001 1.0.99.1.0.255 --from 1d --columns 1.0.1.8.0.255 --json
       ipss-headend read dlms+tcp://192.0.2.7 --client 1 --keys keys.toml 7/1.0.99.1.0.255:4 --set 900
+      ipss-headend read "dlms+hdlc+serial:///dev/ttyUSB0?baud=9600" 1.0.1.8.0.255
+      ipss-headend read modbus+tcp://192.0.2.8:502/1 holding/40001:2 identification --json
     """
+    if modbus.is_modbus(url):
+        proof = modbus.Proof(ca, certificate, private_key)
+        return modbus.read(
+            url,
+            objects,
+            proof=proof,
+            set_value=set_value,
+            yes=yes,
+            timeout_s=timeout,
+            trace=trace,
+            config=config,
+            json_output=json_output,
+        )
     names, change = _arguments(objects, set_value, action)
     wanted = [Wanted.parse(name) for name in names]
     moment_us = now_us()
@@ -210,10 +227,7 @@ def document(device: str, results: Sequence[Result], exchanges: int, duration_s:
 
 def status(results: Sequence[Result]) -> int:
     """0 when all have a value, 8 when some have, else what kept the first from having one."""
-    failed = [one.status for one in results if one.status != DONE]
-    if not failed:
-        return DONE
-    return failed[0] if len(failed) == len(results) else PARTLY_DONE
+    return overall([one.status for one in results])
 
 
 async def _operate(
@@ -282,7 +296,7 @@ async def _look_up(conversation: Conversation, results: list[Result]) -> list[Re
             {} if octets is None else {one.logical_name: one.class_id for one in object_list(core.decode_data(octets))}
         )
     except ValueError as error:
-        raise ProtocolViolation(f"{conversation.target.name}: {error}") from error
+        raise ProtocolViolation(f"{conversation.name}: {error}") from error
     for one in results:
         found = classes.get(one.wanted.logical_name)
         if found is not None and found != one.wanted.class_id:

@@ -8,7 +8,7 @@ import signal
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import trio
 import typer
@@ -41,6 +41,14 @@ class VirtualTransport(StrEnum):
 
     TCP = "tcp"
     HDLC = "hdlc"
+    UDP = "udp"
+
+
+FRAMINGS: dict[VirtualTransport, Literal["wrapper", "datagram", "hdlc"]] = {
+    VirtualTransport.TCP: "wrapper",
+    VirtualTransport.HDLC: "hdlc",
+    VirtualTransport.UDP: "datagram",
+}
 
 
 class VirtualProtection(StrEnum):
@@ -71,7 +79,7 @@ def simulate(
     dedicated: Annotated[bool, typer.Option("--dedicated", help="Protect by a key for each association.")] = False,
     capture_period: Annotated[int, typer.Option(help="Seconds between entries of the load profile.")] = 900,
     days: Annotated[int, typer.Option(min=1, max=366, help="Days of load profile that they begin with.")] = 90,
-    transport: Annotated[VirtualTransport, typer.Option(help="tcp: the wrapper; hdlc: HDLC over TCP.")] = (
+    transport: Annotated[VirtualTransport, typer.Option(help="tcp, udp: the wrapper; hdlc: HDLC over TCP.")] = (
         VirtualTransport.TCP
     ),
     dial: Annotated[
@@ -116,7 +124,8 @@ def simulate(
             capture_period_s=capture_period,
             history_days=days,
             threads=threads,
-            link=_core.Link("hdlc" if transport is VirtualTransport.HDLC else "wrapper"),
+            transport="udp" if transport is VirtualTransport.UDP else "tcp",
+            link=_core.Link(FRAMINGS[transport]),
         )
     except (ValueError, OverflowError) as error:
         raise RequestError(f"simulate: {error}") from error

@@ -21,18 +21,8 @@ from ipss_headend.store import counters
 BLOCK = 256
 """Invocation counters taken at a time: more than a read of any object needs, and 2^32 of them are many reads."""
 
-BUILT_SCHEMES = ("dlms+tcp", "dlms+hdlc+tcp")
-
-LATER_SCHEMES = (
-    "dlms+udp",
-    "dlms+hdlc+serial",
-    "dlms+optical",
-    "modbus+tcp",
-    "modbus+tls",
-    "modbus+rtu+tcp",
-    "modbus+rtu",
-    "modbus+udp",
-)
+NETWORK_SCHEMES = ("dlms+tcp", "dlms+udp", "dlms+hdlc+tcp")
+SERIAL_SCHEMES = ("dlms+hdlc+serial", "dlms+optical")
 
 
 class Auth(StrEnum):
@@ -130,7 +120,9 @@ class Target:
     identities: tuple[bytes, ...] = ()
     """What the device may call itself when it dials in."""
     transport: str = "tcp"
-    """`tcp` (the wrapper) or `hdlc+tcp`."""
+    """`tcp` and `udp` (the wrapper), `hdlc+tcp`, `hdlc+serial`, `optical`."""
+    line: str = ""
+    """The reactor's address of a serial line; empty: `host` and `port` are the address."""
     physical: int = 0
     """The physical device of an HDLC address; 0: none."""
 
@@ -160,7 +152,7 @@ def resolve(device: str, options: Options, config_path: Path) -> Target:
 def from_url(url: str, options: Options) -> Target:
     """A device by its URL."""
     parts = _split(url)
-    assert parts.hostname is not None
+    serial = parts.scheme in SERIAL_SCHEMES
     keys, server_title, client_title = _keys(options)
     if options.password_file is not None:
         keys = dataclasses.replace(keys, password=_password(options.password_file))
@@ -195,9 +187,10 @@ def from_url(url: str, options: Options) -> Target:
     key = keys.encryption_key or b""
     transport = parts.scheme.removeprefix("dlms+")
     client = 16 if options.client is None else options.client
-    if "hdlc" in transport and client > 0x7F:
+    hdlc = "hdlc" in transport or serial
+    if hdlc and client > 0x7F:
         raise RequestError(f"--client {client} does not fit an HDLC address; 1 to 127 do")
-    if "hdlc" not in transport and options.physical is not None:
+    if not hdlc and options.physical is not None:
         raise RequestError(f"--physical is an HDLC address; {parts.scheme}:// has none")
     return Target(
         name=url,
@@ -217,7 +210,19 @@ def from_url(url: str, options: Options) -> Target:
         keep_peer_counter=lambda counter: file.raise_peer(server_title, key, counter),
         transport=transport,
         physical=options.physical or 0,
+        line=serial_line(url, parts) if serial else "",
     )
+
+
+def serial_line(url: str, parts: SplitResult) -> str:
+    """The reactor's address of the serial line that a URL names.
+
+    Raises:
+        RequestError: it names none.
+    """
+    if parts.netloc or not parts.path.startswith("/") or parts.path == "/" or parts.fragment:
+        raise RequestError(f"{url}: not of the form {parts.scheme}:///dev/ttyUSB0?baud=9600")
+    return f"serial://{parts.path}" + (f"?{parts.query}" if parts.query else "")
 
 
 def from_registry(name: str, config: Config) -> Target:
@@ -307,12 +312,13 @@ def _split(url: str) -> SplitResult:
         port = parts.port
     except ValueError as error:
         raise RequestError(f"{url}: {error}; write dlms+tcp://HOST:PORT") from None
-    if parts.scheme in LATER_SCHEMES:
-        raise RequestError(f"{url}: {parts.scheme}:// is not built yet; dlms+tcp://HOST:PORT and dlms+hdlc+tcp:// are")
-    if parts.scheme not in BUILT_SCHEMES:
-        raise RequestError(f"{url}: {parts.scheme}:// is no transport of this program; write dlms+tcp://HOST:PORT")
+    if parts.scheme in SERIAL_SCHEMES:
+        return parts
+    if parts.scheme not in NETWORK_SCHEMES:
+        known = ", ".join(f"{scheme}://" for scheme in NETWORK_SCHEMES + SERIAL_SCHEMES)
+        raise RequestError(f"{url}: {parts.scheme}:// is no transport of this program; {known} and modbus+tcp:// are")
     if not parts.hostname or port == 0 or parts.username or parts.path.strip("/") or parts.query or parts.fragment:
-        raise RequestError(f"{url}: not of the form dlms+tcp://HOST:PORT")
+        raise RequestError(f"{url}: not of the form {parts.scheme}://HOST:PORT")
     return parts
 
 

@@ -55,7 +55,7 @@ def documents(target: Target, events: Sequence[tuple[int, str]]) -> list[dict[st
     for one in joined(events):
         octets = _without_password(one, target)
         request = {
-            "layer": "hdlc" if "hdlc" in target.transport else "wrapper",
+            "layer": "hdlc" if "hdlc" in target.transport or target.line else "wrapper",
             "hex": [{"from": one.sender, "hex": octets}],
             "keys": keys,
         }

@@ -53,7 +53,7 @@ class Connector:
         keys = meter.keys
         return _core.Meter(
             meter.meter_id,
-            address,
+            endpoint(meter.protocol.transport, address),
             self._profile(meter),
             system_title=meter.system_title or b"",
             encryption_key=keys.encryption_key or b"",
@@ -89,7 +89,13 @@ class Connector:
 
 def link(transport: str, physical: int) -> Link:
     """What carries the APDUs over a transport; `physical` is the physical device of an HDLC address, 0 for none."""
-    return _core.Link("hdlc" if "hdlc" in transport else "wrapper", physical=physical or None)
+    framing = {"udp": "datagram", "optical": "optical"}.get(transport, "hdlc" if "hdlc" in transport else "wrapper")
+    return _core.Link(framing, physical=physical or None)  # type: ignore[arg-type]
+
+
+def endpoint(transport: str, address: str | None) -> str | None:
+    """The reactor's address of a meter at `host:port` that is reached over this transport."""
+    return f"udp://{address}" if transport == "udp" and address is not None else address
 
 
 def identities(meter: FleetMeter) -> list[bytes]:

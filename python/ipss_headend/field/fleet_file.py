@@ -3,7 +3,7 @@
 | column | what it says | if left out |
 |---|---|---|
 | `name` | what people call the meter; once only | (needed) |
-| `address` | `host:port`, `host`, `[IPv6]:port`; empty: the meter dials in | port 4059 |
+| `address` | `host:port`, `host`, `[IPv6]:port`, `dlms+udp://host:port`; empty: the meter dials in | port 4059 |
 | `system_title` | 16 hexadecimal digits | (needed with keys) |
 | `logical_device_name` | what a meter that dials in calls itself (0.0.42.0.0.255): text, or `0x` and digits | `name` |
 | `encryption_key`, `authentication_key`, `master_key` | 32 hexadecimal digits each, 64 in suite 2 | none |
@@ -15,7 +15,7 @@
 | `protection` | `none`, `auth`, `enc`, `auth+enc` | `auth+enc` with keys, else `none` |
 | `dedicated` | `yes`, `no`: a fresh key for each association | `no` |
 | `invocation_counter` | the first counter that was not used before, for a key that another head-end has used | 1 |
-| `transport` | `tcp` (the wrapper), `hdlc+tcp` | `tcp` |
+| `transport` | `tcp` (the wrapper), `udp`, `hdlc+tcp` | `tcp`, or what stands in front of the address |
 | `physical` | the physical device of an HDLC address, 1 to 16383; 0: none | 0 |
 | `model`, `group` | free text | empty |
 
@@ -70,7 +70,7 @@ NEEDED = ("name", "address")
 KEY_COLUMNS = ("encryption_key", "authentication_key", "master_key")
 
 PROTECTIONS = ("none", "auth", "enc", "auth+enc")
-TRANSPORTS = ("tcp", "hdlc+tcp")
+TRANSPORTS = ("tcp", "udp", "hdlc+tcp")
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")
 _NUMERIC_HOST = re.compile(r"[\d.]+")
@@ -177,6 +177,7 @@ def _named(header: list[str], cells: list[str]) -> dict[str, str]:
 
 def _meter(line: int, cells: dict[str, str]) -> MeterLine:
     name = _name(cells["name"])
+    cells = _with_transport(cells)
     host, port = _address(cells["address"])
     title = _title(cells.get("system_title", ""))
     suite = _number("suite", cells, 0, 0, 2)
@@ -246,6 +247,20 @@ def shown_device_name(octets: bytes | None) -> str:
     text = octets.decode("utf-8", "replace")
     plain = text.isprintable() and "\ufffd" not in text and text == text.strip() and text[:2].lower() != "0x"
     return text if plain else f"0x{octets.hex().upper()}"
+
+
+def _with_transport(cells: dict[str, str]) -> dict[str, str]:
+    """The cells with the transport where it belongs, if it stands in front of the address."""
+    scheme, found, address = cells["address"].partition("://")
+    if not found:
+        return cells
+    transport = scheme.removeprefix("dlms+")
+    if not scheme.startswith("dlms+") or transport not in TRANSPORTS:
+        known = ", ".join(f"dlms+{one}://" for one in TRANSPORTS)
+        raise LineError(f'address: "{scheme}://" is none of {known}')
+    if cells.get("transport") not in {None, "", transport}:
+        raise LineError(f"address: {scheme}:// and transport {cells['transport']} contradict each other")
+    return {**cells, "address": address.removesuffix("/"), "transport": transport}
 
 
 def _address(text: str) -> tuple[str | None, int | None]:

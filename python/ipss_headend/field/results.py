@@ -1,5 +1,9 @@
 """The device's own *no* in the standard's words (Green Book, Data-Access-Result and Action-Result)."""
 
+from collections.abc import Sequence
+
+from ipss_headend.errors import DONE, PARTLY_DONE
+
 RESULTS = {
     1: "hardware-fault",
     2: "temporary-failure",
@@ -17,6 +21,14 @@ RESULTS = {
     19: "data-block-number-invalid",
     250: "other-reason",
 }
+
+
+def overall(statuses: Sequence[int]) -> int:
+    """0 when all have a value, 8 when some have, else what kept the first from having one."""
+    failed = [status for status in statuses if status != DONE]
+    if not failed:
+        return DONE
+    return failed[0] if len(failed) == len(statuses) else PARTLY_DONE
 
 
 def result_name(code: int) -> str:

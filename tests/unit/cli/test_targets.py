@@ -70,8 +70,6 @@ def test_two_tables_need_a_choice(keys: Path) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "dlms+udp://h",
-        "modbus+tcp://h:502/1",
         "http://h",
         "dlms+tcp://",
         "dlms+tcp://h:0",
@@ -81,7 +79,7 @@ def test_two_tables_need_a_choice(keys: Path) -> None:
     ],
 )
 def test_url_that_cannot_be_read_names_what_can(url: str) -> None:
-    with pytest.raises(RequestError, match=r"dlms\+tcp://HOST"):
+    with pytest.raises(RequestError, match=r"dlms\+tcp://"):
         resolve(url, Options(), Path("none"))
 
 
@@ -147,3 +145,23 @@ def test_hdlc_url_carries_its_physical_address_and_client_16_bits_do_not_fit() -
     assert (target.transport, target.physical, target.port) == ("hdlc+tcp", 5481, 1)
     with pytest.raises(RequestError, match="--client 128"):
         resolve("dlms+hdlc+tcp://h", Options(client=128), Path("none"))
+
+
+@pytest.mark.parametrize(
+    ("url", "transport", "line"),
+    [
+        ("dlms+udp://192.0.2.7", "udp", ""),
+        ("dlms+hdlc+serial:///dev/ttyUSB0?baud=19200", "hdlc+serial", "serial:///dev/ttyUSB0?baud=19200"),
+        ("dlms+optical:///dev/ttyUSB0", "optical", "serial:///dev/ttyUSB0"),
+    ],
+)
+def test_url_names_its_transport(url: str, transport: str, line: str) -> None:
+    target = resolve(url, Options(), Path("none"))
+
+    assert (target.transport, target.line) == (transport, line)
+
+
+@pytest.mark.parametrize("url", ["dlms+optical://ttyUSB0", "dlms+hdlc+serial:///", "dlms+optical:///dev/a#b"])
+def test_serial_url_without_a_device_file_is_refused(url: str) -> None:
+    with pytest.raises(RequestError, match="/dev/ttyUSB0"):
+        resolve(url, Options(), Path("none"))
