@@ -10,6 +10,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
+from ipss_headend import pcap
 from ipss_headend.cli import key_file
 from ipss_headend.cli.app import JSON, app, command
 from ipss_headend.cli.key_file import KeyFile
@@ -48,7 +49,7 @@ class Direction(StrEnum):
 @command(app, "decode")
 def decode(
     file: Annotated[
-        str, typer.Argument(metavar="[FILE | -]", help="Hexadecimal text or binary; - is standard input.")
+        str, typer.Argument(metavar="[FILE | -]", help="Hexadecimal text, binary or pcap; - is standard input.")
     ] = "-",
     *,
     layer: Annotated[Layer, typer.Option(help="What the first octet is.")] = Layer.AUTO,
@@ -61,7 +62,8 @@ def decode(
 ) -> int:
     r"""Explain the octets of a frame, an APDU or a value.
 
-    FILE holds hexadecimal digits (white space and # comments are ignored) or the octets themselves. With --jsonl it
+    FILE holds hexadecimal digits (white space and # comments are ignored) or the octets themselves, or it is a pcap or
+    pcapng capture, whose payloads are explained. With --jsonl it
     holds a request a line, {"id": ..., "layer": ..., "hex": ..., "keys": {...}}, and each gets its answer, in order.
 
     \b
@@ -81,7 +83,7 @@ def decode(
     request: dict[str, Any] = {"id": Path(file).name if file != "-" else "standard input", "layer": layer.value}
     request["hex"] = octets
     if known is not None:
-        request["keys"] = known.matching(octets)
+        request["keys"] = known.matching(_digits(octets))
     hints = {"direction": direction, "profile": profile, "base_address": base_address}
     request |= {name: value for name, value in hints.items() if value is not None}
     return _answer_one(request, output)
@@ -189,14 +191,36 @@ def _open(file: str) -> IO[bytes]:
         raise ConfigError(f"{file}: {error.strerror or error}") from error
 
 
-def _octets(file: str, layer: Layer) -> str:
-    """The file's octets as hexadecimal digits."""
+def _transmissions(content: bytes, file: str) -> list[str | dict[str, str]]:
+    """The payloads of a capture, as a request has them. Who asked first is the head-end, unless it was a push."""
+    found = list(pcap.payloads(content))
+    if not found:
+        raise ConfigError(f"{file}: a capture without any payload of TCP, UDP or another known layer")
+    head_end: object = None
+    transmissions: list[str | dict[str, str]] = []
+    for payload in found:
+        if payload.source is None:
+            transmissions.append(payload.octets.hex())
+            continue
+        if head_end is None:
+            ports = (payload.source[1], payload.destination[1] if payload.destination else 0)
+            # The end with the lower port was dialled; of a meter that dials in this is the head-end.
+            head_end = payload.source if ports[0] > ports[1] else payload.destination
+        sender = "head-end" if payload.source == head_end else "meter"
+        transmissions.append({"from": sender, "hex": payload.octets.hex()})
+    return transmissions
+
+
+def _octets(file: str, layer: Layer) -> str | list[str | dict[str, str]]:
+    """The file's octets as hexadecimal digits; of a capture, those of each payload."""
     with closing(_open(file)) as opened:
         content = opened.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
         raise ConfigError(f"{file}: more than {LARGEST_FILE >> 20} MiB; cut it up and use --jsonl")
     if not content.strip():
         raise ConfigError(f"{file}: empty; expected hexadecimal digits or octets")
+    if pcap.is_capture(content):
+        return _transmissions(content, file)
     try:
         text = content.decode("ascii")
     except UnicodeDecodeError:
@@ -231,6 +255,9 @@ def tree(answer: dict[str, Any]) -> Node:
         node = root.add("readings", "bold")
         for reading in readings:
             node.add(_reading(reading))
+    for part in answer.get("attributes", ()):
+        node = root.add(f"{part.get('class')} {part.get('logical_name')}", "bold")
+        _hang(node, str(part.get("name")), part.get("value"))
     for warning in answer.get("warnings", ()):
         root.add(f"warning: {printable(str(warning))}", "yellow")
     if isinstance(error := answer.get("error"), dict):

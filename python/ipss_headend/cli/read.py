@@ -340,6 +340,10 @@ async def _read_attributes(conversation: Conversation, results: Sequence[Result]
         one.name = object_name(core, one.wanted.octets)
         scaler, symbol = (None, "") if unit is None else scaler_unit(core, reply.cell(unit))
         _describe(one, raw, scaler, symbol, core)
+        if raw[0] in {"array", "structure", "enum", "bit-string"} and octets is not None:
+            class_id, _, attribute = one.wanted.descriptor
+            # The same once more, with the names that the class gives its parts.
+            one.document["named"] = json.loads(core.named_value(class_id, attribute, octets))
         if capture is not None and (stamp := reply.cell(capture)) is not None:
             one.document["capture_time"] = shown(_clock(core, core.decode_data(stamp)))
 

@@ -69,6 +69,7 @@ def test_every_command_has_help_with_an_example(run: Run) -> None:
         "simulate",
         "read",
         "decode",
+        "push learn",
         "meters import",
         "meters list",
         "meters show",

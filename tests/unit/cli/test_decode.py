@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from tests.unit.cli.support import Run
 
+import ipss_headend
+
 ANSWER: dict[str, Any] = {
     "id": "x",
     "outcome": "decoded",
@@ -126,3 +128,50 @@ def test_what_a_meter_says_does_not_reach_the_terminal_as_control(run: Run, nati
     native.set("decode", lambda _: iter([json.dumps({"outcome": "decoded", "apdus": [apdu]})]))
 
     assert "\x1b" not in run("decode", stdin="00").out
+
+
+def test_capture_is_asked_as_transmissions_of_its_two_ends(
+    run: Run, asked: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    def packet(source: int, here: int, destination: int, there: int, octets: bytes) -> bytes:
+        head = bytes((0x45, 0)) + (28 + len(octets)).to_bytes(2, "big") + bytes(5) + b"\x11" + bytes(2)
+        ends = bytes((10, 0, 0, source, 10, 0, 0, destination))
+        ports = here.to_bytes(2, "big") + there.to_bytes(2, "big") + (8 + len(octets)).to_bytes(2, "big") + bytes(2)
+        whole = head + ends + ports + octets
+        return bytes(8) + len(whole).to_bytes(4, "little") * 2 + whole
+
+    capture = bytes.fromhex("d4c3b2a1020004000000000000000000ffff000065000000")
+    capture += packet(2, 50_000, 1, 4059, b"\xc0") + packet(1, 4059, 2, 50_000, b"\xc4")
+    (tmp_path / "meter.pcap").write_bytes(capture)
+
+    assert run("decode", tmp_path / "meter.pcap", "--json").status == 0
+
+    assert asked[0]["hex"] == [{"from": "head-end", "hex": "c0"}, {"from": "meter", "hex": "c4"}]
+
+
+def test_same_from_python_takes_bytes_digits_and_transmissions(asked: list[dict[str, Any]]) -> None:
+    answer = ipss_headend.decode(b"\x7e", layer="hdlc", profile="kaifa-han")
+    ipss_headend.decode([{"from": "meter", "hex": "7E"}, b"\x01"], keys={"encryption_key": "00"}, direction="to-meter")
+
+    assert answer["outcome"] == "decoded"
+    assert asked[0] == {"layer": "hdlc", "hex": "7e", "profile": "kaifa-han"}
+    assert asked[1]["hex"] == [{"from": "meter", "hex": "7E"}, "01"]
+    assert asked[1]["direction"] == "to-meter"
+
+
+def test_push_learn_prints_a_layout_and_tells_what_is_no_label(run: Run, native: Any, tmp_path: Path) -> None:
+    learnt: list[Any] = []
+
+    def learn_push(name: str, octets: bytes, labels: list[tuple[str, str]] | None) -> str:
+        learnt.append((name, octets, labels))
+        return "[[push]]\n"
+
+    native.set("learn_push", learn_push)
+    (tmp_path / "body.hex").write_text("0201 06 # body\n00000005\n", encoding="ascii")
+
+    ran = run("push", "learn", tmp_path / "body.hex", "--name", "l", "--label", "3/1.0.1.7.0.255 0 W = 5")
+    wrong = run("push", "learn", tmp_path / "body.hex", "--label", "5")
+
+    assert (ran.status, ran.out) == (0, "[[push]]\n")
+    assert learnt == [("l", bytes.fromhex("02010600000005"), [("3/1.0.1.7.0.255 0 W", "5")])]
+    assert wrong.status == 3
