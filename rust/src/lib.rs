@@ -7,4 +7,5 @@ pub mod reactor;
 pub mod rows;
 pub mod rpc;
 pub mod sessions;
+pub mod virtual_device;
 pub mod virtual_meter;

@@ -153,7 +153,7 @@ impl Flow {
 
 /// The consumption behind one meter: parameters drawn from its seed, no state.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Consumption {
+pub(crate) struct Consumption {
     seed: u64,
     start_s: i64,
     zone: Zone,
@@ -167,7 +167,7 @@ pub(super) struct Consumption {
 
 impl Consumption {
     /// The consumption of the meter with this seed, from `start_s` on.
-    pub(super) fn new(seed: u64, kind: Kind, latitude_deg: i8, zone: Zone, start_s: i64) -> Self {
+    pub(crate) fn new(seed: u64, kind: Kind, latitude_deg: i8, zone: Zone, start_s: i64) -> Self {
         let size = noise(seed, tag::SIZE, 0);
         // Skewed towards small customers: the product of two uniform draws.
         let skew = u64::from(below(size, 1_000)) * u64::from(below(size << 13, 1_000)) / 1_000;
@@ -205,18 +205,18 @@ impl Consumption {
     }
 
     /// The registers at the end of second `at_s` of UTC; before the meter's first moment they stand still.
-    pub(super) fn energy(&self, at_s: i64) -> Energy {
+    pub(crate) fn energy(&self, at_s: i64) -> Energy {
         self.curve(at_s).energy(at_s)
     }
 
     /// The load curve of the local day that holds a moment.
-    pub(super) fn curve(&self, at_s: i64) -> DayCurve {
+    pub(crate) fn curve(&self, at_s: i64) -> DayCurve {
         let at_s = at_s.max(self.start_s);
         DayCurve::new(self, self.zone.day(self.zone.day_number(at_s)))
     }
 
     /// Mean voltage of phase `phase` (0 to 2) over the quarter-hour that ends at or after a moment, in tenths of a volt.
-    pub(super) fn voltage_dv(&self, phase: u8, at_s: i64) -> u16 {
+    pub(crate) fn voltage_dv(&self, phase: u8, at_s: i64) -> u16 {
         let quarter = at_s.div_euclid(SLOT_S);
         let slow = noise(self.seed, 32 + u32::from(phase), quarter.div_euclid(8));
         let fast = noise(self.seed, 48 + u32::from(phase), quarter);
@@ -267,7 +267,7 @@ impl Share {
 
 /// One local day's load curve. Made in about a microsecond, then asked for many moments.
 #[derive(Clone, Debug)]
-pub(super) struct DayCurve {
+pub(crate) struct DayCurve {
     day: LocalDay,
     slots: usize,
     start_s: i64,
@@ -375,7 +375,7 @@ impl DayCurve {
     }
 
     /// The registers at a moment of this day (see [`Consumption::energy`]).
-    pub(super) fn energy(&self, at_s: i64) -> Energy {
+    pub(crate) fn energy(&self, at_s: i64) -> Energy {
         let at_s = at_s.max(self.start_s);
         let (slot, into_s) = self.slot(at_s);
         let (day, night, export) = (
@@ -394,7 +394,7 @@ impl DayCurve {
     }
 
     /// Mean power in the quarter-hour that holds a moment of this day, in watts: import and export.
-    pub(super) fn power_w(&self, at_s: i64) -> [i64; 2] {
+    pub(crate) fn power_w(&self, at_s: i64) -> [i64; 2] {
         let (slot, _) = self.slot(at_s.max(self.start_s));
         let slots = self.slots;
         let import = self.day_tariff.power_w(slot, slots) + self.night_tariff.power_w(slot, slots);

@@ -21,15 +21,15 @@
 //! [`Fleet::session`] puts both together, with the keys and the faults that the session commits.
 
 mod calendar;
-mod consumption;
+pub(crate) mod consumption;
 mod directory;
 mod encode;
 mod fault;
 mod fleet;
 mod objects;
 mod profile;
-mod random;
-mod season;
+pub(crate) mod random;
+pub(crate) mod season;
 mod session;
 mod state;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The year and the sun, as integer tables made at compile time, so that every machine computes the same energy.
 
 /// One in the fixed-point numbers of this file.
-pub(super) const ONE: i64 = 1 << 15;
+pub(crate) const ONE: i64 = 1 << 15;
 
 /// Days of the Julian four-year cycle, after which the season table repeats.
 const CYCLE: usize = 1_461;
@@ -24,14 +24,14 @@ pub(super) fn season_until(number: i64) -> i64 {
 
 /// The sines of the sun's height in a day, by the quarter of an hour of the solar day.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct SunDay {
+pub(crate) struct SunDay {
     constant: i64,
     swing: i64,
 }
 
 impl SunDay {
     /// The sun on day `number` at a latitude in whole degrees, north positive.
-    pub(super) fn new(number: i64, latitude_deg: i8) -> Self {
+    pub(crate) fn new(number: i64, latitude_deg: i8) -> Self {
         let season = season_until(number + 1) - season_until(number);
         // Obliquity of the ecliptic: 23.44 degrees, its sine 0.3978. The 6 days between 28 and 22 December matter
         // to nobody here.
@@ -44,7 +44,7 @@ impl SunDay {
     }
 
     /// Sine of the sun's height in the middle of quarter `quarter` (0 to 95) of the solar day; 0 when it is down.
-    pub(super) fn height(&self, quarter: usize) -> i64 {
+    pub(crate) fn height(&self, quarter: usize) -> i64 {
         (self.constant + self.swing * i64::from(HOUR_ANGLE[quarter % 96]) / ONE).max(0)
     }
 }
