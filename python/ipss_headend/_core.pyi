@@ -458,6 +458,72 @@ class VirtualFleet:
     def stop(self) -> None: ...
 
 @final
+class VirtualDevices:
+    """Virtual inverters, storage and sub-meters: Modbus TCP device role, SunSpec, each at its own loopback address."""
+
+    def __new__(
+        cls,
+        *,
+        inverters: int = 0,
+        storage: int = 0,
+        submeters: int = 0,
+        seed: int = 1,
+        first_address: str = "127.2.0.1",
+        port: int = 5020,
+        history_days: int = 90,
+        threads: int = 1,
+    ) -> VirtualDevices:
+        """Start them, as if installed `history_days` ago. Each answers as unit 1, registers from 40000 on.
+
+        Raises ValueError for what cannot be, OSError when the port cannot be bound.
+        """
+    @property
+    def port(self) -> int: ...
+    def devices(self) -> list[tuple[str, str]]:
+        """Each device's URL, "modbus+tcp://127.2.0.1:5020/1", and kind: "inverter", "storage" or "sub-meter"."""
+    def stats(self) -> dict[str, int]: ...
+    def stop(self) -> None: ...
+
+@final
+class SunSpecDevice:
+    """One SunSpec device: its models as they are found, then its points by name. Reads nothing itself."""
+
+    def __new__(cls, most: int = 125) -> SunSpecDevice:
+        """`most` registers are asked for at once."""
+    def ask(self) -> tuple[int, int] | None:
+        """Address and number of the holding registers to read next, or None when all models are known, or none are."""
+    def answered(self, octets: bytes | None, /) -> None:
+        """What the read gave, two octets a register; None if the device refused it."""
+    def models(self) -> list[tuple[int, int, int]]:
+        """Number, address and length of each model, in order; nothing for a device that is none of SunSpec."""
+    def place(self, model: int, point: str) -> tuple[int, int]:
+        """Address and number of registers of a point, "W" or "Crv[1].Pt[3].V". Raises ValueError if there is none."""
+    def update(self, address: int, octets: bytes, /) -> bool:
+        """Registers as they were read; False if they are no part of one model."""
+    def value(self, model: int, point: str) -> str | None:
+        """What a point said last, scaled; None if it is not implemented. Raises ValueError if there is none."""
+    def write(self, model: int, point: str, value: str) -> tuple[int, bytes]:
+        """Address and registers that set a point to a decimal number. Raises ValueError if it cannot say it."""
+
+def modbus_identification(pdu: bytes, /) -> list[tuple[int, str]]:
+    """Objects of a device identification (function 43/14): 0 vendor, 1 product code, 2 revision. Empty if none."""
+
+def register_maps() -> list[tuple[str, str, str, str, int]]:
+    """The register maps that come with the head-end: name, manufacturer, title, source, number of points."""
+
+def register_map_of(vendor: str, product: str) -> str | None:
+    """The map for a device that names itself so (function 43/14, or the SunSpec common model)."""
+
+def register_map_signs() -> list[tuple[str, Literal["holding", "input"], int, list[int]]]:
+    """Maps whose devices are known by a register: map, table, address, and the values that it may have."""
+
+def check_maps(files: list[tuple[str, str]], /) -> list[str]:
+    """What is wrong with these map files (name and text of each), a line a mistake.
+
+    They may inherit from each other and from the maps that come with the head-end.
+    """
+
+@final
 class Decipher:
     """Opens and decodes get-responses under one key, without an association: for recorded frames and comparisons.
 

@@ -53,6 +53,7 @@ def load_commands() -> None:
         rpc,
         decode,
         push,
+        modbus_maps,
     )
 
 

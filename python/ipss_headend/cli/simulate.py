@@ -15,6 +15,7 @@ import typer
 
 from ipss_headend.cli.app import JSON, app, command
 from ipss_headend.cli.output import Output, say
+from ipss_headend.cli.virtual_devices import MODBUS_PORT, running_devices
 from ipss_headend.config import DLMS_PORT
 from ipss_headend.errors import ConfigError, RequestError
 
@@ -85,6 +86,11 @@ def simulate(
     dial: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Connect to a head-end that listens there, all of them.")
     ] = None,
+    inverters: Annotated[int, typer.Option(min=0, help="Virtual inverters beside them: SunSpec over Modbus TCP.")] = 0,
+    storage: Annotated[int, typer.Option(min=0, help="Virtual battery storage, the same way.")] = 0,
+    submeters: Annotated[int, typer.Option(min=0, help="Virtual sub-meters, the same way.")] = 0,
+    modbus_port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of these; 0 for any.")] = MODBUS_PORT,
+    devices: Annotated[Path | None, typer.Option(help="Write a list of these here: URL and kind.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0, help="End after this time.  [default: Ctrl-C]")] = None,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between lines of figures.")] = 5.0,
     until_input_ends: Annotated[bool, typer.Option("--until-input-ends", hidden=True)] = False,
@@ -102,6 +108,7 @@ def simulate(
       ipss-headend simulate --meters 20 --auth hls-ecdsa --suite 2 --protection auth+enc --csv fleet.csv
       ipss-headend simulate --meters 50 --faults slow=10%,wrong-tag=#3 --seconds 60
       ipss-headend simulate --meters 5 --transport hdlc --csv fleet.csv
+      ipss-headend simulate --meters 20 --inverters 5 --storage 2 --submeters 3 --devices devices.csv
       ipss-headend simulate --meters 200 --dial 127.0.0.1:4060 --csv fleet.csv
     """
     if protection is None:
@@ -142,7 +149,10 @@ def simulate(
                 raise RequestError(f"--dial: {error}") from error
         where = f"dial {dial}" if dial is not None else f"answer from {first_address} on, port {fleet.port}"
         say(f"{meters} virtual meters {where}" + (f"; {csv} lists them" if csv is not None else ""))
-        trio.run(_watch, fleet, seconds, every, Output(json_output=json_output), until_input_ends)
+        with running_devices(
+            inverters=inverters, storage=storage, submeters=submeters, seed=seed, port=modbus_port, listed=devices
+        ):
+            trio.run(_watch, fleet, seconds, every, Output(json_output=json_output), until_input_ends)
     finally:
         fleet.stop()
 

@@ -5,6 +5,7 @@ mod codec;
 mod columns;
 mod decode;
 mod decode_sunspec;
+mod devices;
 mod endpoint;
 mod fleet;
 mod link;
@@ -14,6 +15,7 @@ mod plan;
 mod profiles;
 mod reactor;
 mod rpc;
+mod sunspec;
 
 use ipss_session::Outcome;
 use pyo3::prelude::*;
@@ -75,6 +77,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<reactor::PyReactor>()?;
     module.add_class::<rpc::PyScanner>()?;
     codec::add(module)?;
+    devices::add(module)?;
     profiles::add(module)?;
     decode::add(module)
 }

@@ -1,0 +1,58 @@
+"""pysunspec2 reads and commands our virtual devices over Modbus TCP."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from tests.interop.environments import ROOT, make
+
+from ipss_headend import _core
+
+PEER_TIMEOUT_S = 60
+
+
+@pytest.fixture
+def devices() -> Iterator[list[str]]:
+    running = _core.VirtualDevices(inverters=1, storage=1, submeters=1, port=0)
+    yield [url.removeprefix("modbus+tcp://").removesuffix("/1") for url, _ in running.devices()]
+    running.stop()
+
+
+def peer(*arguments: str) -> Any:
+    command = [str(make("sunspec")), "-m", "tests.interop.sunspec_client", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PEER_TIMEOUT_S, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_pysunspec2_finds_every_model_of_our_devices_without_an_error(devices: list[str]) -> None:
+    inverter, storage, meter = (peer("read", address) for address in devices)
+
+    assert list(inverter) == ["1", "103", "120", "121", "123", "701", "704", "705", "706", "711"]
+    assert list(storage)[-1] == "713"
+    assert list(meter) == ["1", "203"]
+    assert inverter["1"]["Mn"] == "ipss-headend"
+    assert inverter["705"]["Crv"][0]["Pt"][3]["Var"] == -1000
+    assert 49 < inverter["701"]["Hz"] / 1000 < 51
+
+
+def test_a_limit_written_by_pysunspec2_is_obeyed_and_reverts_by_itself(devices: list[str]) -> None:
+    said = peer("limit", devices[0], "25", "2")
+
+    assert said["enabled"] == 1
+    assert said["limit"] == 250
+    assert 1 <= said["remaining"] <= 2
+    assert said["power"] <= said["rating"] // 4 + 1
+    assert said["enabled_after"] == 0
+
+
+def test_what_our_devices_refuse_is_an_exception_to_pysunspec2(devices: list[str]) -> None:
+    assert "exception" in peer("limit-too-high", devices[0])["error"].lower()
