@@ -30,7 +30,7 @@ from ipss_headend.field.enrolment import Enrolment
 from ipss_headend.field.fleet import FleetMeter, load_fleet
 from ipss_headend.field.layouts import LayoutBook
 from ipss_headend.field.pump import pump
-from ipss_headend.field.pushes import Pushes
+from ipss_headend.field.pushes import Pushes, load_profiles
 from ipss_headend.field.reactor import EventKind, Outcome
 from ipss_headend.field.requests import Requests
 from ipss_headend.field.watch import Watch
@@ -143,6 +143,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
         counters = Counters(store, reactor, figures, config.reactor.counter_block)
         newest = Newest()
         watch = Watch(names, counters, figures)
+        load_profiles(_core, config.data_directory / "profiles")
         pushes = Pushes(store=store, native=_core, models=models, figures=figures)
         field = _field(config, store, requests, newest, figures, meters, names)
         enrolment = Enrolment(

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ipss_headend.errors import ConfigError
 from ipss_headend.field.reactor import AnswerRow, EventKind
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
@@ -37,6 +39,28 @@ class Kept:
 
     rows: list[ReadingRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
+
+
+def load_profiles(native: Native, directory: Path) -> list[str]:
+    """Take a utility's own companion profiles, `NAME.toml` each; they may inherit from each other. Returns their names.
+
+    Raises:
+        ConfigError: what is wrong with one of them.
+    """
+    waiting = {path.stem: path for path in sorted(directory.glob("*.toml"))}
+    names = list(waiting)
+    while waiting:
+        wrong: dict[str, str] = {}
+        for name, path in waiting.items():
+            try:
+                native.add_profile(name, path.read_text("utf-8"))
+            except (OSError, ValueError) as error:
+                wrong[name] = f"{path}: {error}"
+        if len(wrong) == len(waiting):
+            raise ConfigError("\n".join(wrong.values()))
+        # What could not be read may inherit from what was read behind it.
+        waiting = {name: waiting[name] for name in wrong}
+    return names
 
 
 class Pushes:

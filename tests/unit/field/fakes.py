@@ -162,6 +162,12 @@ class FakeNative:
             raise ValueError("no A-XDR")
         return self.values[octets]  # type: ignore[no-any-return]
 
+    def add_profile(self, name: str, text: str) -> None:
+        parent = text.removeprefix("inherits ").strip()
+        if parent and parent not in self.profile_names():
+            raise ValueError(f'no profile is called "{parent}"')
+        self.pushes[b"", name] = ()
+
     def profile_names(self) -> list[str]:
         return sorted({"generic", *(profile for _, profile in self.pushes)})
 

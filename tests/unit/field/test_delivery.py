@@ -1,5 +1,6 @@
 from array import array
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,10 +9,10 @@ from structlog.testing import capture_logs
 from tests.unit.field.fakes import FakeBatch, FakeNative, FakeReactor
 from trio.testing import MockClock
 
-from ipss_headend.errors import StoreError, StoreFailed, StoreFull
+from ipss_headend.errors import ConfigError, StoreError, StoreFailed, StoreFull
 from ipss_headend.field.counters import Counters
 from ipss_headend.field.delivery import Delivery, Newest
-from ipss_headend.field.pushes import LAYOUTS_PER_METER, Pushes
+from ipss_headend.field.pushes import LAYOUTS_PER_METER, Pushes, load_profiles
 from ipss_headend.field.questions import Attributes
 from ipss_headend.field.reactor import EventKind, Outcome
 from ipss_headend.field.requests import Requests
@@ -243,3 +244,16 @@ def test_push_is_not_confirmed_when_the_store_failed(reactor: FakeReactor) -> No
         parts.deliver(FakeBatch(noticed=[(1, T0, EventKind.NOTIFIED, 7, "confirmed")], counters=[(1, 5)]))
 
     assert reactor.confirmed == []
+
+
+def test_profiles_of_the_utility_are_taken_in_whatever_order_they_inherit(tmp_path: Path) -> None:
+    native = FakeNative()
+    for name, text in {"a": "inherits b", "b": "inherits generic"}.items():
+        (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
+
+    assert load_profiles(native, tmp_path) == ["a", "b"]
+    assert {"a", "b"} <= set(native.profile_names())
+    assert load_profiles(native, tmp_path / "none") == []
+    (tmp_path / "c.toml").write_text("inherits d", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"c\.toml: no profile is called"):
+        load_profiles(native, tmp_path)
