@@ -33,12 +33,8 @@ impl PyScanner {
             match found {
                 Ok(call) => {
                     let method = String::from_utf8_lossy(scanner.method(&call));
-                    let parts = (
-                        call.kind,
-                        call.id,
-                        PyString::new(py, &method),
-                        PyBytes::new(py, scanner.params(&call)),
-                    );
+                    let parts =
+                        (call.kind, call.id, PyString::new(py, &method), PyBytes::new(py, scanner.params(&call)));
                     calls.push(parts.into_pyobject(py)?);
                 }
                 Err(fault) => return Ok((calls, Some((fault.id, fault.violation.to_string())))),

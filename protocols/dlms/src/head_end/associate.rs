@@ -25,6 +25,7 @@ impl HeadEnd {
         self.state = State::Associating;
         self.since = cx.now.monotonic;
         self.asking = false;
+        self.repetitions = 0;
         self.invoke_id = 0;
         self.end_blocks();
         self.partial_since = None;

@@ -349,6 +349,7 @@ impl HeadEnd {
 
     pub(super) fn answered(&mut self, cx: &Context<'_>) {
         self.asking = false;
+        self.repetitions = 0;
         self.since = cx.now.monotonic;
     }
 

@@ -11,6 +11,7 @@
 
 mod access;
 mod associate;
+mod datagram;
 mod exchange;
 mod general_block;
 mod greeter;
@@ -62,6 +63,8 @@ pub struct HeadEnd {
     invoke_id: u8,
     /// An answer is awaited, whether or not anybody still wants it.
     asking: bool,
+    /// How often the question on the wire was asked again.
+    repetitions: u8,
     /// The peer has sent the first part of a frame at this moment.
     partial_since: Option<Instant>,
     low_reported: bool,
@@ -159,6 +162,7 @@ impl HeadEnd {
             since: Instant::ORIGIN,
             invoke_id: 0,
             asking: false,
+            repetitions: 0,
             partial_since: None,
             low_reported: false,
             conformance: Conformance::NONE,
@@ -176,9 +180,9 @@ impl HeadEnd {
         let limits = &self.profile.limits;
         let own = match self.state {
             State::Down => return None,
-            State::Associating | State::Proving => self.since + limits.associate,
+            State::Associating | State::Proving => self.since + self.patience(limits.associate),
             State::Releasing => self.since + limits.answer,
-            State::Up if self.asking => self.since + limits.answer,
+            State::Up if self.asking => self.since + self.patience(limits.answer),
             State::Up => self.since + self.profile.heartbeat,
         };
         let own = self.partial_since.map_or(own, |since| own.min(since + limits.frame));
@@ -296,8 +300,13 @@ impl HeadEnd {
             State::Proving | State::Up | State::Releasing => self.take_protected(apdu, step, cx),
             State::Down => Ok(()),
         };
-        if let Err(error) = result {
-            self.broken(&error, step, cx);
+        match result {
+            // Anybody may send a datagram, and the network may send one twice.
+            Err(error) if self.passes_over(&error) => {
+                cx.batch.event(self.meter, cx.now.wall, EventKind::UnexpectedAnswer, 0, error.to_string());
+            }
+            Err(error) => self.broken(&error, step, cx),
+            Ok(()) => {}
         }
     }
 
@@ -443,9 +452,11 @@ impl HeadEnd {
         let waited = |since: Instant, limit: Duration| since + limit <= now;
         let late = match self.state {
             State::Down => None,
-            State::Associating | State::Proving if waited(self.since, limits.associate) => Some("no association"),
+            State::Associating | State::Proving if waited(self.since, self.patience(limits.associate)) => {
+                Some("no association")
+            }
             State::Releasing if waited(self.since, limits.answer) => Some("no answer to the release"),
-            State::Up if self.asking && waited(self.since, limits.answer) => Some("no answer"),
+            State::Up if self.asking && waited(self.since, self.patience(limits.answer)) => Some("no answer"),
             _ if self.partial_since.is_some_and(|since| waited(since, limits.frame)) => Some("half a frame"),
             _ => None,
         };
@@ -454,6 +465,9 @@ impl HeadEnd {
             step.deadline = self.deadline();
         }
         if let Some(what) = late {
+            if self.ask_again(&mut step, cx) {
+                return step;
+            }
             let detail = format!("{what} within its time");
             cx.batch.event(self.meter, cx.now.wall, EventKind::Disconnected, 0, detail.clone());
             self.abandon(&mut step, Outcome::Interrupted, detail);
