@@ -1,4 +1,6 @@
-"""Read a meter with gurux-dlms' client over TCP: the wrapper, or HDLC with `--hdlc`. Runs in `.venv-gurux`, never inside the head-end.
+"""Read a meter with gurux-dlms' client over TCP: the wrapper, or HDLC with `--hdlc`.
+
+Runs in `.venv-gurux`, never inside the head-end.
 
     gurux_client.py --port 4059 --auth hls-gmac --protection auth+enc 3/1.0.1.8.0.255:2 7/1.0.99.1.0.255:2@entries=1-4
 
