@@ -11,7 +11,7 @@ use common::*;
 use ipss_modbus::device::{DeviceControl, Fault};
 use ipss_modbus::head_end::{HeadEnd, Item};
 use ipss_modbus::pdu::RequestPdu;
-use ipss_modbus::profile::Profile;
+use ipss_modbus::profile::{Framing, Profile, SerialTiming};
 use ipss_modbus::quirks::{MbapLength, Quirks};
 use ipss_session::rig::{Line, SeededRandom};
 use ipss_session::{Batch, Cell, Context, EventKind, Input, Instant, Now, Outcome, Session, WallTime};
@@ -366,4 +366,40 @@ fn row_66_private_functions_are_asked_and_answered_as_they_are() {
     let rig = answered(Profile::rtu(9_600), item(), &frame);
     assert_eq!(outcome(&rig, 1), Some(Outcome::Done), "over RTU, where nothing tells its length");
     assert_eq!(rig.near.batch.cells(0), [Cell::Raw(&[7, 8, 9])]);
+}
+
+/// A serial line's pauses: what has begun is over after 3.5 characters, and within a frame 1.5 are too many where the
+/// driver tells when octets really came.
+#[test]
+fn silence_ends_what_has_begun_and_a_pause_breaks_a_frame_where_it_is_told() {
+    let beginning = [1, 3, 2, 0];
+    let question = |strict: bool| {
+        let timing = SerialTiming { strict, slack: Duration::ZERO, ..SerialTiming::new(9_600) };
+        let mut rig = with_fault(Profile { framing: Framing::Rtu(timing), ..Profile::rtu(9_600) }, Fault::Silent);
+        ask(&mut rig, 1, 1, [holding(1, [7])]);
+        rig
+    };
+    let mut frame = Vec::new();
+    let mark = ipss_modbus::adu::rtu::begin(&mut frame, 1);
+    frame.extend_from_slice(&[3, 2, 0, 7]);
+    ipss_modbus::adu::rtu::finish(&mut frame, mark);
+
+    let mut rig = question(false);
+    rig.inject_near(&beginning);
+    rig.run(Duration::from_millis(5), 100);
+    assert_eq!(rig.near.session.counters().garbage, 4, "silence of 3.5 characters: 4.01 ms");
+    rig.inject_near(&frame);
+    assert_eq!(outcome(&rig, 1), Some(Outcome::Done));
+
+    for (strict, ended) in [(false, Some(Outcome::Done)), (true, None)] {
+        let mut rig = question(strict);
+        rig.inject_near(&frame[..4]);
+        rig.run(Duration::from_millis(3), 100);
+        rig.inject_near(&frame[4..]);
+        assert_eq!(outcome(&rig, 1), ended, "a pause of 3 ms, 1.7 are allowed; strict: {strict}");
+        if strict {
+            rig.inject_near(&frame);
+            assert_eq!(outcome(&rig, 1), Some(Outcome::Done), "the next frame is whole");
+        }
+    }
 }
