@@ -150,7 +150,10 @@ impl Simulation {
         let meters: Vec<MeterId> = (0..METERS).collect();
         let hours = WallTime(now.wall.0 - 12 * 3_600 * WallTime::SECOND);
         let work = Work { plan: plan.clone(), from: hours, to: now.wall };
-        self.head_end.handle().submit(sessions::Work::Dlms(work), &meters, from, deadline, Priority::Scheduled, attempts).unwrap();
+        self.head_end
+            .handle()
+            .submit(sessions::Work::Dlms(work), &meters, from, deadline, Priority::Scheduled, attempts)
+            .unwrap();
         self.expected.extend((from..).zip(meters).map(|(id, meter)| (id, (meter, deadline))));
         from
     }

@@ -38,14 +38,10 @@ fn decoded(push: &Table, profile: Option<&str>) -> Value {
         authentication_key: key("authentication_key"),
         ..Keys::default()
     };
-    let mut octets = parse_hex(text(push, "bytes").unwrap()).unwrap();
-    let mut layer = text(push, "layer").unwrap();
-    if layer == "mbus" {
-        (octets, layer) = (out_of_mbus(&octets), "apdu");
-    }
+    let octets = parse_hex(text(push, "bytes").unwrap()).unwrap();
     let request = TranslateRequest {
         id: None,
-        layer,
+        layer: text(push, "layer").unwrap(),
         transmissions: &[Transmission { from: None, octets: &octets }],
         keys: &[keys],
         companion: profile.map(|name| companion(name).unwrap()),
@@ -53,18 +49,6 @@ fn decoded(push: &Table, profile: Option<&str>) -> Value {
     let mut answer = String::new();
     translate(&request, &mut |piece| answer.push_str(piece));
     serde_json::from_str(&answer).unwrap()
-}
-
-/// What is in M-Bus long frames: 68 L L 68, control, address, CI, two transport addresses, octets, check sum, 16.
-fn out_of_mbus(octets: &[u8]) -> Vec<u8> {
-    let mut apdu = Vec::new();
-    let mut rest = octets;
-    while let [0x68, length, _, 0x68, ..] = rest {
-        let end = 4 + usize::from(*length);
-        apdu.extend_from_slice(&rest[9..end]);
-        rest = &rest[end + 2..];
-    }
-    apdu
 }
 
 #[test]
