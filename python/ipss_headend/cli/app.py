@@ -54,6 +54,7 @@ def load_commands() -> None:
         decode,
         push,
         modbus_maps,
+        modbus_scan,
     )
 
 
