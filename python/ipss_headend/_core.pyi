@@ -5,6 +5,7 @@ Times are microseconds of UTC since 1970 (`_us`) or seconds (`_s`). Logical name
 
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, final
 
 __version__: str
@@ -343,6 +344,44 @@ class Batch:
     def __arrow_c_schema__(self) -> object: ...
 
 @final
+class Gate:
+    """What decides about critical commands right before their octets are sealed (`rust/src/control`).
+
+    It starts stopped. Principals are name, Ed25519 public key, may request, may approve.
+    """
+
+    def __new__(
+        cls, *, stop_file: str | Path, principals: Sequence[tuple[str, bytes, bool, bool]], bulk: int = 25
+    ) -> Gate:
+        """While `stop_file` is there, or cannot be looked for, nothing critical leaves; looked for ten times a second.
+
+        Orders for more than `bulk` meters (25 at most) need two approvers.
+        """
+    def limit(self, per_day: int, reconnects_per_day: int) -> None:
+        """How many commands may leave in 24 hours; none until this is said."""
+    def protect(self, meters: Sequence[tuple[int, bytes]]) -> None:
+        """Never cut or limit these: number and system title (empty for none)."""
+    def unprotect(self, meters: Sequence[tuple[int, bytes]]) -> None: ...
+    @property
+    def protected(self) -> int: ...
+    def spend(self, commands: Sequence[bytes]) -> None:
+        """Commands of an earlier life of the process, 16 octets each: never released again."""
+    def stop(self) -> None:
+        """Nothing critical leaves from now on."""
+    def resume(self, generation: int) -> bool:
+        """Open, unless the stop file is there. Approvals of generations other than this one are void."""
+    @property
+    def stopped(self) -> bool: ...
+    @property
+    def generation(self) -> int: ...
+
+def order_of(octets: bytes) -> dict[str, Any]:
+    """What the canonical octets of an order say (docs/commands.md). Raises ValueError for what is not one."""
+
+def signed_octets(purpose: str, generation: int, principal: str, octets: bytes) -> bytes:
+    """What a principal signs to "propose" or "approve" the order with these canonical octets."""
+
+@final
 class Reactor:
     """Keeps the connections, in threads of its own. Only this object's methods talk to them."""
 
@@ -366,7 +405,9 @@ class Reactor:
         backoff_cap_s: float = 300.0,
         authentication_pause_s: float = 450.0,
         breaker: int = 5,
-    ) -> Reactor: ...
+        gate: Gate | None = None,
+    ) -> Reactor:
+        """Requests that touch critical objects end as impossible, unless `release` made them. No gate: all do."""
     def fileno(self) -> int:
         """The descriptor that is readable while there is a batch to take, or when the reactor has stopped."""
     def add(self, meters: Sequence[Meter]) -> None:
@@ -393,6 +434,23 @@ class Reactor:
         Returns the first request's number; the others follow in the meters' order. Each ends exactly once in a
         batch's `ends`. Raises RuntimeError when the reactor has stopped or too much is on its way already.
         """
+    def admit(self, order: bytes, signatures: Sequence[tuple[str, str, int, bytes]]) -> None:
+        """Check an order's canonical octets and signatures: purpose, principal, generation, octets each.
+
+        Raises PermissionError, with the reason, for whatever may not go.
+        """
+    def release(self, order: bytes, command: bytes, timeout_s: float) -> int:
+        """Send one command of an admitted order, both named by 16 octets; the request's number.
+
+        Checked again in the step that seals its octets. Raises PermissionError if it may not go, RuntimeError if the
+        reactor takes nothing.
+        """
+    def settle(self, request: int) -> bool:
+        """Whether the octets of a released command may have left. If not, they never will."""
+    def believe(self, wall_us: int) -> None:
+        """The wall clock was at least here once. Nothing is admitted before this is said, or while it is behind."""
+    def count(self, ages_s: Sequence[float], reconnect: bool) -> None:
+        """Commands that left so long ago, oldest first, count against the ceiling of 24 hours."""
     def cancel(self, requests: Sequence[tuple[int, int]]) -> None:
         """Withdraw requests, (meter, request) each.
 

@@ -125,6 +125,54 @@ class PlanConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PrincipalConfig:
+    """`[[principals]]`: somebody who may ask for critical commands, or approve them. Here and nowhere else."""
+
+    name: str
+    public_key: bytes
+    """Ed25519, 32 octets; `ipss-headend control operator` makes a key."""
+    may_request: bool = True
+    may_approve: bool = False
+    """Never a service's: what a program asks for, people approve (R15)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlConfig:
+    """`[control]`: critical commands (R14-R20). Budgets are raised here and nowhere else (R16)."""
+
+    stop_file: Path = Path("control.stop")
+    """While it is there, nothing critical leaves."""
+    not_after_s: int = 900
+    bulk: int = 25
+    """Orders for more meters need two approvers."""
+    per_minute: int = 60
+    """Commands of a principal, and to a group of meters."""
+    per_hour: int = 500
+    fleet_per_day_percent: float = 0.05
+    fleet_per_day_least: int = 10
+    """What a small fleet may have in spite of its share."""
+    reconnects_per_minute: int = 60
+    reconnects_per_hour: int = 500
+    reconnects_per_day_percent: float = 0.5
+    reconnects_per_day_least: int = 50
+    reconnect_window_s: int = 60
+    """The reconnections of one order are spread over this time (R19)."""
+    answer_s: float = 60.0
+    """How long a command may wait for its meter's line and answer."""
+    read_back_s: float = 30.0
+    """How long a meter may take to be seen in the wanted state, before it is an alarm (R20)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditConfig:
+    """`[audit]`: the audit trail's signed checkpoints (R40)."""
+
+    key_file: Path = Path("audit.key")
+    checkpoints: Path = Path("audit/checkpoints.jsonl")
+    """The second place: best another disk, or a mount that only appends."""
+
+
+@dataclass(frozen=True, slots=True)
 class MetricsConfig:
     """`[metrics]`: where `/metrics` and `/healthz` answer. Port 0: not at all."""
 
@@ -187,6 +235,9 @@ class Config:
     reactor: ReactorConfig = ReactorConfig()
     listeners: tuple[ListenerConfig, ...] = ()
     plans: tuple[PlanConfig, ...] = ()
+    control: ControlConfig = ControlConfig()
+    principals: tuple[PrincipalConfig, ...] = ()
+    audit: AuditConfig = AuditConfig()
     metrics: MetricsConfig = MetricsConfig()
     rpc: RpcConfig = RpcConfig()
     modbus: ModbusConfig = ModbusConfig()
@@ -240,6 +291,9 @@ def _config(top: "_Table", directory: Path) -> Config:
         reactor=_reactor(top.table("reactor")),
         listeners=tuple(_listener(table) for table in top.tables("listeners")),
         plans=tuple(_plan(table) for table in top.tables("plans")),
+        control=_control(top.table("control"), data_directory),
+        principals=_principals(top),
+        audit=_audit(top.table("audit"), data_directory),
         metrics=_metrics(top.table("metrics")),
         rpc=_rpc(top.table("rpc"), data_directory),
         modbus=_modbus(top.table("modbus")),
@@ -348,6 +402,80 @@ def _network(text: str) -> Network:
         return ipaddress.ip_network(text)
     except ValueError as error:
         raise ValueError(f'"{text}" is not a network such as 10.20.0.0/16: {error}') from None
+
+
+def _control(table: "_Table", data_directory: Path) -> ControlConfig:
+    default = ControlConfig()
+    control = ControlConfig(
+        stop_file=data_directory / table.text("stop_file", str(default.stop_file)),
+        not_after_s=table.parsed("not_after", "15min", _life),
+        bulk=table.integer("bulk", default.bulk, 0, 25),
+        per_minute=table.integer("per_minute", default.per_minute, 0, 100_000),
+        per_hour=table.integer("per_hour", default.per_hour, 0, 1_000_000),
+        fleet_per_day_percent=table.percent("fleet_per_day", "0.05%"),
+        fleet_per_day_least=table.integer("fleet_per_day_least", default.fleet_per_day_least, 0, 1_000_000),
+        reconnects_per_minute=table.integer("reconnects_per_minute", default.reconnects_per_minute, 0, 100_000),
+        reconnects_per_hour=table.integer("reconnects_per_hour", default.reconnects_per_hour, 0, 1_000_000),
+        reconnects_per_day_percent=table.percent("reconnects_per_day", "0.5%"),
+        reconnects_per_day_least=table.integer(
+            "reconnects_per_day_least", default.reconnects_per_day_least, 0, 1_000_000
+        ),
+        reconnect_window_s=table.parsed("reconnect_window", "60s", duration_s),
+        answer_s=table.seconds("answer", default.answer_s),
+        read_back_s=table.seconds("read_back", default.read_back_s),
+    )
+    table.finish()
+    return control
+
+
+def _principals(top: "_Table") -> tuple[PrincipalConfig, ...]:
+    found: list[PrincipalConfig] = []
+    for table in top.tables("principals"):
+        kind = table.choice("kind", "person", ("person", "service"))
+        principal = PrincipalConfig(
+            name=table.text("name", None),
+            public_key=table.parsed("public_key", None, _public_key, bytes(32)),
+            may_request=table.boolean("request", default=True),
+            may_approve=table.boolean("approve", default=False),
+        )
+        if kind == "service" and principal.may_approve:
+            table.mistake("approve", "a service only asks for commands; people approve them")
+        if len(principal.name.encode()) > 64 or "\0" in principal.name:
+            table.mistake("name", "too long, or with a null character; use at most 64 octets")
+        for other in found:
+            # Two names with one key would be two people for whoever has it.
+            if principal.name == other.name or principal.public_key == other.public_key:
+                table.mistake("name", f'"{other.name}" has the same name or key; each principal has its own')
+        found.append(principal)
+        table.finish()
+    return tuple(found)
+
+
+def _audit(table: "_Table", data_directory: Path) -> AuditConfig:
+    default = AuditConfig()
+    audit = AuditConfig(
+        key_file=data_directory / table.text("key_file", str(default.key_file)),
+        checkpoints=data_directory / table.text("checkpoints", str(default.checkpoints)),
+    )
+    table.finish()
+    return audit
+
+
+def _life(text: str) -> int:
+    life_s = duration_s(text)
+    if not 0 < life_s <= DAY_S:
+        raise ValueError(f'"{text}" is no life for a command; it is more than nothing and at most 1d')
+    return life_s
+
+
+def _public_key(text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise ValueError("not a public key; it is 64 hexadecimal digits, see `ipss-headend control operator --help`")
+    return key
 
 
 def _metrics(table: "_Table") -> MetricsConfig:
@@ -466,6 +594,17 @@ class _Table:
             self.mistake(key, f'"{chosen}" is none of {", ".join(choices)}')
             return default
         return chosen
+
+    def percent(self, key: str, default: str) -> float:
+        """A share, written with its sign."""
+
+        def share(text: str) -> float:
+            number = float(text.removesuffix("%")) if text.endswith("%") else -1.0
+            if not 0 <= number <= 100:
+                raise ValueError(f'"{text}" is no share; write "{default}"')
+            return number
+
+        return self.parsed(key, default, share)
 
     def seconds(self, key: str, default: float) -> float:
         """A time to wait, more than nothing."""

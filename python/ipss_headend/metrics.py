@@ -99,6 +99,10 @@ class Figures:
     store_trouble: str | None = None
     """Why the store takes no readings at the moment: `full`, `held`, `failed`; None: it takes them."""
     loop_lag_s: float = 0.0
+    commands: dict[str, int] = field(default_factory=dict)
+    """Critical commands that are not at their end, by state."""
+    command_alarms: int = 0
+    control_stopped: bool = True
 
     def plan(self, name: str) -> PlanFigures:
         """The figures of one plan."""
@@ -137,6 +141,11 @@ def _plan_requests(figures: Figures, _: ReactorStats) -> Iterator[Sample]:
     for name, plan in figures.plans.items():
         for state in ("done", "failed", "pending"):
             yield (name, state), getattr(plan, state)
+
+
+def _open_commands(figures: Figures, _: ReactorStats) -> Iterator[Sample]:
+    for state in ("proposed", "approved", "released", "sent", "unknown"):
+        yield (state,), figures.commands.get(state, 0)
 
 
 def metrics(outcomes: Callable[[int], str], kinds: Callable[[int], str]) -> tuple[Shown, ...]:
@@ -222,6 +231,13 @@ def metrics(outcomes: Callable[[int], str], kinds: Callable[[int], str]) -> tupl
         ),
         Shown("backfill_windows", "counter", "Old gaps read.", _plans(lambda p: p.backfilled), ("plan",)),
         Shown("store_writable", "gauge", "1 while readings can be stored.", _one(lambda f: f.store_trouble is None)),
+        Shown(
+            "commands", "gauge", "Critical commands that are not at their end, by state.", _open_commands, ("state",)
+        ),
+        Shown(
+            "command_alarms", "counter", "Commands whose meter somebody must look at.", _one(lambda f: f.command_alarms)
+        ),
+        Shown("control_stopped", "gauge", "1 while no critical command may leave.", _one(lambda f: f.control_stopped)),
         Shown("loop_lag_seconds", "gauge", "How late the trio loop runs its tasks.", _one(lambda f: f.loop_lag_s)),
     )
 

@@ -2,7 +2,8 @@
 
 Read `run` from top to bottom for the start and from bottom to top for the stop. The first SIGTERM or SIGINT drains:
 plans stop, requests in work are finished, associations are released, and the pump ends when the last batch is durable.
-The second stops at once; what is not durable is asked again after the next start.
+The second stops at once; what is not durable is asked again after the next start. SIGUSR1 is the stop switch for
+critical commands: it ends nothing else.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from ipss_headend.field.campaign import Campaign
 from ipss_headend.field.clock import ClockCheck
 from ipss_headend.field.connect import Connector, make_reactor
 from ipss_headend.field.context import Field
+from ipss_headend.field.control.readback import ReadBack
+from ipss_headend.field.control.task import Control
 from ipss_headend.field.counters import Counters
 from ipss_headend.field.delivery import Delivery, Newest
 from ipss_headend.field.enrolment import Enrolment
@@ -42,6 +45,7 @@ from ipss_headend.rpc.jobs import Jobs
 from ipss_headend.rpc.methods.read import Asking, Layouts
 from ipss_headend.rpc.server import Server, local_principal, open_unix
 from ipss_headend.schedule import DAY_S
+from ipss_headend.security.audit import AuditBroken
 from ipss_headend.security.keystore import Keystore, forbid_core_dumps
 from ipss_headend.store import Database, Store
 from ipss_headend.store.database import now_us
@@ -49,7 +53,7 @@ from ipss_headend.store.latest import Latest
 from ipss_headend.store.log import forget
 
 if TYPE_CHECKING:
-    from ipss_headend._core import Reactor
+    from ipss_headend._core import Gate, Reactor
 
 LAG_STEP_S = 0.5
 LAG_LIMIT_S = 5.0
@@ -71,6 +75,8 @@ class Stop:
     def __init__(self) -> None:
         self.drain = trio.Event()
         self.now = trio.Event()
+        self.commands = trio.Event()
+        """Nothing critical is to leave from now on (R17)."""
 
     def ask(self) -> None:
         """Drain; the second time, stop."""
@@ -102,7 +108,7 @@ async def serve(config: Config, *, task_status: trio.TaskStatus[HeadEnd] = trio.
         HeadEndError: what kept it from starting or from going on.
     """
     stop = Stop()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_hear_signals, signals, stop)
             await run(config, stop, task_status=task_status)
@@ -133,7 +139,8 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
         lambda connection: load_fleet(connection, Keystore.open(connection, config.keystore)), spend_reserve=True
     )
     figures = Figures()
-    reactor = make_reactor(config.reactor)
+    gate = make_gate(config)
+    reactor = make_reactor(config.reactor, gate)
     try:
         names: dict[int, str] = {}
         meters: dict[int, FleetMeter] = {}
@@ -181,6 +188,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             registry=registry,
             names={meter.name: meter for meter in fleet},
         )
+        control = await _control(config, field, reactor, gate)
         await services.layouts.refresh(store)
         rpc = Server(services, rate=config.rpc.calls_per_second)
         delivery = Delivery(
@@ -210,6 +218,9 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
                 pumps.start_soon(pump, reactor, delivery)
 
                 async with trio.open_nursery() as plans:
+                    if control is not None:
+                        plans.start_soon(control.run)
+                        plans.start_soon(_stop_commands, stop, control)
                     for campaign in campaigns:
                         plans.start_soon(campaign.run)
                     plans.start_soon(services.jobs.run)
@@ -249,9 +260,45 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
         reactor.stop()
 
 
+def make_gate(config: Config) -> Gate:
+    """The gate that critical commands pass last, with the people whom the configuration names. It starts stopped."""
+    people = [(one.name, one.public_key, one.may_request, one.may_approve) for one in config.principals]
+    return _core.Gate(stop_file=config.control.stop_file, principals=people, bulk=config.control.bulk)
+
+
+async def _control(config: Config, field: Field, reactor: Reactor, gate: Gate) -> Control | None:
+    """Critical commands; None where the audit trail forbids them. Readings go on without."""
+    control = Control(
+        config=config,
+        store=field.store,
+        reactor=reactor,
+        gate=gate,
+        requests=field.requests,
+        read_back=ReadBack(field.requests, _core, field.meters),
+        meters=field.meters,
+        figures=field.figures,
+    )
+    try:
+        await control.prepare()
+    except AuditBroken as error:
+        logger("control").error("no critical command leaves", why=str(error))
+        return None
+    return control
+
+
+async def _stop_commands(stop: Stop, control: Control) -> None:
+    while True:
+        await stop.commands.wait()
+        stop.commands = trio.Event()
+        control.ask_stop("signal")
+
+
 async def _hear_signals(signals: AsyncIterator[int], stop: Stop) -> None:
-    async for _ in signals:
-        stop.ask()
+    async for number in signals:
+        if number == signal.SIGUSR1:
+            stop.commands.set()
+        else:
+            stop.ask()
 
 
 async def _stop_now(stop: Stop, reactor: Reactor, tasks: trio.CancelScope) -> None:

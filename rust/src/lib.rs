@@ -3,6 +3,7 @@
 
 #[cfg(feature = "python")]
 mod bindings;
+pub mod control;
 pub mod reactor;
 pub mod rows;
 pub mod rpc;

@@ -461,7 +461,7 @@ class Association:
         reply_with(self.settings, reply, parameters)
 
     def act(self, choice: int, invoke_id: int, request: GXByteBuffer, reply: GXByteBuffer) -> None:
-        """ACTION normal: reply_to_HLS_authentication, and the disconnect control's two methods."""
+        """ACTION normal: reply_to_HLS_authentication, the disconnect control's two methods; the clock's do nothing."""
         class_id, name, index = descriptor(request)
         argument = _GXCommon.getData(self.settings, request, _GXDataInfo()) if request.getUInt8() else None
         self.log["requests"].append(f"action {class_id}/{name}:{index}")
@@ -474,7 +474,7 @@ class Association:
         elif class_id == int(ObjectType.DISCONNECT_CONTROL) and index in (1, 2) and self.client != PUBLIC_CLIENT:
             item.outputState = index == 2
             item.controlState = ControlState.CONNECTED if index == 2 else ControlState.DISCONNECTED
-        else:
+        elif class_id != int(ObjectType.CLOCK) or self.client == PUBLIC_CLIENT:
             status = ErrorCode.READ_WRITE_DENIED
         parameters = GXDLMSLNParameters(
             self.settings, invoke_id, Command.METHOD_RESPONSE, 1, None, buffer(content), status

@@ -11,12 +11,17 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgpack
+from Crypto.PublicKey import ECC
 from tests.interop.peers import KEYS
 
 from ipss_headend import _core
+from ipss_headend.config import PrincipalConfig
+from ipss_headend.field.control import orders
+from ipss_headend.security.principals import Signer, public_key_of
 
 ANSWER_TIMEOUT_S = 30.0
 
@@ -75,6 +80,51 @@ class Told:
     refusals: dict[int, int] = field(default_factory=dict)
     """The meter's own no, by item."""
     events: list[str] = field(default_factory=list)
+
+
+def switch_off(address: str, profile: _core.Profile, stop_file: Path, **keys: Any) -> tuple[str, list[Any]]:
+    """Disconnect one meter by an order that two people signed; how it ended, and the output state read afterwards."""
+    people = [ECC.generate(curve="Ed25519") for _ in range(2)]
+    principals = [
+        PrincipalConfig(name, public_key_of(key), may_approve=True) for name, key in zip("ab", people, strict=True)
+    ]
+    order = orders.switch(
+        "off",
+        [(1, keys["system_title"])],
+        reason="test",
+        requester="a",
+        created_us=time.time_ns() // 1000,
+        life_s=60,
+    )
+    octets = order.octets()
+    asks, approves = (Signer(who, key) for who, key in zip(principals, people, strict=True))
+    gate = _core.Gate(stop_file=stop_file, principals=[(who.name, who.public_key, True, True) for who in principals])
+    reactor = _core.Reactor(threads=1, gate=gate)
+    try:
+        gate.limit(1, 1)
+        assert gate.resume(1)
+        reactor.believe(0)
+        reactor.add([_core.Meter(1, address, profile, **keys)])
+        reactor.admit(octets, [asks.sign("propose", 0, octets), approves.sign("approve", 1, octets)])
+        released = reactor.release(order.order_id, order.targets[0].command_id, ANSWER_TIMEOUT_S)
+        item = _core.Item.attributes(0, [(70, name("0.0.96.3.10.255"), 2)])
+        read = reactor.submit(_core.Plan([item]), [1], timeout_s=ANSWER_TIMEOUT_S)
+        ends: dict[int, str] = {}
+        cells: list[Any] = []
+        while read not in ends:
+            assert select.select([reactor.fileno()], [], [], ANSWER_TIMEOUT_S)[0]
+            while (batch := reactor.take()) is not None:
+                cells += [
+                    _core.decode_data(bytes(cell or b""))
+                    for answer in batch.answers()
+                    for cell in answer[6]
+                    if answer[1] == read
+                ]
+                ends.update({end[0]: _core.OUTCOMES[end[2]] for end in batch.ends()})
+        assert reactor.settle(released)
+        return ends[released], cells
+    finally:
+        reactor.stop()
 
 
 def ask(

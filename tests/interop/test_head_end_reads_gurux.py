@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.interop.head_end import Told, ask, gurux_keys, name, profile_of, utc_us
+from tests.interop.head_end import Told, ask, gurux_keys, name, profile_of, switch_off, utc_us
 from tests.interop.peers import GuruxMeter, gurux_meter
 
 from ipss_headend import _core
@@ -34,7 +35,7 @@ ITEMS = [
     _core.Item.attributes(0, [(15, name("0.0.40.0.0.255"), 2)]),
     _core.Item.buffer(1, PROFILE, 5),
     _core.Item.buffer(3, PROFILE, 5, select="entries", entries=(2, 5, 1, 0)),
-    _core.Item.action((70, name("0.0.96.3.10.255"), 1), bytes([15, 0])),
+    _core.Item.action((8, name("0.0.1.0.0.255"), 3), bytes([15, 0])),
     _core.Item.attributes(0, [(70, name("0.0.96.3.10.255"), 2)]),
     _core.Item.attributes(0, [(3, name("1.0.9.9.9.255"), 2)]),
     _core.Item.buffer(4, PROFILE, 5, select="all"),
@@ -68,7 +69,7 @@ def check(told: Told) -> None:
     assert len(decoded(told.answers[7][0])[1]) == 14
     assert told.rows[1] == [line(number) for number in range(3, 12)]
     assert told.rows[3] == [line(number) for number in range(1, 5)]
-    assert decoded(told.answers[11][0]) == ["boolean", False]
+    assert decoded(told.answers[11][0]) == ["boolean", True]
     assert told.rows[4] == [line(number) for number in range(LINES)]
 
 
@@ -131,6 +132,20 @@ def test_head_end_refuses_another_meter_than_the_one_it_knows(
 
     assert told.answers == {}
     assert (told.outcome, event in told.events) == (outcome, True), told
+
+
+def test_released_disconnection_switches_their_meter_and_a_plain_one_never_reaches_it(tmp_path: Path) -> None:
+    with gurux_meter() as meter:
+        address = f"{meter.host}:{meter.port}"
+        plain = ask(
+            address, profile_of(), [_core.Item.action((70, name("0.0.96.3.10.255"), 1), b"\x0f\x00")], **gurux_keys()
+        )
+        outcome, cells = switch_off(
+            address, profile_of(), tmp_path / "stop", counters=(200_000, 300_000), **gurux_keys()
+        )
+
+    assert (plain.outcome, "for released commands only" in plain.detail) == ("impossible", True)
+    assert (outcome, cells) == ("done", [["boolean", False]])
 
 
 def test_a_wrong_password_is_told_as_such() -> None:

@@ -164,7 +164,7 @@ def test_dlms_cosem_opens_and_decodes_each_apdu_between_our_two_ends() -> None:
     items = [
         *(_core.Item.attributes(0, [descriptor(text)]) for text in OBJECTS),
         _core.Item.buffer(1, name("1.0.99.1.0.255"), 6, select="all"),
-        _core.Item.action((70, name("0.0.96.3.10.255"), 2), bytes([15, 0])),
+        _core.Item.action((8, name("0.0.1.0.0.255"), 3), bytes([15, 0])),
     ]
     # dlms-cosem decodes no selection by entry, so the whole buffer is read: a day's.
     with virtual_meter(history_days=1) as row, recorded(row["host"], int(row["port"])) as recording:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +93,14 @@ def be_head_end(order: dict[str, Any]) -> None:
     trio.run(serve, config.load(path))
 
 
-def main() -> None:
+def obey(be: Callable[[dict[str, Any]], None]) -> None:
     """A child for each order."""
     for line in sys.stdin:
         process = os.fork()
         if process == 0:
             status = 99
             try:
-                be_head_end(json.loads(line))
+                be(json.loads(line))
                 status = 0
             finally:
                 os._exit(status)
@@ -109,4 +109,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    obey(be_head_end)

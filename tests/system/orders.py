@@ -44,10 +44,10 @@ class Orders:
 
 
 @contextmanager
-def forking() -> Iterator[Orders]:
+def forking(module: str = "tests.system.kill_me") -> Iterator[Orders]:
     """The process, while the block runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.system.kill_me"],
+        [sys.executable, "-m", module],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         bufsize=0,

@@ -29,7 +29,7 @@ def _known(section: str) -> set[str]:
     """The settings that the program knows, from what it says of one that it does not know."""
     body = {"": "qqqqqqqq = 1\n"}.get(section, "")
     for table in ("keystore", section) if section not in {"", "keystore"} else ("keystore",):
-        opened = f"[[{table}]]" if table in {"listeners", "plans"} else f"[{table}]"
+        opened = f"[[{table}]]" if table in {"listeners", "plans", "principals"} else f"[{table}]"
         body += f"{opened}\n" + ("qqqqqqqq = 1\n" if table == section else "")
     try:
         parse(body, Path("x.toml"))
@@ -43,6 +43,7 @@ def test_every_setting_is_documented_and_every_documented_one_exists() -> None:
     documented = _documented()
 
     tables = {"database", "keystore", "reactor", "listeners", "plans", "metrics", "modbus", "rpc", "log"}
+    tables |= {"control", "principals", "audit"}
     assert set(documented) == tables | {""}
     for section, settings in documented.items():
         assert set(settings) == _known(section) - tables, section
@@ -50,7 +51,7 @@ def test_every_setting_is_documented_and_every_documented_one_exists() -> None:
 
 def test_documented_defaults_are_the_defaults() -> None:
     text = '[keystore]\nkey_file = "k"\n'
-    for section in ("database", "reactor", "listeners", "metrics", "modbus", "rpc", "log"):
+    for section in ("database", "reactor", "listeners", "control", "audit", "metrics", "modbus", "rpc", "log"):
         opened = f"[[{section}]]" if section == "listeners" else f"[{section}]"
         text += f"{opened}\n" + "".join(f"{key} = {value}\n" for key, value in _documented()[section].items()).replace(
             "`", ""

@@ -51,6 +51,8 @@ def load_commands() -> None:
         read,
         readings,
         rpc,
+        control,
+        audit,
         decode,
         push,
         modbus_maps,

@@ -19,7 +19,7 @@ from ipss_headend.security.mechanisms import needs_keys
 from ipss_headend.store import CounterBlock
 
 if TYPE_CHECKING:
-    from ipss_headend._core import Link, Meter, Profile, Reactor
+    from ipss_headend._core import Gate, Link, Meter, Profile, Reactor
 
 LOOK_UPS_AT_ONCE = 16
 LOOK_UP_S = 10.0
@@ -111,8 +111,8 @@ def needs_counters(meter: FleetMeter) -> bool:
     return needs_keys(meter.protocol.auth, meter.protocol.protection)
 
 
-def make_reactor(limits: ReactorConfig) -> Reactor:
-    """A reactor as the configuration wants it. Its threads run; it knows no meter."""
+def make_reactor(limits: ReactorConfig, gate: Gate | None = None) -> Reactor:
+    """A reactor as the configuration wants it. Its threads run; it knows no meter. No gate: nothing critical leaves."""
     return _core.Reactor(
         threads=limits.threads or None,
         batch_rows=limits.batch_rows,
@@ -123,6 +123,7 @@ def make_reactor(limits: ReactorConfig) -> Reactor:
         connect_timeout_s=limits.connect_s,
         associate_timeout_s=limits.associate_s,
         frame_timeout_s=limits.frame_s,
+        gate=gate,
     )
 
 

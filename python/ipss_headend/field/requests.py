@@ -131,6 +131,13 @@ class Requests:
             self._submissions.append(submission)
         return submission
 
+    def follow(self, request: int, meter: int, *, on_end: OnEnd, on_refusal: OnRefusal | None = None) -> Submission:
+        """Hear of a request that the reactor was given otherwise (`Reactor.release`). Right after it was."""
+        submission = Submission(request, array("I", (meter,)), on_refusal=on_refusal, on_end=on_end)
+        self._firsts.append(request)
+        self._submissions.append(submission)
+        return submission
+
     async def offer(
         self,
         questions: Sequence[Question],

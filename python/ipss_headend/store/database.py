@@ -165,6 +165,9 @@ class Database:
                     f"{self.path}: written by a newer head-end (schema {version}, this one knows {SCHEMA_VERSION}); "
                     "start that version, or restore the copy made before the upgrade"
                 )
+            elif version < SCHEMA_VERSION:
+                # What was added since are tables, and they are there now.
+                connection.execute(update(schema_info).values(schema_version=SCHEMA_VERSION))
             if own:
                 epoch = (connection.scalar(select(func.max(owner.c.epoch))) or 0) + 1
                 values = {"epoch": epoch, "since_us": now_us(), "process": os.getpid()}

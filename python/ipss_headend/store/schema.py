@@ -6,6 +6,7 @@ No table has a foreign key into the bulk ones, and the bulk ones have one index 
 from sqlalchemy import (
     BigInteger,
     Column,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
@@ -15,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised by one with each change; a store with a higher one is refused (R46)."""
 
 metadata = MetaData()
@@ -239,4 +240,106 @@ marks = Table(
     Column("gaps", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
     comment="Capture times read whole: from..until without the gaps, see marks.py.",
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("order_id", LargeBinary, primary_key=True),
+    Column("octets", LargeBinary, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("requester", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("not_after_us", BigInteger, nullable=False),
+    Column("targets", Integer, nullable=False),
+    sqlite_with_rowid=False,
+    comment="What was asked for, in the canonical octets that people sign (docs/commands.md); the rest is for queries.",
+)
+
+order_signatures = Table(
+    "order_signatures",
+    metadata,
+    Column("order_id", LargeBinary, primary_key=True),
+    Column("purpose", Text, primary_key=True),
+    Column("principal", Text, primary_key=True),
+    Column("generation", BigInteger, primary_key=True),
+    Column("signature", LargeBinary, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+commands = Table(
+    "commands",
+    metadata,
+    Column("command_id", LargeBinary, primary_key=True),
+    Column("order_id", LargeBinary, nullable=False, index=True),
+    Column("meter_id", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("quarantined", Integer, nullable=False),
+    Column("due_us", BigInteger, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    Column("alarmed", Integer, nullable=False),
+    Column("detail", Text, nullable=False),
+    Index("commands_by_state", "state", "due_us"),
+    sqlite_with_rowid=False,
+    comment="One a meter of an order, with its state in the machine of field/control/machine.py.",
+)
+
+spends = Table(
+    "spends",
+    metadata,
+    Column("spend_id", Integer, primary_key=True),
+    Column("pool", Text, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("group_name", Text, nullable=False),
+    Column("budget_us", BigInteger, nullable=False),
+    Column("command_id", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+    comment="What was taken from the budgets, on the budgets' own clock.",
+)
+
+control_state = Table(
+    "control_state",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("stopped", Integer, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("budget_us", BigInteger, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    comment="One row: the stop switch, and the budgets' clock, which runs while the head-end does.",
+)
+
+protected = Table(
+    "protected",
+    metadata,
+    Column("meter_id", Integer, primary_key=True, autoincrement=False),
+    Column("system_title", LargeBinary, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    Column("removal_by", Text, nullable=False),
+    comment="The never-disconnect list. A row that goes without an audit record protects on.",
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False, index=True),
+    Column("principal", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    comment="The audit trail, a chain: see security/audit.py.",
+)
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
 )

@@ -92,12 +92,24 @@ impl PyProfile {
 
 /// See `_core.pyi`.
 #[pyclass(name = "Meter", module = "ipss_headend._core", frozen)]
-pub struct PyMeter(Mutex<Option<NewMeter<Peer>>>);
+pub struct PyMeter(Mutex<Option<NewMeter<Peer>>>, Vec<u8>);
 
 impl PyMeter {
-    fn of(meter: u32, session: Peer, route: Route, identities: Vec<Vec<u8>>, trace: bool) -> Self {
+    fn of(
+        meter: u32,
+        session: Peer,
+        route: Route,
+        identities: Vec<Vec<u8>>,
+        trace: bool,
+        system_title: Vec<u8>,
+    ) -> Self {
         let session = if trace { Peer::Traced(Box::new(Traced { meter, session })) } else { session };
-        Self(Mutex::new(Some(NewMeter { meter, session, route, identities })))
+        Self(Mutex::new(Some(NewMeter { meter, session, route, identities })), system_title)
+    }
+
+    /// The system title that its session is pinned to, empty without one.
+    pub fn system_title(&self) -> &[u8] {
+        &self.1
     }
 
     /// The meter for the reactor; a meter can be added once.
@@ -172,7 +184,7 @@ impl PyMeter {
             HeadEnd::new(meter, profile, channel, &password).map_err(|error| wrong(error.code, error.message))?;
         let session = if let Some(link) = link { session.with_link(&link.0) } else { session };
         let route = route(address, tls, hold_open, idle_s, shared, gap_s).map_err(|error| wrong("address", error))?;
-        Ok(Self::of(meter, Peer::Dlms(session), route, identities, trace))
+        Ok(Self::of(meter, Peer::Dlms(session), route, identities, trace, system_title))
     }
 
     #[staticmethod]
@@ -194,7 +206,7 @@ impl PyMeter {
         let wrong = |text| PyValueError::new_err(format!("meter {meter}: address: {text}"));
         let route = route(Some(address), tls, hold_open, idle_s, shared, gap_s).map_err(wrong)?;
         let session = Peer::Modbus(Box::new(ModbusUnit::new(meter, unit, profile.0.clone())));
-        Ok(Self::of(meter, session, route, Vec::new(), trace))
+        Ok(Self::of(meter, session, route, Vec::new(), trace, Vec::new()))
     }
 }
 

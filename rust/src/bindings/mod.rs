@@ -3,6 +3,7 @@
 mod batch;
 mod codec;
 mod columns;
+mod control;
 mod decode;
 mod decode_sunspec;
 mod devices;
@@ -79,5 +80,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     codec::add(module)?;
     devices::add(module)?;
     profiles::add(module)?;
+    control::add(module)?;
     decode::add(module)
 }

@@ -12,10 +12,12 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::batch::PyBatch;
+use super::control::{self, PyGate, Signed};
 use super::endpoint::PyTlsServer;
 use super::meter::{PyMeter, seconds};
 use super::modbus::PyModbusPlan;
 use super::plan::PyPlan;
+use crate::control::{Gate, Policy};
 use crate::reactor::{Accepted, Config, Handle, MioNetwork, Reactor, Stats, SubmitError};
 use crate::sessions::{Peer, Work};
 
@@ -25,6 +27,7 @@ pub struct PyReactor {
     handle: Handle<Peer, MioNetwork>,
     reactor: Mutex<Reactor<Peer>>,
     next: AtomicU64,
+    gate: Arc<Gate>,
 }
 
 #[pymethods]
@@ -33,7 +36,7 @@ impl PyReactor {
     #[pyo3(signature = (*, threads=None, batch_rows=1000, batch_delay_s=0.01, batches=64, connects_per_second=500,
         connect_burst=1000, connections=None, queue=16, connect_timeout_s=10.0, associate_timeout_s=60.0,
         identify_timeout_s=30.0, frame_timeout_s=30.0, release_timeout_s=5.0, backoff_base_s=1.0, backoff_cap_s=300.0,
-        authentication_pause_s=450.0, breaker=5))]
+        authentication_pause_s=450.0, breaker=5, gate=None))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         threads: Option<usize>,
@@ -53,6 +56,7 @@ impl PyReactor {
         backoff_cap_s: f64,
         authentication_pause_s: f64,
         breaker: u32,
+        gate: Option<PyRef<'_, PyGate>>,
     ) -> PyResult<Self> {
         let defaults = Config::default();
         let config = Config {
@@ -75,8 +79,10 @@ impl PyReactor {
             breaker,
             ..defaults
         };
-        let reactor = Reactor::start(config)?;
-        Ok(Self { handle: reactor.handle().clone(), reactor: Mutex::new(reactor), next: AtomicU64::new(1) })
+        // Without a gate of the owner's, one that is never opened: nothing critical leaves.
+        let gate = gate.map_or_else(|| Arc::new(Gate::new(Policy::default())), |gate| gate.gate.clone());
+        let reactor = Reactor::start_guarded(config, Some(gate.clone()))?;
+        Ok(Self { handle: reactor.handle().clone(), reactor: Mutex::new(reactor), next: AtomicU64::new(1), gate })
     }
 
     fn fileno(&self) -> PyResult<i32> {
@@ -84,7 +90,9 @@ impl PyReactor {
     }
 
     fn add(&self, meters: Vec<PyRef<'_, PyMeter>>) -> PyResult<()> {
+        let titles: Vec<Vec<u8>> = meters.iter().map(|meter| meter.system_title().to_vec()).collect();
         let meters = meters.iter().map(|meter| meter.take()).collect::<PyResult<Vec<_>>>()?;
+        meters.iter().zip(&titles).for_each(|(meter, title)| self.gate.know(meter.meter, title));
         self.handle.add(meters).map_err(refused)
     }
 
@@ -137,6 +145,43 @@ impl PyReactor {
         let first = self.next.fetch_add(meters.len() as u64, Ordering::Relaxed);
         self.handle.submit(work, &meters, first, deadline, priority, attempts).map_err(refused)?;
         Ok(first)
+    }
+
+    fn admit(&self, order: &[u8], signatures: Vec<Signed>) -> PyResult<()> {
+        let (signatures, now) = (control::signatures(signatures)?, self.lock().now());
+        self.gate.admit(order, &signatures, now).map(drop).map_err(|refusal| control::refused(&refusal))
+    }
+
+    fn release(&self, order: [u8; 16], command: [u8; 16], timeout_s: f64) -> PyResult<u64> {
+        let now = self.lock().now();
+        let request = self.next.fetch_add(1, Ordering::Relaxed);
+        let armed = self.gate.arm(order, command, request, now).map_err(|refusal| control::refused(&refusal))?;
+        let deadline = armed.deadline.min(now.monotonic + seconds("timeout_s", timeout_s)?);
+        // One try: what may have left is never sent again.
+        let submitted =
+            self.handle.submit(Work::Dlms(armed.work), &[armed.meter], request, deadline, Priority::Critical, 1);
+        submitted.map_err(|error| {
+            self.gate.settle(request);
+            refused(error)
+        })?;
+        Ok(request)
+    }
+
+    fn settle(&self, request: u64) -> bool {
+        self.gate.settle(request)
+    }
+
+    fn believe(&self, wall_us: i64) {
+        let now = self.lock().now();
+        self.gate.believe(WallTime(wall_us), now);
+    }
+
+    fn count(&self, ages_s: Vec<f64>, reconnect: bool) -> PyResult<()> {
+        let now = self.lock().now();
+        for age_s in ages_s {
+            self.gate.count(reconnect, seconds("age_s", age_s)?, now);
+        }
+        Ok(())
     }
 
     fn cancel(&self, requests: Vec<(u32, u64)>) -> PyResult<()> {

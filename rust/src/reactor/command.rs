@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use super::endpoint::LineKey;
 use super::entry::NewMeter;
+use super::guard::Guard;
 use super::handover::{Handover, Wake};
 use super::network::{Inbound, Network};
 use super::stats::Stats;
@@ -206,10 +207,16 @@ pub(super) struct Shared<S: Session, N: Network> {
     /// Meters that share a connection are served where it is, and not by their number.
     placed: RwLock<HashMap<MeterId, usize>>,
     any_placed: AtomicBool,
+    /// Whose permit guarded work needs; without one nothing is guarded.
+    pub guard: Option<Arc<dyn Guard<S::Work>>>,
 }
 
 impl<S: Session, N: Network> Shared<S, N> {
-    pub fn new(inboxes: Vec<Arc<Inbox<S, N>>>, handover: Arc<Handover>) -> Self {
+    pub fn new(
+        inboxes: Vec<Arc<Inbox<S, N>>>,
+        handover: Arc<Handover>,
+        guard: Option<Arc<dyn Guard<S::Work>>>,
+    ) -> Self {
         let stats = inboxes.iter().map(|_| Mutex::default()).collect();
         Self {
             inboxes,
@@ -219,6 +226,7 @@ impl<S: Session, N: Network> Shared<S, N> {
             stats,
             placed: RwLock::default(),
             any_placed: AtomicBool::new(false),
+            guard,
         }
     }
 

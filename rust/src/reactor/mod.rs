@@ -38,6 +38,7 @@
 //! | `line` | connections that several meters share, in turns |
 //! | `entry`, `endpoint`, `queue`, `slab`, `wheel` | what is kept of a meter, and when it needs attention |
 //! | `admission` | token bucket and back-off |
+//! | `guard` | work that needs a permit in the step that seals it |
 //! | `command`, `handover` | the bounded queues down and up |
 //! | `mio_network`, `simulated` | the real network, and one that follows from a seed |
 //! | `serial`, `tls`, `udp` | transports of the real network beside TCP |
@@ -49,6 +50,7 @@ pub mod config;
 mod connection;
 pub mod endpoint;
 pub mod entry;
+pub mod guard;
 pub mod handover;
 pub mod inbound;
 mod line;
@@ -71,6 +73,7 @@ pub use command::{Accepted, Acceptor, SubmitError};
 pub use config::Config;
 pub use endpoint::Endpoint;
 pub use entry::{Hold, NewMeter, Route, Share};
+pub use guard::Guard;
 pub use inbound::NO_METER;
 pub use mio_network::MioNetwork;
 pub use network::Network;

@@ -13,6 +13,7 @@ use ipss_session::{Batch, Instant, MeterId, Now, Priority, RequestId, Session};
 use super::command::{Acceptor, Command, Ending, Inbox, Shared, Submission, SubmitError};
 use super::config::Config;
 use super::entry::NewMeter;
+use super::guard::Guard;
 use super::handover::Handover;
 use super::mio_network::{self, Clock, Listener, MioNetwork};
 use super::network::Network;
@@ -181,12 +182,20 @@ where
     /// # Errors
     /// If the operating system gives no readiness queue, no pipe or no thread.
     pub fn start(config: Config) -> io::Result<Self> {
+        Self::start_guarded(config, None)
+    }
+
+    /// As [`Reactor::start`]; work that `guard` guards is done by its permit only.
+    ///
+    /// # Errors
+    /// As [`Reactor::start`].
+    pub fn start_guarded(config: Config, guard: Option<Arc<dyn Guard<S::Work>>>) -> io::Result<Self> {
         let clock = Clock::new();
         let threads = config.threads.max(1);
         let networks = (0..threads).map(|_| MioNetwork::new(clock)).collect::<io::Result<Vec<_>>>()?;
         let handover = Arc::new(Handover::with_descriptor(config.batches, threads)?);
         let inboxes = networks.iter().map(|network| Arc::new(Inbox::new(network.wake()))).collect();
-        let shared = Arc::new(Shared::new(inboxes, handover));
+        let shared = Arc::new(Shared::new(inboxes, handover, guard));
         let handle = Handle { shared: shared.clone(), submissions: config.submissions };
         let mut reactor = Self { handle, clock, threads: Vec::new() };
         for (shard, network) in networks.into_iter().enumerate() {
@@ -301,8 +310,13 @@ where
 {
     /// A reactor on this host.
     pub fn new(config: Config, network: SimulatedNetwork) -> Self {
+        Self::guarded(config, network, None)
+    }
+
+    /// As [`SimulatedReactor::new`], with a guard.
+    pub fn guarded(config: Config, network: SimulatedNetwork, guard: Option<Arc<dyn Guard<S::Work>>>) -> Self {
         let handover = Arc::new(Handover::new(config.batches, 1));
-        let shared = Arc::new(Shared::new(vec![Arc::new(Inbox::new(network.wake()))], handover));
+        let shared = Arc::new(Shared::new(vec![Arc::new(Inbox::new(network.wake()))], handover, guard));
         let handle = Handle { shared: shared.clone(), submissions: config.submissions };
         Self { handle, engine: Engine::new(config, network, shared, 0) }
     }

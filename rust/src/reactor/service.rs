@@ -7,6 +7,7 @@ use ipss_session::{
     Context, EventKind, Input, MeterId, Outcome, Priority, Request, RequestId, Session, Step, Transport,
 };
 
+use super::command::Shared;
 use super::entry::{Active, Hold, NEVER, State};
 use super::network::Network;
 use super::queue::Waiting;
@@ -173,14 +174,37 @@ where
             {
                 return None;
             }
+            // What needs a permit waits for the association, so that its octets are sealed in the step that gets it.
+            let next = entry.queue.peek()?;
+            if !entry.session.associated() && guarded(&self.shared, &next.request) {
+                return None;
+            }
             let waiting = entry.queue.pop()?;
             entry.queue_deadline = entry.queue.deadline();
             self.stats.queued -= 1;
-            if waiting.request.deadline > now {
+            if waiting.request.deadline <= now {
+                self.end(slot, &waiting, Outcome::TimedOut, String::new());
+            } else if self.permitted(slot, &waiting) {
                 return Some(waiting);
             }
-            self.end(slot, &waiting, Outcome::TimedOut, String::new());
         }
+    }
+
+    /// Whether a request may be given now; if not, it has ended.
+    #[inline]
+    fn permitted(&mut self, slot: u32, waiting: &Waiting<S::Work>) -> bool {
+        if !guarded(&self.shared, &waiting.request) {
+            return true;
+        }
+        let Some((guard, entry)) = self.shared.guard.as_ref().zip(self.entries.get(slot)) else { return false };
+        let permit = if entry.link.as_ref().is_none_or(|link| !link.unsent.is_empty()) {
+            // Behind octets that the line does not take, the command's could leave much later.
+            Err("the line takes no octets".to_owned())
+        } else {
+            // The turn's own moment may be some events old.
+            guard.permit(entry.meter, waiting.request.id, &waiting.request.work, self.network.now())
+        };
+        permit.map_err(|refusal| self.end(slot, waiting, Outcome::Impossible, refusal)).is_ok()
     }
 
     /// Give the session a request that it said it would take.
@@ -209,7 +233,11 @@ where
             && entry.active.is_none()
             && entry.link.as_ref().is_some_and(|link| !link.yields)
             && entry.session.ready()
+            && (entry.session.associated() || !guarded(&self.shared, &waiting.request))
         {
+            if !self.permitted(slot, &waiting) {
+                return self.settle(slot);
+            }
             if let Some(step) = self.give(slot, waiting) {
                 // A greeter takes no requests, so nobody is identified here.
                 let _ = self.after(slot, step);
@@ -412,6 +440,12 @@ where
         }
         self.arm(slot);
     }
+}
+
+/// Whether a request needs a permit.
+#[inline]
+fn guarded<S: Session, N: Network>(shared: &Shared<S, N>, request: &Request<S::Work>) -> bool {
+    shared.guard.as_ref().is_some_and(|guard| guard.guarded(&request.work))
 }
 
 /// Whether a request may be given to a session whose connection stands so.

@@ -9,7 +9,7 @@ use super::random::{below, noise};
 
 /// One way in which a virtual meter misbehaves. A meter has at most one.
 ///
-/// The session of the meter's end acts on all of them but [`Fault::BadClock`], which is in the model.
+/// The session of the meter's end acts on them, the model on [`Fault::BadClock`], [`Fault::Lies`] and [`Fault::Lags`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Fault {
@@ -19,6 +19,12 @@ pub enum Fault {
     Silent,
     /// Closes the connection instead of giving some answers.
     Reset,
+    /// Says yes to a switching and does nothing.
+    Lies,
+    /// Switches supply some seconds after it said yes.
+    Lags,
+    /// Switches supply, and goes away instead of answering.
+    Reboots,
     /// Some answers have a wrong authentication tag.
     WrongTag,
     /// Some answers are the one before, with its old invocation counter.
@@ -35,10 +41,13 @@ pub enum Fault {
 
 impl Fault {
     /// All faults.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Slow,
         Self::Silent,
         Self::Reset,
+        Self::Lies,
+        Self::Lags,
+        Self::Reboots,
         Self::WrongTag,
         Self::Replay,
         Self::TruncatedBlock,
@@ -53,6 +62,9 @@ impl Fault {
             Self::Slow => "slow",
             Self::Silent => "silent",
             Self::Reset => "reset",
+            Self::Lies => "lies",
+            Self::Lags => "lags",
+            Self::Reboots => "reboots",
             Self::WrongTag => "wrong-tag",
             Self::Replay => "replay",
             Self::TruncatedBlock => "truncated-block",

@@ -45,6 +45,7 @@ use consumption::Consumption;
 pub use consumption::{Energy, Kind};
 pub use fault::{Fault, Faults};
 pub use fleet::{CSV_HEADER, Fleet, FleetSpec, Identity, Mix, Security, SpecError};
+use random::{between, noise};
 pub use state::Supply;
 use state::{Changes, Event, Switching, event};
 use timebase::Stretch;
@@ -87,7 +88,7 @@ impl Stretches<'_> {
 impl VirtualMeter {
     fn new(fleet: Arc<Fleet>, index: u32) -> Self {
         let spec = fleet.spec();
-        let seed = random::noise(spec.seed, 9_000, i64::from(index));
+        let seed = noise(spec.seed, 9_000, i64::from(index));
         let start_s = spec.start.0.div_euclid(WallTime::SECOND);
         let consumption = Consumption::new(seed, fleet.kind(index), spec.latitude_deg, spec.zone, start_s);
         Self { fleet, index, seed, consumption, invocation_counter: 0, push_due: false, changes: None }
@@ -173,9 +174,26 @@ impl VirtualMeter {
         changes.push_event(true_us, Event { clock_us, code });
     }
 
+    /// Switch because somebody asked for it, as the disconnector's fault lets it.
+    fn obey(&mut self, supply: Supply, code: u8, at_s: i64) {
+        match self.fault() {
+            Some(Fault::Lies) => {}
+            Some(Fault::Lags) => {
+                let later_s = at_s + between(noise(self.seed, 9_031, at_s), 2, 8);
+                self.changes_mut().lagging = Some((later_s, supply, code));
+            }
+            _ => self.switch(supply, code, at_s),
+        }
+    }
+
     /// Let happen what the customer has done until now: the button that reconnects.
     fn settle(&mut self, now: WallTime) {
         let now_s = now.0.div_euclid(WallTime::SECOND);
+        let lagging = self.changes.as_ref().and_then(|changes| changes.lagging);
+        if let Some((at_s, supply, code)) = lagging.filter(|(at_s, ..)| *at_s <= now_s) {
+            self.changes_mut().lagging = None;
+            self.switch(supply, code, at_s);
+        }
         let due = self.changes.as_ref().filter(|changes| changes.supply == Supply::ReadyForReconnection);
         if let Some(button_s) = due.map(|changes| changes.button_s).filter(|button_s| *button_s <= now_s) {
             self.switch(Supply::Connected, event::MANUAL_RECONNECTION, button_s);

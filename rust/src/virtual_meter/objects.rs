@@ -451,13 +451,13 @@ impl VirtualMeter {
                     return ActionResult::OtherReason;
                 }
                 if self.supply() != Supply::Disconnected {
-                    self.switch(Supply::Disconnected, event::REMOTE_DISCONNECTION, at_s);
+                    self.obey(Supply::Disconnected, event::REMOTE_DISCONNECTION, at_s);
                 }
             }
             (Item::Disconnector, 2) => match (self.mode(), self.supply()) {
                 (0, _) => return ActionResult::OtherReason,
                 (2 | 4, Supply::Disconnected | Supply::ReadyForReconnection) => {
-                    self.switch(Supply::Connected, event::REMOTE_RECONNECTION, at_s);
+                    self.obey(Supply::Connected, event::REMOTE_RECONNECTION, at_s);
                 }
                 (_, Supply::Disconnected) => {
                     // The customer presses the button within five minutes.

@@ -88,6 +88,8 @@ pub(super) struct Changes {
     pub supply: Supply,
     /// True second at which the customer presses the button.
     pub button_s: i64,
+    /// What a lagging disconnector has yet to do: from which true second, and what.
+    pub lagging: Option<(i64, Supply, u8)>,
     /// Control mode of the disconnector.
     pub mode: u8,
     pub limits: Limits,
@@ -107,6 +109,7 @@ impl Changes {
             events: Vec::new(),
             supply: Supply::Connected,
             button_s: 0,
+            lagging: None,
             mode: DELIVERED_MODE,
             limits: Limits::default(),
             forgotten_us: first.true_us,

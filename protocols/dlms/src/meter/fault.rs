@@ -14,6 +14,8 @@ pub enum Fault {
     Silent,
     /// It closes the connection instead of giving every `n`th answer.
     Resets(u32),
+    /// It does what an action-request says and closes the connection instead of answering.
+    Reboots,
     /// Every `n`th protected answer has a wrong authentication tag.
     WrongTag(u32),
     /// Every `n`th protected answer is the one before, octet for octet.

@@ -73,6 +73,8 @@ pub struct Meter<O> {
     /// The last answer, for a meter that repeats it.
     last_answer: Vec<u8>,
     pub(super) answers: u32,
+    /// What is being answered told it to do something.
+    acted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +124,7 @@ impl<O: Objects> Meter<O> {
             delayed: None,
             last_answer: Vec::new(),
             answers: 0,
+            acted: false,
         }
     }
 
@@ -296,6 +299,7 @@ impl<O: Objects> Meter<O> {
             cx.batch.event(self.meter, cx.now.wall, EventKind::Notified, i64::from(number), "confirmed");
             return Ok(());
         }
+        self.acted = apdu.first() == Some(&tags::ACTION_REQUEST);
         let profile = &self.settings.clients[self.client];
         let frame = self.link.begin(cx.to_send, profile.server, profile.client);
         let start = cx.to_send.len();
@@ -581,6 +585,10 @@ impl<O: Objects> Meter<O> {
                 step.deadline = Some(at);
             }
             Fault::Resets(n) if every(n) => {
+                cx.to_send.truncate(before);
+                step.transport = Transport::Close;
+            }
+            Fault::Reboots if std::mem::take(&mut self.acted) => {
                 cx.to_send.truncate(before);
                 step.transport = Transport::Close;
             }

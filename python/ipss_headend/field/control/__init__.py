@@ -1,0 +1,1 @@
+"""Critical commands: asked for by one person, approved by others, sent once, read back. See README.md."""

@@ -1,0 +1,198 @@
+"""Orders as values, and their canonical octets: what people sign (docs/commands.md).
+
+An order is one effect on one to 100,000 meters; each meter's part of it is a command. msgpack, arrays only, everything
+in its shortest encoding: an order has one octet string, and an octet string is one order or none.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Literal, NamedTuple, Self
+
+import msgpack
+
+from ipss_headend.errors import RequestError
+
+FORM = ("ipss-headend order", 1)
+MOST_TARGETS = 100_000
+LONGEST_LIFE_S = 24 * 3600
+"""From an order's making to its not-after at most."""
+
+Kind = Literal["disconnect", "reconnect", "limit", "script", "firmware", "key-change", "tariff"]
+"""What an effect is about; the native gate finds it by the effect itself."""
+
+MAY_CUT = frozenset({"disconnect", "limit", "script"})
+"""Never done to a protected meter (R18)."""
+
+Expected = Literal["disconnected", "on", "ready", "written", "done"]
+"""What is read back: no supply; supply, or ready for the customer to close; the latter alone; the value that was
+written; nothing, the meter's own word is all there is."""
+
+DISCONNECTOR = bytes((0, 0, 96, 3, 10, 255))
+NO_PARAMETER = bytes((15, 0))
+"""integer 0: what both methods of class 70 take."""
+
+
+class Target(NamedTuple):
+    """One meter of an order."""
+
+    command_id: bytes
+    meter_id: int
+    system_title: bytes
+    """Empty for a meter without one: the command is for this device or for nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """One service to one object."""
+
+    service: Literal["action", "set"]
+    class_id: int
+    logical_name: bytes
+    number: int
+    """Attribute or method."""
+    value: bytes
+    """A-XDR."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked for."""
+
+    order_id: bytes
+    kind: str
+    effect: Effect
+    expected: str
+    reason: str
+    created_us: int
+    not_after_us: int
+    requester: str
+    targets: tuple[Target, ...]
+    """In the order of the meters' numbers, each once."""
+
+    def octets(self) -> bytes:
+        """The canonical octets."""
+        effect = self.effect
+        packed: bytes = msgpack.packb(
+            [
+                *FORM,
+                self.order_id,
+                self.kind,
+                [effect.service, effect.class_id, effect.logical_name, effect.number, effect.value],
+                self.expected,
+                self.reason,
+                self.created_us,
+                self.not_after_us,
+                self.requester,
+                [list(target) for target in self.targets],
+            ]
+        )
+        return packed
+
+    @classmethod
+    def decode(cls, octets: bytes) -> Self:
+        """The order with these canonical octets.
+
+        Raises:
+            RequestError: they are none. Whether the gate takes it is for the gate to say.
+        """
+        try:
+            name, form, order_id, kind, effect, *rest, targets = msgpack.unpackb(octets)
+            expected, reason, created_us, not_after_us, requester = rest
+            order = cls(
+                order_id,
+                kind,
+                Effect(*effect),
+                expected,
+                reason,
+                created_us,
+                not_after_us,
+                requester,
+                tuple(Target(*target) for target in targets),
+            )
+            same = (name, form) == FORM and order.octets() == octets
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise RequestError(f"no order: {error}") from error
+        if not same:
+            raise RequestError("no order: another form, or not in canonical octets")
+        return order
+
+
+def switch(
+    to: Literal["on", "off", "arm"],
+    meters: Sequence[tuple[int, bytes]],
+    *,
+    reason: str,
+    requester: str,
+    created_us: int,
+    life_s: float,
+    order_id: bytes | None = None,
+) -> Order:
+    """An order to switch supply of these meters (number, system title).
+
+    `on` invokes remote_reconnect: a meter whose control mode has it only makes ready, and the customer closes the
+    switch (R19). `arm` insists on that: a meter that would connect by itself is left alone.
+    """
+    method, kind, expected = {
+        "off": (1, "disconnect", "disconnected"),
+        "on": (2, "reconnect", "on"),
+        "arm": (2, "reconnect", "ready"),
+    }[to]
+    effect = Effect("action", 70, DISCONNECTOR, method, NO_PARAMETER)
+    return order(
+        kind,
+        effect,
+        expected,
+        meters,
+        reason=reason,
+        requester=requester,
+        created_us=created_us,
+        life_s=life_s,
+        order_id=order_id,
+    )
+
+
+def order(
+    kind: str,
+    effect: Effect,
+    expected: str,
+    meters: Sequence[tuple[int, bytes]],
+    *,
+    reason: str,
+    requester: str,
+    created_us: int,
+    life_s: float,
+    order_id: bytes | None = None,
+) -> Order:
+    """Any order. The same `order_id` is the same order: a second one changes nothing.
+
+    Raises:
+        RequestError: without a reason or a meter, for too many, or for too long.
+    """
+    if not reason.strip() or len(reason.encode()) > 1024:
+        raise RequestError("a critical command needs a reason of at most 1,024 octets; say why with --reason")
+    if not 1 <= len(meters) <= MOST_TARGETS:
+        raise RequestError(f"an order is for 1 to {MOST_TARGETS:,} meters, not for {len(meters):,}")
+    if not 0 < life_s <= LONGEST_LIFE_S:
+        raise RequestError(f"not-after is {life_s:g} s ahead; more than nothing and at most 24 hours are possible")
+    number = order_id or uuid.uuid4().bytes
+    targets = tuple(
+        Target(command_id(number, meter_id), meter_id, title) for meter_id, title in sorted(dict(meters).items())
+    )
+    return Order(number, kind, effect, expected, reason, created_us, created_us + int(life_s * 1e6), requester, targets)
+
+
+def command_id(order_id: bytes, meter_id: int) -> bytes:
+    """The number of a meter's command within an order, a UUID of version 8 (RFC 9562: made by the application)."""
+    octets = bytearray(sha256(order_id + meter_id.to_bytes(4, "big")).digest()[:16])
+    octets[6] = octets[6] & 0x0F | 0x80
+    octets[8] = octets[8] & 0x3F | 0x80
+    return bytes(octets)
+
+
+def shown(number: bytes) -> str:
+    """A UUID as people write it."""
+    return str(uuid.UUID(bytes=number))

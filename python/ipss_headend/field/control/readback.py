@@ -1,0 +1,96 @@
+"""What a meter's output is after a command: read, and compared with what was wanted (R20)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Protocol
+
+from ipss_headend.errors import HeadEndError
+from ipss_headend.field.control.orders import DISCONNECTOR, Order
+from ipss_headend.field.fleet import FleetMeter
+from ipss_headend.field.questions import Attributes
+from ipss_headend.field.requests import Requests
+
+LOOK_S = 15.0
+"""How long one look may take."""
+
+CONNECTED, READY = 1, 2
+"""control_state (Blue Book, "Disconnect control")."""
+
+READY_MODES = frozenset({1, 3, 5, 6})
+"""control_mode in which a remote reconnection makes ready, and the customer closes the switch; 2 and 4 connect."""
+
+
+class Seen(Enum):
+    """What a look at a meter told."""
+
+    AS_WANTED = "as wanted"
+    OTHERWISE = "otherwise"
+    NOTHING = "nothing"
+    """It could not be read."""
+
+
+class Decoder(Protocol):
+    """The part of the native module that is used here."""
+
+    def decode_data(self, octets: bytes, /) -> list[Any]:
+        """One A-XDR value as [type, value]."""
+
+
+class ReadBack:
+    """Looks at meters."""
+
+    def __init__(self, requests: Requests, native: Decoder, meters: Mapping[int, FleetMeter]) -> None:
+        self._requests = requests
+        self._native = native
+        self._meters = meters
+
+    async def look(self, meter: int, order: Order) -> Seen:
+        """Whether a meter is as an order wants it."""
+        if order.expected == "done":
+            return Seen.AS_WANTED  # nothing can be read back: the meter's own word is all there is
+        try:
+            if order.expected == "written":
+                effect = order.effect
+                [cell] = await self._cells(meter, ((effect.class_id, effect.logical_name, effect.number),))
+                return Seen.AS_WANTED if cell == effect.value else Seen.OTHERWISE
+            output, control, _ = await self._disconnector(meter)
+        except HeadEndError:
+            return Seen.NOTHING
+        if output is None or control is None:
+            return Seen.NOTHING
+        wanted = {
+            "disconnected": not output and control not in {CONNECTED, READY},
+            "on": control in {CONNECTED, READY} and output == (control == CONNECTED),
+            # The customer may have closed the switch already.
+            "ready": control in {CONNECTED, READY} and output == (control == CONNECTED),
+        }
+        return Seen.AS_WANTED if wanted[order.expected] else Seen.OTHERWISE
+
+    async def refuses_ready(self, meter: int) -> str | None:
+        """Why a meter cannot be made ready for the customer to reconnect; None if it can."""
+        try:
+            _, _, mode = await self._disconnector(meter)
+        except HeadEndError as error:
+            return f"its control mode could not be read: {error}"
+        if mode in READY_MODES:
+            return None
+        return f"control mode {mode} does not make ready for reconnection"
+
+    async def _disconnector(self, meter: int) -> tuple[bool | None, int | None, int | None]:
+        """Output state, control state and control mode."""
+        cells = await self._cells(meter, tuple((70, DISCONNECTOR, attribute) for attribute in (2, 3, 4)))
+        output, control, mode = (None if cell is None else self._native.decode_data(cell)[1] for cell in cells)
+        return output, control, mode
+
+    async def _cells(self, meter: int, attributes: tuple[tuple[int, bytes, int], ...]) -> list[bytes | None]:
+        name = self._meters[meter].name if meter in self._meters else ""
+        question = Attributes(0, attributes)
+        answer = await self._requests.ask(
+            (question,), meter, timeout_s=LOOK_S, priority="critical", attempts=2, name=name
+        )
+        line = answer.line(0)
+        if line is None:
+            return [None] * len(attributes)
+        return [cell if isinstance(cell, bytes) else None for cell in line[6]]

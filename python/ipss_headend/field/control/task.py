@@ -1,0 +1,505 @@
+"""The server's part: picks up what the desk approved, releases it, sends it once, reads back, resolves what is unknown.
+
+One task, and one for each command on its way (`AT_ONCE` at most). The order of things is the promise:
+
+    budget spent -> SENT with its audit record -> the gate -> octets -> answer -> read back -> the end; all durable
+
+A crash between any two leaves a row that says no more than what happened. What was SENT when a process died becomes
+UNKNOWN at the next start and is found out by reading; nothing is ever sent again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+from sqlalchemy import Connection, select
+
+from ipss_headend.config import Config
+from ipss_headend.errors import HeadEndError, StaleOwner, StoreDamaged, StoreError, StoreFailed
+from ipss_headend.field.control import budgets, machine, orders
+from ipss_headend.field.control.desk import Desk, released_by_two
+from ipss_headend.field.control.machine import State, Step
+from ipss_headend.field.control.orders import Order
+from ipss_headend.field.control.readback import ReadBack, Seen
+from ipss_headend.field.fleet import FleetMeter
+from ipss_headend.field.reactor import Outcome
+from ipss_headend.field.requests import GRACE_S, Requests
+from ipss_headend.log import Logger, logger
+from ipss_headend.metrics import Figures
+from ipss_headend.security import audit
+from ipss_headend.security.audit import AuditBroken, Notary
+from ipss_headend.security.principals import Principal
+from ipss_headend.store import Store
+from ipss_headend.store import commands as rows
+from ipss_headend.store.commands import CommandRow, OrderRow
+from ipss_headend.store.database import now_us
+from ipss_headend.store.journal import EndRow
+from ipss_headend.store.schema import audit as audit_table
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from ipss_headend import _core
+
+    Work = Callable[[CommandRow], Awaitable[None]]
+
+LOOK_S = 0.2
+"""How often the rows are looked at: what the command line writes is picked up within this."""
+
+AT_ONCE = 32
+"""Commands between SENT and their end."""
+
+ALARM_S = 45.0
+"""R14: a command whose fate is not known for so long is an alarm, well within the minute."""
+
+SLOWEST_S = 60.0
+"""Between two tries to find out what became of a command."""
+
+CLOCK_S = 30.0
+"""How often the budgets' clock is stored: a crash makes it no more than this slower."""
+
+
+class Control:
+    """Critical commands, while the server runs."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        store: Store,
+        reactor: _core.Reactor,
+        gate: _core.Gate,
+        requests: Requests,
+        read_back: ReadBack,
+        meters: Mapping[int, FleetMeter],
+        figures: Figures,
+        wall_us: Callable[[], int] = now_us,
+    ) -> None:
+        self.desk = Desk(config.control, config.principals)
+        self._settings = config.control
+        self._store = store
+        self._reactor = reactor
+        self._gate = gate
+        self._requests = requests
+        self._read_back = read_back
+        self._meters = meters
+        self._figures = figures
+        self._wall_us = wall_us
+        self._notary = Notary(config.audit.key_file, config.audit.checkpoints)
+        self._log: Logger = logger("control")
+        self._clock: budgets.BudgetClock
+        self._budgets: budgets.Budgets
+        self._orders: dict[bytes, Order] = {}
+        self._admitted: set[bytes] = set()
+        self._under_way: set[bytes] = set()
+        self._version = -1
+        self._open = False
+        self._asked: str | None = None
+        self._trouble: str | None = None
+
+    def ask_stop(self, who: str) -> None:
+        """Set the stop switch, from this process: a signal, the RPC. At once; the rows follow."""
+        self._gate.stop()
+        self._asked = who
+        touch(self._settings.stop_file)
+
+    async def prepare(self) -> None:
+        """Take over what an earlier process left. Before any meter is connected.
+
+        Raises:
+            AuditBroken: the audit trail is not what was written; somebody has to look before anything is switched.
+        """
+        copies = audit.load_checkpoints(self._notary.copies)
+
+        def take_over(connection: Connection) -> tuple[rows.ControlRow, budgets.Budgets, int]:
+            since = copies[-1] if copies else None
+            verdict = audit.verify(
+                audit.records(connection, since.seq - 1 if since else 0), (), self._notary.public_key, since
+            )
+            if verdict.first_bad is not None:
+                raise AuditBroken(f"audit trail: {verdict.problem}; `ipss-headend audit verify` shows more")
+            state = rows.control(connection)
+            rows.set_control(connection, state)
+            lost = rows.commands_in(connection, (State.SENT,))
+            for one in lost:
+                rows.move(connection, [one.command_id], (State.SENT,), State.UNKNOWN, detail="the head-end ended")
+            audit.append(connection, "start", "head-end", "control", {"unknown": len(lost)})
+            return state, self.desk.spent(connection), rows.fleet_size(connection)
+
+        state, self._budgets, fleet = await self._store.change(take_over, spend_reserve=True)
+        self._clock = budgets.BudgetClock(state.budget_us, time.monotonic)
+        _, newest_us = await self._store.read(audit.newest)
+        self._reactor.believe(newest_us)
+        cut, reconnect = self.desk.limits("cut", fleet), self.desk.limits("reconnect", fleet)
+        self._gate.limit(cut.fleet_per_day, reconnect.fleet_per_day)
+        for name, pool in self._budgets.pools.items():
+            ages_s = [age_us / 1e6 for age_us in pool.ages_us(self._clock.now_us())]
+            self._reactor.count(ages_s, name == "reconnect")
+        self._gate.spend(await self._store.read(sent_ever))
+        await self._mirror()
+
+    async def run(self) -> None:
+        """Do what is approved, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._checkpoints)
+            for one in await self._store.read(lambda connection: rows.commands_in(connection, (State.UNKNOWN,))):
+                self._start(nursery, one, self._resolve)
+            while True:
+                try:
+                    await self._look(nursery)
+                    self._trouble = None
+                except (StoreFailed, StaleOwner, StoreDamaged):
+                    raise
+                except StoreError as error:
+                    # Nothing was written, so nothing was done: the next look finds the same.
+                    self._complain(f"the audit trail cannot be written: {error}")
+                await trio.sleep(LOOK_S)
+
+    async def _look(self, nursery: trio.Nursery) -> None:
+        def view(connection: Connection) -> tuple[rows.ControlRow, dict[str, int], int]:
+            return rows.control(connection), rows.counts(connection, machine.OPEN), rows.protected_version(connection)
+
+        state, counts, version = await self._store.read(view)
+        self._figures.commands = counts
+        if version != self._version:
+            await self._mirror()
+        if not await self._switch(state):
+            return
+        if any(counts.get(open_state) for open_state in machine.BEFORE_SENT):
+            await self._expire()
+        if counts.get(State.APPROVED):
+            for order in await self._store.read(lambda connection: rows.orders_in(connection, (State.APPROVED,))):
+                await self._release(order)
+        if counts.get(State.RELEASED):
+            room = AT_ONCE - len(self._under_way)
+            moment_us = self._wall_us()
+            waiting = await self._store.read(
+                lambda connection: rows.due(connection, State.RELEASED, moment_us, AT_ONCE * 2)
+            )
+            for one in [one for one in waiting if one.command_id not in self._under_way][: max(room, 0)]:
+                self._start(nursery, one, self._send)
+
+    def _start(self, nursery: trio.Nursery, one: CommandRow, work: Work) -> None:
+        self._under_way.add(one.command_id)
+        nursery.start_soon(self._guarded, one, work)
+
+    async def _guarded(self, one: CommandRow, work: Work) -> None:
+        try:
+            await work(one)
+        except (StoreFailed, StaleOwner, StoreDamaged):
+            raise
+        except Exception:  # noqa: BLE001 - round a subject's task: one command's fault harms no other
+            self._log.exception("a command's task failed", command=orders.shown(one.command_id))
+        finally:
+            self._under_way.discard(one.command_id)
+
+    # The stop switch
+
+    async def _switch(self, state: rows.ControlRow) -> bool:
+        """Follow the stop switch; whether anything may go."""
+        if state.stopped:
+            self._gate.stop()
+            touch(self._settings.stop_file)
+        elif self._gate.stopped and not self._open and self._asked is None:
+            self._open = self._gate.resume(state.generation)
+        if self._gate.stopped and (self._open or self._asked or not state.stopped):
+            who = self._asked or "stop file"
+            held = await self._store.change(
+                lambda connection: self.desk.stop(connection, who, "set while running"), spend_reserve=True
+            )
+            self._log.warning("stopped", by=who, held=held)
+            self._asked = None
+        if self._gate.stopped:
+            self._open = False
+            self._admitted.clear()
+        self._figures.control_stopped = self._gate.stopped
+        return self._open and self._trouble is None
+
+    # From approved to sent
+
+    async def _expire(self) -> None:
+        moment_us = self._wall_us()
+
+        def expire(connection: Connection) -> int:
+            late = [one for one in rows.orders_in(connection, machine.BEFORE_SENT) if one.not_after_us <= moment_us]
+            for one in late:
+                count = rows.move_order(connection, one.order_id, machine.sources(Step.EXPIRE), State.EXPIRED)
+                audit.append(connection, "expire", "head-end", orders.shown(one.order_id), {"commands": count})
+            return len(late)
+
+        if await self._store.read(
+            lambda connection: any(
+                one.not_after_us <= moment_us for one in rows.orders_in(connection, machine.BEFORE_SENT)
+            )
+        ):
+            await self._store.change(expire, spend_reserve=True)
+
+    async def _release(self, row: OrderRow) -> None:
+        """Let through what signatures, list and budgets allow; the rest is refused or quarantined."""
+        order = await self._admit(row)
+        if order is None:
+            return
+        commands = await self._store.read(lambda connection: rows.commands_of(connection, row.order_id))
+        meters = {target.command_id: target.meter_id for target in order.targets}
+        going: list[bytes] = []
+        held: dict[str, list[bytes]] = {}
+        wrong: list[bytes] = []
+        spends: list[tuple[str, str, str, int, bytes]] = []
+        for one in commands:
+            if one.state != State.APPROVED or one.quarantined:
+                continue
+            meter = self._meters.get(one.meter_id)
+            if meters.get(one.command_id) != one.meter_id or meter is None:
+                wrong.append(one.command_id)
+                continue
+            spend = budgets.Spend(order.requester, meter.group, self._clock.now_us())
+            why = self._budgets.take(order.kind, spend)
+            if why is None:
+                going.append(one.command_id)
+                spends.append((budgets.pool_of(order.kind), *spend, one.command_id))
+            else:
+                held.setdefault(why, []).append(one.command_id)
+        if not (going or held or wrong):
+            return
+        window_us = self._settings.reconnect_window_s * 1_000_000 if order.kind == "reconnect" else 0
+        start_us = self._wall_us()
+        due_us = [start_us + window_us * place // max(len(going) - 1, 1) for place in range(len(going))]
+
+        def write(connection: Connection) -> None:
+            rows.spend(connection, spends)
+            moved = rows.move(connection, going, machine.sources(Step.RELEASE), State.RELEASED, due_us=due_us)
+            rows.move(connection, wrong, machine.sources(Step.REFUSE), State.FAILED, detail="no part of the order")
+            for why, numbers in held.items():
+                rows.quarantine(connection, numbers, f"over budget: {why}")
+            rows.set_control(connection, rows.control(connection)._replace(budget_us=self._clock.now_us()))
+            detail = {"released": moved, "quarantined": {why: len(numbers) for why, numbers in held.items()}}
+            audit.append(connection, "release", "head-end", orders.shown(order.order_id), detail)
+
+        await self._store.change(write, spend_reserve=True)
+        if held:
+            self._log.warning("over budget", order=orders.shown(order.order_id), held=sum(map(len, held.values())))
+
+    async def _admit(self, row: OrderRow) -> Order | None:
+        """The order, once the gate has taken it."""
+        if row.order_id in self._admitted:
+            return self._orders[row.order_id]
+        signatures = await self._store.read(lambda connection: rows.signatures(connection, row.order_id))
+        counted = [one for one in signatures if one[0] in {"propose", "approve"}]
+        try:
+            self._reactor.admit(row.octets, counted)
+            order = Order.decode(row.octets)
+        except (PermissionError, HeadEndError, ValueError) as error:
+            if self._gate.stopped or "clock" in str(error):
+                self._complain(str(error))
+                return None
+            why = str(error)
+            await self._store.change(
+                lambda connection: self._refuse_order(connection, row.order_id, why), spend_reserve=True
+            )
+            return None
+        self._admitted.add(row.order_id)
+        self._orders[row.order_id] = order
+        return order
+
+    def _refuse_order(self, connection: Connection, order_id: bytes, why: str) -> None:
+        count = rows.move_order(connection, order_id, machine.sources(Step.REFUSE), State.FAILED, f"refused: {why}")
+        audit.append(connection, "refused", "gate", orders.shown(order_id), {"why": why, "commands": count})
+        self._log.error("order refused", order=orders.shown(order_id), why=why)
+
+    async def _send(self, one: CommandRow) -> None:
+        """Send a released command, once, and follow it to its end."""
+        row = await self._store.read(lambda connection: rows.order_of(connection, one.order_id))
+        order = await self._admit(row) if row is not None else None
+        if order is None:
+            return
+        if order.expected == "ready":
+            why = await self._read_back.refuses_ready(one.meter_id)
+            if why is not None:
+                await self._end(one, Step.REFUSE, why)
+                return
+        if not await self._mark_sent(one, order):
+            return
+        try:
+            request = self._reactor.release(one.order_id, one.command_id, self._settings.answer_s)
+        except (PermissionError, RuntimeError) as error:
+            await self._end(one, Step.FAIL, f"not sent: {error}")
+            return
+        outcome, detail = await self._await_end(request, one.meter_id)
+        left = self._reactor.settle(request)
+        if not left:
+            await self._end(one, Step.FAIL, f"not sent: {detail or outcome.label}")
+        elif outcome is Outcome.DONE:
+            await self._confirm(one, order)
+        elif outcome is Outcome.REFUSED:
+            await self._end(one, Step.FAIL, f"the meter refused{detail}")
+        else:
+            await self._end(one, Step.LOSE, detail or outcome.label)
+            await self._resolve(one)
+
+    async def _mark_sent(self, one: CommandRow, order: Order) -> int:
+        """Make SENT durable, with its audit record, before an octet leaves."""
+        return await self._store.change(lambda connection: self._sent(connection, one, order), spend_reserve=True)
+
+    def _sent(self, connection: Connection, one: CommandRow, order: Order) -> int:
+        moved = rows.move(connection, [one.command_id], machine.sources(Step.SEND), State.SENT)
+        if moved:
+            detail = {"command": orders.shown(one.command_id), "kind": order.kind, "meter": one.meter_id}
+            audit.append(connection, "sent", "head-end", orders.shown(one.order_id), detail)
+        return moved
+
+    async def _await_end(self, request: int, meter: int) -> tuple[Outcome, str]:
+        ends: list[EndRow] = []
+        codes: list[int] = []
+        submission = self._requests.follow(
+            request, meter, on_end=ends.append, on_refusal=lambda refusal: codes.append(refusal[3])
+        )
+        with trio.move_on_after(self._settings.answer_s + GRACE_S):
+            await self._requests.finish([submission])
+        if not ends:
+            return Outcome.UNKNOWN, "no end was reported"
+        outcome = Outcome(ends[0][2])
+        return outcome, f": action-result {codes[0]}" if codes else ends[0][5]
+
+    # From sent to the end
+
+    async def _confirm(self, one: CommandRow, order: Order) -> None:
+        """The meter said yes: see whether it is so (R20)."""
+        started = trio.current_time()
+        pause_s = 0.5
+        while True:
+            seen = await self._read_back.look(one.meter_id, order)
+            if seen is Seen.AS_WANTED:
+                await self._end(one, Step.CONFIRM, "")
+                return
+            if trio.current_time() - started >= self._settings.read_back_s:
+                break
+            await trio.sleep(pause_s)
+            pause_s = min(pause_s * 2, 5.0)
+        if seen is Seen.OTHERWISE:
+            await self._end(one, Step.FAIL, f"the meter said yes and is not {order.expected}", alarm=True)
+        else:
+            await self._end(one, Step.LOSE, "the meter said yes and cannot be read")
+            await self._resolve(one)
+
+    async def _resolve(self, one: CommandRow) -> None:
+        """Find out what became of a command, by reading; never by sending."""
+        row = await self._store.read(lambda connection: rows.order_of(connection, one.order_id))
+        if row is None:
+            return
+        order = Order.decode(row.octets)
+        started = trio.current_time()
+        alarmed, pause_s = bool(one.alarmed), 0.5
+        while True:
+            with trio.move_on_after(SLOWEST_S if alarmed else started + ALARM_S - trio.current_time()):
+                seen = await self._read_back.look(one.meter_id, order)
+                waited_s = trio.current_time() - started
+                if seen is Seen.AS_WANTED:
+                    await self._end(one, Step.CONFIRM, "found by reading")
+                    return
+                if seen is Seen.OTHERWISE and waited_s >= self._settings.read_back_s:
+                    await self._end(one, Step.FAIL, f"found by reading: not {order.expected}", alarm=True)
+                    return
+                await trio.sleep(pause_s)
+            pause_s = min(pause_s * 2, SLOWEST_S if alarmed else 5.0)
+            if not alarmed and trio.current_time() - started >= ALARM_S:
+                alarmed = True
+                await self._store.change(lambda connection: self._alarm(connection, one), spend_reserve=True)
+
+    async def _end(self, one: CommandRow, step: Step, detail: str, *, alarm: bool = False) -> None:
+        def write(connection: Connection) -> None:
+            to = machine.step(machine.sources(step)[0], step)
+            moved = rows.move(connection, [one.command_id], machine.sources(step), to, detail=detail)
+            if moved:
+                note = {"command": orders.shown(one.command_id), "meter": one.meter_id, "detail": detail}
+                audit.append(connection, to, "head-end", orders.shown(one.order_id), note)
+                if alarm:
+                    self._alarm(connection, one)
+
+        await self._store.change(write, spend_reserve=True)
+        log = self._log.warning if step is not Step.CONFIRM else self._log.info
+        log("command", meter=self._name(one), state=machine.step(machine.sources(step)[0], step).value, detail=detail)
+
+    def _alarm(self, connection: Connection, one: CommandRow) -> None:
+        rows.alarm(connection, one.command_id)
+        detail = {"command": orders.shown(one.command_id), "meter": one.meter_id}
+        audit.append(connection, "alarm", "head-end", orders.shown(one.order_id), detail)
+        self._figures.command_alarms += 1
+        self._log.error("alarm: look at this meter", meter=self._name(one), command=orders.shown(one.command_id))
+
+    def _name(self, one: CommandRow) -> str:
+        meter = self._meters.get(one.meter_id)
+        return f"#{one.meter_id}" if meter is None else meter.name
+
+    # What protects, and what witnesses
+
+    async def _mirror(self) -> None:
+        """The never-disconnect list into the gate: what the rows say and what the audit trail says, together."""
+        self._version, listed, released = await self._store.read(
+            lambda connection: protected_ever(connection, self.desk.people)
+        )
+        self._gate.unprotect(released)
+        self._gate.protect(listed)
+
+    async def _checkpoints(self) -> None:
+        last_seq, last_s, stored_s = 0, 0.0, trio.current_time()
+        while True:
+            seq, _ = await self._store.read(audit.newest)
+            late = trio.current_time() - last_s >= audit.CHECKPOINT_S
+            if seq > last_seq and (late or seq - last_seq >= audit.CHECKPOINT_RECORDS):
+                checkpoint = await self._store.change(self._notary.sign, spend_reserve=True)
+                if checkpoint is not None:
+                    try:
+                        await trio.to_thread.run_sync(self._notary.copy, checkpoint)
+                    except OSError as error:
+                        self._complain(f"{self._notary.copies}: no checkpoint can be copied: {error}")
+                        self._gate.stop()
+                last_seq, last_s = seq, trio.current_time()
+            if trio.current_time() - stored_s >= CLOCK_S:
+                stored_s = trio.current_time()
+                await self._store.change(self._keep_clock, spend_reserve=True)
+            await trio.sleep(1.0)
+
+    def _keep_clock(self, connection: Connection) -> None:
+        rows.set_control(connection, rows.control(connection)._replace(budget_us=self._clock.now_us()))
+
+    def _complain(self, why: str) -> None:
+        if self._trouble != why:
+            self._log.error("no critical command leaves", why=why)
+        self._trouble = why
+
+
+def touch(path: Path) -> None:
+    """Make the stop file, if it is not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+
+
+def sent_ever(connection: Connection) -> list[bytes]:
+    """Every command that the audit trail has seen sent: rows may be set back, it may not."""
+    found = connection.execute(select(audit_table.c.detail).where(audit_table.c.kind == "sent"))
+    return [bytes.fromhex(json.loads(detail)["command"].replace("-", "")) for (detail,) in found]
+
+
+def protected_ever(
+    connection: Connection, people: Sequence[Principal]
+) -> tuple[int, list[tuple[int, bytes]], list[tuple[int, bytes]]]:
+    """A version of the list, who is on it, and who was taken off it by two people whose signatures fit."""
+    listed = {(row.meter_id, row.system_title) for row in rows.protected_meters(connection)}
+    said: dict[tuple[int, bytes], int] = {}
+    kinds = ("protect", "unprotect")
+    query = select(audit_table.c.kind, audit_table.c.detail).where(audit_table.c.kind.in_(kinds))
+    for kind, detail in connection.execute(query.order_by(audit_table.c.seq)):
+        shown = json.loads(detail)
+        meter = (shown["meter"], bytes.fromhex(shown["title"]))
+        if kind == "protect":
+            said[meter] = shown["since"]
+        elif said.get(meter) and released_by_two(people, *meter, said[meter], shown["signatures"]):
+            said[meter] = 0
+    listed |= {meter for meter, since in said.items() if since}
+    released = [meter for meter, since in said.items() if not since and meter not in listed]
+    return rows.protected_version(connection), sorted(listed), released

@@ -1,0 +1,297 @@
+"""Orders, signatures, commands and their states, budgets, the never-disconnect list and the stop switch, as rows.
+
+Which step a command may take is said by its machine, in `field/control`; here a step is one statement that moves a
+command only from the states that have it, so two who step at once cannot both succeed. Callers put the audit record
+into the same transaction.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+
+from ipss_headend.store.database import now_us
+from ipss_headend.store.schema import (
+    audit,
+    commands,
+    control_state,
+    meters,
+    order_signatures,
+    orders,
+    protected,
+    spends,
+)
+
+_CHUNK = 500
+
+
+class OrderRow(NamedTuple):
+    """An order as stored."""
+
+    order_id: bytes
+    octets: bytes
+    kind: str
+    requester: str
+    created_us: int
+    not_after_us: int
+    targets: int
+
+
+class CommandRow(NamedTuple):
+    """A command as stored."""
+
+    command_id: bytes
+    order_id: bytes
+    meter_id: int
+    state: str
+    quarantined: int
+    due_us: int
+    changed_us: int
+    alarmed: int
+    detail: str
+
+
+class ProtectedRow(NamedTuple):
+    """A meter that is never cut."""
+
+    meter_id: int
+    system_title: bytes
+    name: str
+    principal: str
+    reason: str
+    changed_us: int
+    removal_by: str
+    """Who asked for its removal; a second person has to."""
+
+
+class ControlRow(NamedTuple):
+    """The stop switch and the budgets' clock."""
+
+    stopped: bool
+    generation: int
+    budget_us: int
+
+
+def add_order(connection: Connection, order: OrderRow, targets: Iterable[tuple[bytes, int]], state: str) -> None:
+    """Store an order and its commands (number, meter), all in this state."""
+    moment_us = now_us()
+    connection.execute(insert(orders).values(order._asdict()))
+    rows = [
+        CommandRow(number, order.order_id, meter, state, 0, 0, moment_us, 0, "")._asdict() for number, meter in targets
+    ]
+    connection.execute(insert(commands), rows)
+
+
+def order_of(connection: Connection, order_id: bytes) -> OrderRow | None:
+    """One order."""
+    row = connection.execute(select(orders).where(orders.c.order_id == order_id)).one_or_none()
+    return None if row is None else OrderRow(*row)
+
+
+def newest_orders(connection: Connection, count: int) -> list[OrderRow]:
+    """The orders made last, the newest first."""
+    return [
+        OrderRow(*row) for row in connection.execute(select(orders).order_by(orders.c.created_us.desc()).limit(count))
+    ]
+
+
+def add_signature(
+    connection: Connection, order_id: bytes, purpose: str, principal: str, generation: int, octets: bytes
+) -> bool:
+    """Store a signature; false if this principal had said this already."""
+    key = (
+        (order_signatures.c.order_id == order_id)
+        & (order_signatures.c.purpose == purpose)
+        & (order_signatures.c.principal == principal)
+        & (order_signatures.c.generation == generation)
+    )
+    if connection.execute(select(order_signatures.c.at_us).where(key)).first() is not None:
+        return False
+    connection.execute(
+        insert(order_signatures).values(
+            order_id=order_id,
+            purpose=purpose,
+            principal=principal,
+            generation=generation,
+            signature=octets,
+            at_us=now_us(),
+        )
+    )
+    return True
+
+
+def signatures(connection: Connection, order_id: bytes) -> list[tuple[str, str, int, bytes]]:
+    """The signatures of an order: purpose, principal, generation, octets."""
+    columns = order_signatures.c
+    found = select(columns.purpose, columns.principal, columns.generation, columns.signature)
+    return [(row[0], row[1], row[2], row[3]) for row in connection.execute(found.where(columns.order_id == order_id))]
+
+
+def commands_in(connection: Connection, states: Iterable[str], limit: int = 1_000_000) -> list[CommandRow]:
+    """The commands in these states, by the time at which they are due."""
+    query = select(commands).where(commands.c.state.in_(list(states))).order_by(commands.c.due_us).limit(limit)
+    return [CommandRow(*row) for row in connection.execute(query)]
+
+
+def due(connection: Connection, state: str, now_us: int, limit: int) -> list[CommandRow]:
+    """The commands in a state whose time has come."""
+    query = select(commands).where(commands.c.state == state, commands.c.due_us <= now_us)
+    return [CommandRow(*row) for row in connection.execute(query.order_by(commands.c.due_us).limit(limit))]
+
+
+def commands_of(connection: Connection, order_id: bytes) -> list[CommandRow]:
+    """An order's commands in the order of their meters."""
+    query = select(commands).where(commands.c.order_id == order_id).order_by(commands.c.meter_id)
+    return [CommandRow(*row) for row in connection.execute(query)]
+
+
+def orders_in(connection: Connection, states: Iterable[str]) -> list[OrderRow]:
+    """The orders that have a command in one of these states, the oldest first."""
+    having = select(commands.c.order_id).where(commands.c.state.in_(list(states))).distinct()
+    query = select(orders).where(orders.c.order_id.in_(having)).order_by(orders.c.created_us, orders.c.order_id)
+    return [OrderRow(*row) for row in connection.execute(query)]
+
+
+def move(
+    connection: Connection,
+    command_ids: Sequence[bytes],
+    sources: Iterable[str],
+    to: str,
+    *,
+    detail: str = "",
+    due_us: Sequence[int] | None = None,
+) -> int:
+    """Move these commands to a state, those that are in one of the `sources`; returns how many were."""
+    moment_us = now_us()
+    values: dict[str, object] = {"state": to, "changed_us": moment_us, "detail": detail}
+    if due_us is not None:
+        values["due_us"] = bindparam("due")
+    statement = (
+        update(commands)
+        .where(commands.c.command_id == bindparam("number"), commands.c.state.in_(list(sources)))
+        .values(values)
+    )
+    moved = 0
+    for place, number in enumerate(command_ids):
+        parameters: dict[str, object] = {"number": number}
+        if due_us is not None:
+            parameters["due"] = due_us[place]
+        moved += connection.execute(statement, parameters).rowcount
+    return moved
+
+
+def move_order(connection: Connection, order_id: bytes, sources: Iterable[str], to: str, detail: str = "") -> int:
+    """Move all commands of an order that are in one of the `sources`; returns how many were."""
+    statement = update(commands).where(commands.c.order_id == order_id, commands.c.state.in_(list(sources)))
+    return connection.execute(statement.values(state=to, changed_us=now_us(), detail=detail)).rowcount
+
+
+def move_all(connection: Connection, sources: Iterable[str], to: str, detail: str = "") -> int:
+    """Move every command that is in one of the `sources`; returns how many were."""
+    statement = update(commands).where(commands.c.state.in_(list(sources)))
+    return connection.execute(statement.values(state=to, changed_us=now_us(), detail=detail)).rowcount
+
+
+def quarantine(connection: Connection, command_ids: Sequence[bytes], why: str) -> None:
+    """Hold these approved commands until a second person says that they may go on."""
+    if command_ids:
+        statement = update(commands).where(commands.c.command_id == bindparam("number"))
+        rows = [{"number": number} for number in command_ids]
+        connection.execute(statement.values(quarantined=1, detail=why), rows)
+
+
+def end_quarantine(connection: Connection, order_id: bytes) -> int:
+    """Let an order's commands go on, within the budget as ever; returns how many were held."""
+    held = (commands.c.order_id == order_id) & (commands.c.quarantined == 1)
+    return connection.execute(update(commands).where(held).values(quarantined=0, detail="")).rowcount
+
+
+def alarm(connection: Connection, command_id: bytes) -> None:
+    """Somebody was told that this command's fate is not known."""
+    connection.execute(update(commands).where(commands.c.command_id == command_id).values(alarmed=1))
+
+
+def counts(connection: Connection, states: Iterable[str]) -> dict[str, int]:
+    """How many commands are in each of these states."""
+    grouped = select(commands.c.state, func.count()).where(commands.c.state.in_(list(states)))
+    grouped = grouped.group_by(commands.c.state)
+    return {row[0]: row[1] for row in connection.execute(grouped)}
+
+
+def spend(connection: Connection, rows: Sequence[tuple[str, str, str, int, bytes]]) -> None:
+    """Note what was taken from the budgets: pool, principal, group, moment on the budgets' clock, command."""
+    if rows:
+        names = ("pool", "principal", "group_name", "budget_us", "command_id")
+        connection.execute(insert(spends), [dict(zip(names, row, strict=True)) for row in rows])
+
+
+def spent_since(connection: Connection, budget_us: int) -> list[tuple[str, str, str, int]]:
+    """What was taken from the budgets behind this moment of their clock, in the order of time."""
+    columns = spends.c
+    query = select(columns.pool, columns.principal, columns.group_name, columns.budget_us)
+    ordered = query.where(columns.budget_us > budget_us).order_by(columns.budget_us, columns.spend_id)
+    return [(row[0], row[1], row[2], row[3]) for row in connection.execute(ordered)]
+
+
+def control(connection: Connection) -> ControlRow:
+    """The stop switch and the budgets' clock."""
+    row = connection.execute(select(control_state)).one_or_none()
+    return ControlRow(False, 1, 0) if row is None else ControlRow(bool(row.stopped), row.generation, row.budget_us)
+
+
+def set_control(connection: Connection, row: ControlRow) -> None:
+    """Store them. Neither the generation nor the clock ever falls."""
+    known = control(connection)
+    values = {
+        "stopped": int(row.stopped),
+        "generation": max(row.generation, known.generation),
+        "budget_us": max(row.budget_us, known.budget_us),
+        "changed_us": now_us(),
+    }
+    if connection.execute(update(control_state).values(values)).rowcount == 0:
+        connection.execute(insert(control_state).values(id=1, **values))
+
+
+def protected_meters(connection: Connection) -> list[ProtectedRow]:
+    """The never-disconnect list."""
+    return [ProtectedRow(*row) for row in connection.execute(select(protected).order_by(protected.c.name))]
+
+
+def protected_version(connection: Connection) -> int:
+    """Another number whenever the list, or what the audit trail says of it, may have changed."""
+    count, newest = connection.execute(select(func.count(), func.max(protected.c.changed_us))).one()
+    said = connection.scalar(select(func.count()).where(audit.c.kind.in_(("protect", "unprotect"))))
+    return hash((count, newest, said))
+
+
+def protect(connection: Connection, row: ProtectedRow) -> bool:
+    """Put a meter on the list; false if it is there."""
+    if connection.execute(select(protected.c.name).where(protected.c.meter_id == row.meter_id)).first():
+        return False
+    connection.execute(insert(protected).values(row._asdict()))
+    return True
+
+
+def ask_removal(connection: Connection, meter_id: int, principal: str) -> None:
+    """Note who wants a meter off the list."""
+    connection.execute(update(protected).where(protected.c.meter_id == meter_id).values(removal_by=principal))
+
+
+def unprotect(connection: Connection, meter_id: int) -> None:
+    """Take a meter off the list."""
+    connection.execute(delete(protected).where(protected.c.meter_id == meter_id))
+
+
+def groups_of(connection: Connection, meter_ids: Sequence[int]) -> dict[int, tuple[str, str]]:
+    """Name and group of these meters."""
+    found: dict[int, tuple[str, str]] = {}
+    for start in range(0, len(meter_ids), _CHUNK):
+        query = select(meters.c.meter_id, meters.c.name, meters.c.group_name)
+        chosen = query.where(meters.c.meter_id.in_(meter_ids[start : start + _CHUNK]))
+        found.update({row[0]: (row[1], row[2]) for row in connection.execute(chosen)})
+    return found
+
+
+def fleet_size(connection: Connection) -> int:
+    """How many meters there are."""
+    return int(connection.scalar(select(func.count()).select_from(meters)) or 0)

@@ -1,0 +1,161 @@
+//! The gate for critical commands on the Python side.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use ipss_session::MeterId;
+use pyo3::exceptions::{PyPermissionError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::control::{Gate, Limits, Order, Policy, Principal, Purpose, Refusal, Signature, approval, order};
+
+/// How often the stop file is looked for: well below the second that R17 allows.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Name, public key, may request, may approve.
+type Person = (String, [u8; 32], bool, bool);
+
+/// Purpose, principal, generation, the signature's octets.
+pub type Signed = (String, String, u64, Vec<u8>);
+
+/// See `_core.pyi`.
+#[pyclass(name = "Gate", module = "ipss_headend._core", frozen)]
+pub struct PyGate {
+    pub gate: Arc<Gate>,
+    stop_file: PathBuf,
+}
+
+#[pymethods]
+impl PyGate {
+    #[new]
+    #[pyo3(signature = (*, stop_file, principals, bulk=25))]
+    fn new(stop_file: PathBuf, principals: Vec<Person>, bulk: usize) -> PyResult<Self> {
+        let principals = principals
+            .into_iter()
+            .map(|(name, key, may_request, may_approve)| Principal { name, key, may_request, may_approve })
+            .collect();
+        let gate = Arc::new(Gate::new(Policy { principals, bulk }));
+        let (weak, file) = (Arc::downgrade(&gate), stop_file.clone());
+        std::thread::Builder::new().name("stop-switch".into()).spawn(move || watch(&weak, &file))?;
+        Ok(Self { gate, stop_file })
+    }
+
+    fn limit(&self, per_day: usize, reconnects_per_day: usize) {
+        self.gate.limit(Limits { per_day, reconnects_per_day });
+    }
+
+    fn protect(&self, meters: Vec<(MeterId, Vec<u8>)>) {
+        meters.iter().for_each(|(meter, title)| self.gate.protect(*meter, title));
+    }
+
+    fn unprotect(&self, meters: Vec<(MeterId, Vec<u8>)>) {
+        meters.iter().for_each(|(meter, title)| self.gate.unprotect(*meter, title));
+    }
+
+    #[getter]
+    fn protected(&self) -> usize {
+        self.gate.protected()
+    }
+
+    fn spend(&self, commands: Vec<[u8; 16]>) {
+        self.gate.spend(commands);
+    }
+
+    fn stop(&self) {
+        self.gate.stop();
+    }
+
+    fn resume(&self, generation: u64) -> bool {
+        let open = is_absent(&self.stop_file);
+        if open {
+            self.gate.resume(generation);
+        }
+        open
+    }
+
+    #[getter]
+    fn stopped(&self) -> bool {
+        self.gate.is_stopped()
+    }
+
+    #[getter]
+    fn generation(&self) -> u64 {
+        self.gate.generation()
+    }
+}
+
+/// Stop as soon as the file is there, or cannot be looked for.
+fn watch(gate: &Weak<Gate>, file: &Path) {
+    while let Some(gate) = gate.upgrade() {
+        if !is_absent(file) {
+            gate.stop();
+        }
+        drop(gate);
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn is_absent(file: &Path) -> bool {
+    matches!(file.symlink_metadata(), Err(error) if error.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// The signatures as the gate takes them.
+pub fn signatures(signed: Vec<Signed>) -> PyResult<Vec<Signature>> {
+    signed
+        .into_iter()
+        .map(|(purpose, principal, generation, octets)| {
+            let octets = octets.try_into().map_err(|_| PyValueError::new_err("a signature has 64 octets"))?;
+            Ok(Signature { purpose: purpose_named(&purpose)?, principal, generation, octets })
+        })
+        .collect()
+}
+
+/// What critical things may not go is an exception of its own.
+pub fn refused(refusal: &Refusal) -> PyErr {
+    PyPermissionError::new_err(refusal.to_string())
+}
+
+fn purpose_named(name: &str) -> PyResult<Purpose> {
+    match name {
+        "propose" => Ok(Purpose::Propose),
+        "approve" => Ok(Purpose::Approve),
+        other => Err(PyValueError::new_err(format!("purpose: '{other}' is not one of propose, approve"))),
+    }
+}
+
+/// What an order says, for people.
+fn shown<'py>(py: Python<'py>, order: &Order) -> PyResult<Bound<'py, PyDict>> {
+    let shown = PyDict::new(py);
+    shown.set_item("order", order.id)?;
+    shown.set_item("kind", order.kind.name())?;
+    shown.set_item("expected", &order.expected)?;
+    shown.set_item("reason", &order.reason)?;
+    shown.set_item("created_us", order.created.0)?;
+    shown.set_item("not_after_us", order.not_after.0)?;
+    shown.set_item("requester", &order.requester)?;
+    shown.set_item("hash", order.hash)?;
+    shown.set_item("targets", order.targets.len())?;
+    Ok(shown)
+}
+
+/// Decode canonical octets; see `_core.pyi`.
+#[pyfunction]
+fn order_of<'py>(py: Python<'py>, octets: &[u8]) -> PyResult<Bound<'py, PyDict>> {
+    let order = Order::decode(octets).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    shown(py, &order)
+}
+
+/// What is signed; see `_core.pyi`.
+#[pyfunction]
+fn signed_octets(purpose: &str, generation: u64, principal: &str, octets: &[u8]) -> PyResult<Vec<u8>> {
+    Ok(approval::message(purpose_named(purpose)?, generation, principal, &order::digest(octets)))
+}
+
+/// Put the functions into the module.
+pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<PyGate>()?;
+    module.add_function(wrap_pyfunction!(order_of, module)?)?;
+    module.add_function(wrap_pyfunction!(signed_octets, module)?)
+}

@@ -1,0 +1,259 @@
+//! What a command does on the wire, and which objects only a released command may touch.
+
+use std::sync::Arc;
+
+use ipss_dlms::cosem::{AttributeDescriptor, LogicalName, MethodDescriptor};
+use ipss_dlms::head_end::{Access, Item, Plan, Work};
+use ipss_session::WallTime;
+
+/// What a critical effect is about. The names are those that people sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Supply is cut (class 70, method 1).
+    Disconnect,
+    /// Supply returns, or the customer may make it return (class 70, method 2).
+    Reconnect,
+    /// The limiter, which cuts supply by itself (class 71), or what the disconnector may do (class 70, attributes).
+    Limit,
+    /// Scripts and schedules that can do any of the others (classes 9, 10, 21, 22).
+    Script,
+    /// A new firmware takes over (class 18).
+    Firmware,
+    /// Keys and secrets (class 64; classes 12 and 15, secret).
+    KeyChange,
+    /// Another tariff begins (class 20).
+    Tariff,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Disconnect, Self::Reconnect, Self::Limit, Self::Script, Self::Firmware, Self::KeyChange, Self::Tariff];
+
+    /// The name in the canonical octets.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Disconnect => "disconnect",
+            Self::Reconnect => "reconnect",
+            Self::Limit => "limit",
+            Self::Script => "script",
+            Self::Firmware => "firmware",
+            Self::KeyChange => "key-change",
+            Self::Tariff => "tariff",
+        }
+    }
+
+    /// Whether it may take supply from a customer: never done to a meter of the never-disconnect list (R18).
+    pub fn may_cut(self) -> bool {
+        matches!(self, Self::Disconnect | Self::Limit | Self::Script)
+    }
+}
+
+/// One service to one object: all that a command may send. It fits one APDU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Invoke a method with these parameters (A-XDR; none if empty).
+    Action(MethodDescriptor, Box<[u8]>),
+    /// Write an attribute (A-XDR).
+    Set(AttributeDescriptor, Box<[u8]>),
+}
+
+impl Effect {
+    /// What it is about; `None` if it is nothing critical.
+    pub fn kind(&self) -> Option<Kind> {
+        kind_of(&self.item())
+    }
+
+    /// The same as the only work of a request.
+    pub fn work(&self) -> Work {
+        Work { plan: Arc::new(Plan { items: Box::new([self.item()]) }), from: WallTime(0), to: WallTime(0) }
+    }
+
+    /// Whether this work is this effect and nothing else.
+    pub fn is(&self, work: &Work) -> bool {
+        match (&work.plan.items[..], self) {
+            ([Item::Action(method, parameters)], Self::Action(own, octets)) => {
+                method == own && parameters.as_deref().unwrap_or_default() == &octets[..]
+            }
+            ([Item::Set(values)], Self::Set(own, octets)) => {
+                matches!(&values[..], [(descriptor, value)] if descriptor == own && value == octets)
+            }
+            _ => false,
+        }
+    }
+
+    fn item(&self) -> Item {
+        match self {
+            Self::Action(method, octets) => Item::Action(*method, (!octets.is_empty()).then(|| octets.clone())),
+            Self::Set(descriptor, value) => Item::Set(Box::new([(*descriptor, value.clone())])),
+        }
+    }
+}
+
+/// Whether anything of this work is for commands alone.
+pub fn is_critical(work: &Work) -> bool {
+    work.plan.items.iter().any(|item| kind_of(item).is_some())
+}
+
+/// What an item of a plan is about, if only a released command may contain it.
+///
+/// By class and by logical name, whichever says so: a meter that looks at the name alone must not be switched by a
+/// request that names another class (Blue Book, "Relation to OBIS").
+pub fn kind_of(item: &Item) -> Option<Kind> {
+    match item {
+        Item::Attributes(_) | Item::Buffer(_) => None,
+        Item::Set(values) => values.iter().find_map(|(descriptor, _)| of_attribute(descriptor)),
+        Item::Action(method, _) => of_method(method),
+        Item::Actions(list) => list.iter().find_map(|(method, _)| of_method(method)),
+        Item::Access(access) => access.items.iter().find_map(|one| match one {
+            Access::Get(..) => None,
+            Access::Set(descriptor, _) => of_attribute(descriptor),
+            Access::Action(method, _) => of_method(method),
+        }),
+        Item::Unconfirmed(item) => kind_of(item),
+    }
+}
+
+fn of_attribute(descriptor: &AttributeDescriptor) -> Option<Kind> {
+    match subject(descriptor.class_id, descriptor.logical_name)? {
+        Subject::Disconnector | Subject::Limiter => Some(Kind::Limit),
+        Subject::Scripts => Some(Kind::Script),
+        Subject::Image => Some(Kind::Firmware),
+        Subject::Security => Some(Kind::KeyChange),
+        // The secret of an association; its other attributes are not secret.
+        Subject::Association => (descriptor.attribute == 7).then_some(Kind::KeyChange),
+        // The moment at which the passive calendar becomes the active one; the passive one may be prepared.
+        Subject::Calendar => (!(6..=9).contains(&descriptor.attribute)).then_some(Kind::Tariff),
+    }
+}
+
+fn of_method(method: &MethodDescriptor) -> Option<Kind> {
+    match subject(method.class_id, method.logical_name)? {
+        Subject::Disconnector if method.method == 2 => Some(Kind::Reconnect),
+        Subject::Disconnector => Some(Kind::Disconnect),
+        Subject::Limiter => Some(Kind::Limit),
+        Subject::Scripts => Some(Kind::Script),
+        // Initiate, transfer and verify prepare an image; only its activation changes the meter.
+        Subject::Image => (!(1..=3).contains(&method.method)).then_some(Kind::Firmware),
+        Subject::Security => Some(Kind::KeyChange),
+        // Method 2 changes the secret; 1 is the session's own proof; 3 to 6 change who may associate.
+        Subject::Association => Some(Kind::KeyChange),
+        Subject::Calendar => Some(Kind::Tariff),
+    }
+}
+
+enum Subject {
+    Disconnector,
+    Limiter,
+    Scripts,
+    Image,
+    Security,
+    Association,
+    Calendar,
+}
+
+fn subject(class_id: u16, LogicalName(name): LogicalName) -> Option<Subject> {
+    let by_class = match class_id {
+        70 => Some(Subject::Disconnector),
+        71 => Some(Subject::Limiter),
+        9 | 10 | 21 | 22 => Some(Subject::Scripts),
+        18 => Some(Subject::Image),
+        64 => Some(Subject::Security),
+        12 | 15 => Some(Subject::Association),
+        20 => Some(Subject::Calendar),
+        _ => None,
+    };
+    by_class.or_else(|| match (name[0], name[2], name[3]) {
+        (0, 96, 3) if name[4] >= 10 && name[4] < 20 => Some(Subject::Disconnector),
+        (0, 17, 0) => Some(Subject::Limiter),
+        (0, 10, 0 | 106) | (0, 12 | 15 | 16, _) => Some(Subject::Scripts),
+        (0, 44, 0) => Some(Subject::Image),
+        (0, 43, 0) => Some(Subject::Security),
+        (0, 40, 0) => Some(Subject::Association),
+        (0, 13, 0) => Some(Subject::Calendar),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use ipss_dlms::head_end::AccessList;
+
+    use super::*;
+
+    fn action(class_id: u16, name: [u8; 6], method: i8) -> Option<Kind> {
+        kind_of(&Item::Action(MethodDescriptor { class_id, logical_name: LogicalName(name), method }, None))
+    }
+
+    fn set(class_id: u16, name: [u8; 6], attribute: i8) -> Option<Kind> {
+        let descriptor = AttributeDescriptor { class_id, logical_name: LogicalName(name), attribute };
+        kind_of(&Item::Set(Box::new([(descriptor, [0].into())])))
+    }
+
+    const RELAY: [u8; 6] = [0, 0, 96, 3, 10, 255];
+
+    #[test]
+    fn every_way_to_a_critical_object_is_known() {
+        assert_eq!(action(70, RELAY, 1), Some(Kind::Disconnect));
+        assert_eq!(action(70, RELAY, 2), Some(Kind::Reconnect));
+        assert_eq!(action(70, RELAY, 7), Some(Kind::Disconnect));
+        assert_eq!(action(70, [1, 2, 3, 4, 5, 6], 1), Some(Kind::Disconnect));
+        assert_eq!(set(70, RELAY, 4), Some(Kind::Limit));
+        assert_eq!(set(71, [0, 0, 17, 0, 0, 255], 3), Some(Kind::Limit));
+        assert_eq!(action(9, [0, 0, 10, 0, 106, 255], 1), Some(Kind::Script));
+        assert_eq!(set(22, [0, 0, 15, 0, 1, 255], 4), Some(Kind::Script));
+        assert_eq!(action(18, [0, 0, 44, 0, 0, 255], 4), Some(Kind::Firmware));
+        assert_eq!(action(64, [0, 0, 43, 0, 0, 255], 2), Some(Kind::KeyChange));
+        assert_eq!(set(15, [0, 0, 40, 0, 0, 255], 7), Some(Kind::KeyChange));
+        assert_eq!(set(20, [0, 0, 13, 0, 0, 255], 10), Some(Kind::Tariff));
+        assert_eq!(action(20, [0, 0, 13, 0, 0, 255], 1), Some(Kind::Tariff));
+    }
+
+    #[test]
+    fn another_class_in_front_of_a_critical_name_hides_nothing() {
+        assert_eq!(action(1, RELAY, 1), Some(Kind::Disconnect));
+        assert_eq!(set(3, [0, 0, 17, 0, 0, 255], 2), Some(Kind::Limit));
+        assert_eq!(action(1, [0, 0, 10, 0, 106, 255], 1), Some(Kind::Script));
+    }
+
+    #[test]
+    fn ordinary_work_is_not_held_up() {
+        assert_eq!(action(8, [0, 0, 1, 0, 0, 255], 6), None);
+        assert_eq!(set(8, [0, 0, 1, 0, 0, 255], 2), None);
+        assert_eq!(action(40, [0, 0, 25, 9, 0, 255], 1), None);
+        assert_eq!(action(18, [0, 0, 44, 0, 0, 255], 2), None);
+        assert_eq!(set(20, [0, 0, 13, 0, 0, 255], 6), None);
+        assert_eq!(set(7, [1, 0, 99, 1, 0, 255], 4), None);
+    }
+
+    #[test]
+    fn lists_accesses_and_unconfirmed_services_hide_nothing() {
+        let harmless = MethodDescriptor { class_id: 8, logical_name: LogicalName::CLOCK, method: 3 };
+        let cut = MethodDescriptor { class_id: 70, logical_name: LogicalName(RELAY), method: 1 };
+        let list = [(harmless, None), (cut, None)];
+        let limit =
+            AttributeDescriptor { class_id: 71, logical_name: LogicalName([0, 0, 17, 0, 0, 255]), attribute: 4 };
+        let access = |one| {
+            Item::Access(Box::new(AccessList {
+                items: Box::new([one]),
+                break_on_error: false,
+                self_descriptive: false,
+            }))
+        };
+
+        assert_eq!(kind_of(&Item::Actions(Box::new(list))), Some(Kind::Disconnect));
+        assert_eq!(kind_of(&Item::Unconfirmed(Box::new(Item::Action(cut, None)))), Some(Kind::Disconnect));
+        assert_eq!(kind_of(&access(Access::Action(cut, None))), Some(Kind::Disconnect));
+        assert_eq!(kind_of(&access(Access::Set(limit, [0].into()))), Some(Kind::Limit));
+        assert_eq!(kind_of(&access(Access::Get(limit, None))), None);
+    }
+
+    #[test]
+    fn critical_item_beside_harmless_ones_is_found() {
+        let harmless = AttributeDescriptor { class_id: 8, logical_name: LogicalName::CLOCK, attribute: 2 };
+        let cut = AttributeDescriptor { class_id: 71, logical_name: LogicalName([0, 0, 17, 0, 0, 255]), attribute: 4 };
+        let item = Item::Set(Box::new([(harmless, [0].into()), (cut, [0].into())]));
+
+        assert_eq!(kind_of(&item), Some(Kind::Limit));
+    }
+}

@@ -1,0 +1,362 @@
+//! The last door: tickets, deadlines by two clocks, protected meters, the stop switch, the ceiling.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ipss_dlms::head_end::Work;
+use ipss_session::{Instant, MeterId, Now, RequestId, WallTime};
+use thiserror::Error;
+
+use super::approval::{NoQuorum, Policy, Signature};
+use super::effect::{Kind, is_critical};
+use super::order::{NoOrder, Order};
+use crate::reactor::Guard;
+use crate::sessions;
+
+/// The longest time between an order's making and its not-after.
+pub const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3_600);
+
+/// How far two clocks of the house may differ without doubt.
+const SLACK_US: i64 = 5 * WallTime::SECOND;
+
+/// The ceilings' window.
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+
+/// How many commands may leave within any 24 hours of the monotonic clock: the second line behind the budgets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// All but reconnections.
+    pub per_day: usize,
+    /// Reconnections.
+    pub reconnects_per_day: usize,
+}
+
+/// Why something critical may not go.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// The octets are no order.
+    #[error(transparent)]
+    NoOrder(#[from] NoOrder),
+    /// The signatures do not suffice.
+    #[error(transparent)]
+    NoQuorum(#[from] NoQuorum),
+    /// Nobody released it.
+    #[error("{0} is for released commands only: use `control`, not a plain write or action")]
+    NotReleased(&'static str),
+    /// The stop switch is set, or was since the approval.
+    #[error("stopped: approve again after `control resume`")]
+    Stopped,
+    /// Its time is over, by one clock or the other.
+    #[error("not-after has passed")]
+    Expired,
+    /// The wall clock is behind what was seen already.
+    #[error("the wall clock went back: nothing critical leaves until it is right")]
+    ClockInDoubt,
+    /// Its times do not fit together.
+    #[error("written in the future, or to live longer than 24 hours")]
+    BadTimes,
+    /// The meter is on the never-disconnect list.
+    #[error("the meter is protected: it is never cut or limited")]
+    Protected,
+    /// No such order, command or meter, or the meter is another device now.
+    #[error("{0}")]
+    Unknown(&'static str),
+    /// The command was armed before.
+    #[error("the command was released already: it is never sent twice")]
+    Spent,
+    /// Too many in 24 hours.
+    #[error("the ceiling of {0} commands in 24 hours is reached")]
+    Ceiling(usize),
+}
+
+/// A ticket for one request: what may be sent under it.
+#[derive(Debug)]
+pub struct Armed {
+    /// The work to submit: it follows from the signed octets.
+    pub work: Work,
+    /// The meter.
+    pub meter: MeterId,
+    /// When the command's life ends on the monotonic clock.
+    pub deadline: Instant,
+}
+
+/// Everything that decides. Shared by the owner and the reactor's threads.
+#[derive(Debug)]
+pub struct Gate {
+    policy: Policy,
+    stopped: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    limits: Option<Limits>,
+    generation: u64,
+    orders: HashMap<[u8; 16], Arc<Admitted>>,
+    spent: HashSet<[u8; 16]>,
+    armed: HashMap<RequestId, Ticket>,
+    taken: HashSet<RequestId>,
+    titles: HashMap<MeterId, Box<[u8]>>,
+    protected: HashSet<MeterId>,
+    protected_titles: HashSet<Box<[u8]>>,
+    left: VecDeque<Instant>,
+    left_reconnects: VecDeque<Instant>,
+    /// A moment of both clocks that is believed: the wall clock may not be behind it.
+    believed: Option<Now>,
+}
+
+#[derive(Debug)]
+struct Admitted {
+    order: Order,
+    generation: u64,
+    deadline: Instant,
+}
+
+#[derive(Debug)]
+struct Ticket {
+    admitted: Arc<Admitted>,
+    target: usize,
+}
+
+impl Gate {
+    /// A gate under this policy. It starts stopped: [`Gate::resume`] opens it.
+    pub fn new(policy: Policy) -> Self {
+        Self { policy, stopped: AtomicBool::new(true), state: Mutex::default() }
+    }
+
+    /// How many may leave in 24 hours; none until this is said.
+    pub fn limit(&self, limits: Limits) {
+        self.lock().limits = Some(limits);
+    }
+
+    /// Nothing critical leaves from now on, and what is approved is void. From any thread, at once.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// Open at this generation. A generation never falls.
+    pub fn resume(&self, generation: u64) {
+        let mut state = self.lock();
+        state.generation = state.generation.max(generation);
+        self.stopped.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether nothing critical leaves.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Approvals of earlier generations are void.
+    pub fn generation(&self) -> u64 {
+        self.lock().generation
+    }
+
+    /// The device behind a meter's number, from what its session is made of.
+    pub fn know(&self, meter: MeterId, system_title: &[u8]) {
+        self.lock().titles.insert(meter, system_title.into());
+    }
+
+    /// Never cut or limit this meter, by its number or by its system title (if it has one).
+    pub fn protect(&self, meter: MeterId, system_title: &[u8]) {
+        let mut state = self.lock();
+        state.protected.insert(meter);
+        if !system_title.is_empty() {
+            state.protected_titles.insert(system_title.into());
+        }
+    }
+
+    /// Take a meter off the never-disconnect list.
+    pub fn unprotect(&self, meter: MeterId, system_title: &[u8]) {
+        let mut state = self.lock();
+        state.protected.remove(&meter);
+        state.protected_titles.remove(system_title);
+    }
+
+    /// How many meters are protected.
+    pub fn protected(&self) -> usize {
+        self.lock().protected.len()
+    }
+
+    /// These commands were sent in an earlier life: they are never sent again.
+    pub fn spend(&self, commands: impl IntoIterator<Item = [u8; 16]>) {
+        self.lock().spent.extend(commands);
+    }
+
+    /// A command that left `age` ago counts against the ceiling. The oldest first.
+    pub fn count(&self, reconnect: bool, age: Duration, now: Now) {
+        let at = Instant(now.monotonic.0.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)));
+        let mut state = self.lock();
+        if reconnect { state.left_reconnects.push_back(at) } else { state.left.push_back(at) }
+    }
+
+    /// The wall clock was at least here once: the newest time stamp of the audit log.
+    pub fn believe(&self, wall: WallTime, now: Now) {
+        let mut state = self.lock();
+        let wall = WallTime(wall.0.max(now.wall.0));
+        state.believed = Some(Now { monotonic: now.monotonic, wall });
+    }
+
+    /// Take an order whose signatures suffice; its commands can be armed from now on.
+    ///
+    /// # Errors
+    /// [`Refusal`]: nothing of it may go.
+    pub fn admit(&self, octets: &[u8], signatures: &[Signature], now: Now) -> Result<Order, Refusal> {
+        let order = Order::decode(octets)?;
+        let mut state = self.lock();
+        if self.is_stopped() {
+            return Err(Refusal::Stopped);
+        }
+        self.policy.check(&order, signatures, state.generation)?;
+        state.check_clock(now)?;
+        let life = order.not_after.0.saturating_sub(order.created.0);
+        if order.created.0 > now.wall.0 + SLACK_US || !(0..=LONGEST_LIFE.as_micros() as i64).contains(&life) {
+            return Err(Refusal::BadTimes);
+        }
+        let left = order.not_after.0 - now.wall.0;
+        if left <= 0 {
+            return Err(Refusal::Expired);
+        }
+        let deadline = now.monotonic + Duration::from_micros(left as u64);
+        state.orders.retain(|_, admitted| admitted.deadline > now.monotonic);
+        // The deadline of the first admission holds: a clock set back between two gives no more time.
+        let deadline = match state.orders.get(&order.id) {
+            Some(known) if known.order.hash != order.hash => {
+                return Err(Refusal::Unknown("another order has this number"));
+            }
+            Some(known) => known.deadline.min(deadline),
+            None => deadline,
+        };
+        let admitted = Admitted { order: order.clone(), generation: state.generation, deadline };
+        state.orders.insert(order.id, Arc::new(admitted));
+        Ok(order)
+    }
+
+    /// A ticket for one command of an admitted order, under the number that its request will have.
+    ///
+    /// # Errors
+    /// [`Refusal`]: it may not go. A command that got a ticket never gets another.
+    pub fn arm(&self, order: [u8; 16], command: [u8; 16], request: RequestId, now: Now) -> Result<Armed, Refusal> {
+        let mut state = self.lock();
+        let admitted = state.orders.get(&order).ok_or(Refusal::Unknown("no such order was admitted"))?.clone();
+        let target = admitted.order.targets.iter().position(|target| target.command == command);
+        let target = target.ok_or(Refusal::Unknown("the order has no such command"))?;
+        let Ticket { admitted, target } = {
+            let ticket = Ticket { admitted, target };
+            self.check(&state, &ticket, now)?;
+            ticket
+        };
+        if !state.spent.insert(command) {
+            return Err(Refusal::Spent);
+        }
+        let meter = admitted.order.targets[target].meter;
+        let armed = Armed { work: admitted.order.effect.work(), meter, deadline: admitted.deadline };
+        state.armed.insert(request, Ticket { admitted, target });
+        Ok(armed)
+    }
+
+    /// Whether the request's octets may have left; the ticket is void from now on. For when a request has ended, or
+    /// nobody waits for it any more.
+    pub fn settle(&self, request: RequestId) -> bool {
+        let mut state = self.lock();
+        state.armed.remove(&request);
+        state.taken.remove(&request)
+    }
+
+    fn check(&self, state: &State, ticket: &Ticket, now: Now) -> Result<(), Refusal> {
+        let Ticket { admitted, target } = ticket;
+        let target = &admitted.order.targets[*target];
+        if self.is_stopped() || admitted.generation != state.generation {
+            return Err(Refusal::Stopped);
+        }
+        state.check_clock(now)?;
+        if now.wall > admitted.order.not_after || now.monotonic >= admitted.deadline {
+            return Err(Refusal::Expired);
+        }
+        let known = state.titles.get(&target.meter).ok_or(Refusal::Unknown("the head-end knows no such meter"))?;
+        if **known != *target.system_title {
+            return Err(Refusal::Unknown("the meter's number stands for another device than was approved"));
+        }
+        let protected =
+            state.protected.contains(&target.meter) || state.protected_titles.contains(&target.system_title);
+        if protected && admitted.order.kind.may_cut() {
+            return Err(Refusal::Protected);
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic under the lock cannot leave it half changed in a way that opens the gate: what opens is set last.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Guard<sessions::Work> for Gate {
+    #[inline]
+    fn guarded(&self, work: &sessions::Work) -> bool {
+        match work {
+            sessions::Work::Dlms(work) => is_critical(work),
+            // Which registers and coils switch something is the device's to know: whatever does not only read.
+            sessions::Work::Modbus(plan) => !plan.is_repeatable(),
+        }
+    }
+
+    fn permit(&self, meter: MeterId, request: RequestId, work: &sessions::Work, now: Now) -> Result<(), String> {
+        match work {
+            sessions::Work::Dlms(work) => self.permit(meter, request, work, now),
+            sessions::Work::Modbus(_) => Err(Refusal::NotReleased("a Modbus write").to_string()),
+        }
+    }
+}
+
+impl Guard<Work> for Gate {
+    #[inline]
+    fn guarded(&self, work: &Work) -> bool {
+        is_critical(work)
+    }
+
+    fn permit(&self, meter: MeterId, request: RequestId, work: &Work, now: Now) -> Result<(), String> {
+        let mut state = self.lock();
+        let refused = |refusal: Refusal| Err(refusal.to_string());
+        let Some(ticket) = state.armed.remove(&request) else {
+            let kind = work.plan.items.iter().find_map(super::effect::kind_of);
+            return refused(Refusal::NotReleased(kind.map_or("this", Kind::name)));
+        };
+        let Admitted { order, .. } = &*ticket.admitted;
+        if order.targets[ticket.target].meter != meter || !order.effect.is(work) {
+            return refused(Refusal::Unknown("the request is not what was released"));
+        }
+        if let Err(refusal) = self.check(&state, &ticket, now) {
+            return refused(refusal);
+        }
+        let reconnect = order.kind == Kind::Reconnect;
+        let State { limits, left, left_reconnects, taken, .. } = &mut *state;
+        let (left, most) = match (limits, reconnect) {
+            (Some(limits), false) => (left, limits.per_day),
+            (Some(limits), true) => (left_reconnects, limits.reconnects_per_day),
+            (None, _) => (left, 0),
+        };
+        while left.front().is_some_and(|at| now.monotonic.since(*at) >= DAY) {
+            left.pop_front();
+        }
+        if left.len() >= most {
+            return refused(Refusal::Ceiling(most));
+        }
+        left.push_back(now.monotonic);
+        taken.insert(request);
+        Ok(())
+    }
+}
+
+impl State {
+    /// Closed on doubt: the wall clock may run ahead (then commands expire early), never behind what was believed.
+    fn check_clock(&self, now: Now) -> Result<(), Refusal> {
+        let Some(believed) = self.believed else { return Err(Refusal::ClockInDoubt) };
+        let passed = now.monotonic.since(believed.monotonic).as_micros() as i64;
+        if now.wall.0 < believed.wall.0.saturating_add(passed) - SLACK_US {
+            return Err(Refusal::ClockInDoubt);
+        }
+        Ok(())
+    }
+}
