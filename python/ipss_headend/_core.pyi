@@ -49,8 +49,13 @@ class Profile:
         associate_s: float = 60.0,
         answer_s: float = 30.0,
         frame_s: float = 30.0,
+        referencing: Literal["ln", "sn"] = "ln",
+        quirks: Sequence[tuple[str, bool | int | str]] = ...,
     ) -> Profile:
         """Pin it.
+
+        `referencing` is by logical or by short names. `quirks` are names and values of what the model does in its own
+        way.
 
         `shortest_challenge` is in octets, 8 to 64: below 16 only for a model that was signed off; hls-ecdsa has 32
         whatever stands here. Raises ValueError naming what does not fit together.
@@ -284,6 +289,31 @@ class Item:
     @staticmethod
     def action(descriptor: Descriptor, parameters: bytes | None = None) -> Item:
         """Invoke a method. Answered by a line with the return parameters, if any."""
+
+    @staticmethod
+    def actions(methods: Sequence[tuple[Descriptor, bytes | None]]) -> Item:
+        """Invoke several methods, at once where the meter has that.
+
+        Answered by an empty line, or by one with what each returned; a refusal for each that was refused.
+        """
+
+    @staticmethod
+    def access(
+        parts: Sequence[tuple[Literal["get", "set", "action"], Descriptor, bytes | None]],
+        *,
+        break_on_error: bool = False,
+        self_descriptive: bool = False,
+    ) -> Item:
+        """Read, write and invoke in one ACCESS, in this order.
+
+        Answered by a line with a cell each, null where there is no value; a refusal for each that was refused. With
+        `break_on_error` the first refusal ends the list; with `self_descriptive` the meter repeats what was asked, and
+        must agree.
+        """
+
+    @staticmethod
+    def unconfirmed(item: Item) -> Item:
+        """What `set`, `set_list` or `action` made, sent without asking for an answer."""
 
 @final
 class Plan:

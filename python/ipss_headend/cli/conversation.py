@@ -261,6 +261,7 @@ def _meter(core: Any, target: Target, address: str | None, timeout_s: float, *, 
             associate_s=timeout_s,
             answer_s=timeout_s,
             frame_s=timeout_s,
+            referencing=target.referencing,
         )
         return core.Meter(
             METER,

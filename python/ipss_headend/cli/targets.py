@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from ipss_headend.cli import key_file, places
@@ -125,6 +126,8 @@ class Target:
     """The reactor's address of a serial line; empty: `host` and `port` are the address."""
     physical: int = 0
     """The physical device of an HDLC address; 0: none."""
+    referencing: Literal["ln", "sn"] = "ln"
+    """By logical or by short names."""
 
     @property
     def needs_counters(self) -> bool:
@@ -211,6 +214,7 @@ def from_url(url: str, options: Options) -> Target:
         transport=transport,
         physical=options.physical or 0,
         line=serial_line(url, parts) if serial else "",
+        referencing="sn" if options.referencing is Referencing.SN else "ln",
     )
 
 
@@ -302,8 +306,6 @@ def _check_alone(path: Path, name: str) -> None:
 def _check_built(options: Options) -> None:
     if options.auth is Auth.HLS2:
         raise RequestError("--auth hls2 is a manufacturer's own procedure, and this program has none of them")
-    if options.referencing is not Referencing.LN:
-        raise RequestError("--referencing sn is not built yet; ln is")
 
 
 def _split(url: str) -> SplitResult:

@@ -89,7 +89,55 @@ class Action:
         return native.Item.action(self.descriptor, self.parameters)
 
 
-Question = Attributes | Buffer | Set | Action
+@dataclass(frozen=True, slots=True)
+class SetList:
+    """Write several attributes, at once where the meter has that; each value is A-XDR."""
+
+    values: tuple[tuple[Descriptor, bytes], ...]
+
+    def item(self, native: Native) -> Item:
+        """The same for the reactor."""
+        return native.Item.set_list(self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """Invoke several methods, at once where the meter has that; parameters are A-XDR."""
+
+    methods: tuple[tuple[Descriptor, bytes | None], ...]
+
+    def item(self, native: Native) -> Item:
+        """The same for the reactor."""
+        return native.Item.actions(self.methods)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Read, write and invoke in one ACCESS. See `_core.Item.access`."""
+
+    parts: tuple[tuple[Literal["get", "set", "action"], Descriptor, bytes | None], ...]
+    break_on_error: bool = False
+    self_descriptive: bool = False
+
+    def item(self, native: Native) -> Item:
+        """The same for the reactor."""
+        return native.Item.access(
+            self.parts, break_on_error=self.break_on_error, self_descriptive=self.self_descriptive
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed:
+    """Write or invoke without an answer."""
+
+    question: Set | SetList | Action
+
+    def item(self, native: Native) -> Item:
+        """The same for the reactor."""
+        return native.Item.unconfirmed(self.question.item(native))
+
+
+Question = Attributes | Buffer | Set | SetList | Action | Actions | Access | Unconfirmed
 
 
 class Plans:

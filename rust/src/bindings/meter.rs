@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipss_dlms::head_end::HeadEnd;
 use ipss_dlms::profile::{Authentication, Ciphering, Profile};
+use ipss_dlms::quirks::QuirkValue;
 use ipss_dlms::security::{
     Channel, CounterBlock, Credentials, HighWater, Key, PrivateKey, Protection, PublicKey, Sealer, Suite, SystemTitle,
 };
@@ -27,7 +28,7 @@ impl PyProfile {
     #[pyo3(signature = (*, client=16, server=1, authentication="none", suite=0, protection="none",
         ciphering="service", dedicated=false, shortest_challenge=16, client_title=Vec::new(), max_pdu=65535, with_list=16, range_deviation_min=0,
         range_send_deviation=true, range_date_time_type=false, heartbeat_s=480.0, associate_s=60.0, answer_s=30.0,
-        frame_s=30.0))]
+        frame_s=30.0, referencing="ln", quirks=Vec::new()))]
     #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
     fn new(
         client: u16,
@@ -48,6 +49,8 @@ impl PyProfile {
         associate_s: f64,
         answer_s: f64,
         frame_s: f64,
+        referencing: &str,
+        quirks: Vec<(String, Bound<'_, PyAny>)>,
     ) -> PyResult<Self> {
         let mut profile = Profile {
             client,
@@ -73,6 +76,14 @@ impl PyProfile {
         profile.limits.associate = seconds("associate_s", associate_s)?;
         profile.limits.answer = seconds("answer_s", answer_s)?;
         profile.limits.frame = seconds("frame_s", frame_s)?;
+        profile = match referencing {
+            "ln" => profile,
+            "sn" => profile.with_short_names(),
+            other => return Err(not_one_of("referencing", other, "ln, sn")),
+        };
+        for (name, value) in &quirks {
+            set_quirk(&mut profile, name, value)?;
+        }
         if !(8..=64).contains(&shortest_challenge) {
             return Err(PyValueError::new_err(format!("shortest_challenge: {shortest_challenge} is not 8 to 64")));
         }
@@ -226,6 +237,18 @@ pub fn route(
     let shared = (shared || address.is_serial()).then_some(Share { gap });
     let hold = if hold_open { Hold::Open } else { Hold::OnDemand { idle: time("idle_s", idle_s)? } };
     Ok(Route { address: Some(address), local: None, hold, shared })
+}
+
+/// Set a quirk to a bool, an int or a str.
+fn set_quirk(profile: &mut Profile, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+    let done = if let Ok(flag) = value.cast::<pyo3::types::PyBool>() {
+        profile.set_quirk(name, QuirkValue::Flag(flag.is_true()))
+    } else if let Ok(number) = value.extract::<u32>() {
+        profile.set_quirk(name, QuirkValue::Number(number))
+    } else {
+        profile.set_quirk(name, QuirkValue::Word(&value.extract::<String>()?))
+    };
+    done.map_err(|error| PyValueError::new_err(error.message))
 }
 
 /// The mechanism for its name.

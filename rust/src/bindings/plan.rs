@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ipss_dlms::axdr::BufferShape;
 use ipss_dlms::cosem::descriptor::CaptureObject;
 use ipss_dlms::cosem::{AttributeDescriptor, EntrySelection, LogicalName, MethodDescriptor};
-use ipss_dlms::head_end::{Attributes, Buffer, Item, Plan, Wanted};
+use ipss_dlms::head_end::{Access, AccessList, Attributes, Buffer, Item, Plan, Wanted};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -90,9 +90,47 @@ impl PyItem {
     #[staticmethod]
     #[pyo3(signature = (descriptor, parameters=None))]
     fn action(descriptor: Descriptor, parameters: Option<Vec<u8>>) -> PyResult<Self> {
-        let AttributeDescriptor { class_id, logical_name, attribute: method } = attribute(descriptor)?;
-        let method = MethodDescriptor { class_id, logical_name, method };
-        Ok(Self(Item::Action(method, parameters.map(Into::into))))
+        Ok(Self(Item::Action(method(descriptor)?, parameters.map(Into::into))))
+    }
+
+    #[staticmethod]
+    fn actions(methods: Vec<(Descriptor, Option<Vec<u8>>)>) -> PyResult<Self> {
+        if methods.is_empty() {
+            return Err(PyValueError::new_err("methods: no method to invoke"));
+        }
+        let list =
+            methods.into_iter().map(|(descriptor, parameters)| Ok((method(descriptor)?, parameters.map(Into::into))));
+        Ok(Self(Item::Actions(list.collect::<PyResult<_>>()?)))
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (parts, *, break_on_error=false, self_descriptive=false))]
+    fn access(
+        parts: Vec<(String, Descriptor, Option<Vec<u8>>)>,
+        break_on_error: bool,
+        self_descriptive: bool,
+    ) -> PyResult<Self> {
+        if parts.is_empty() {
+            return Err(PyValueError::new_err("parts: nothing to read, write or invoke"));
+        }
+        let items = parts.into_iter().map(|(kind, descriptor, value)| match (kind.as_str(), value) {
+            ("get", None) => Ok(Access::Get(attribute(descriptor)?, None)),
+            ("set", Some(value)) => Ok(Access::Set(attribute(descriptor)?, value.into())),
+            ("action", value) => Ok(Access::Action(method(descriptor)?, value.map(Into::into))),
+            ("get", Some(_)) => Err(PyValueError::new_err("parts: what is read has no value")),
+            ("set", None) => Err(PyValueError::new_err("parts: what is written needs a value")),
+            (other, _) => Err(PyValueError::new_err(format!("parts: '{other}' is not one of get, set, action"))),
+        });
+        let items = items.collect::<PyResult<_>>()?;
+        Ok(Self(Item::Access(Box::new(AccessList { items, break_on_error, self_descriptive }))))
+    }
+
+    #[staticmethod]
+    fn unconfirmed(item: &Self) -> PyResult<Self> {
+        match &item.0 {
+            item @ (Item::Set(_) | Item::Action(..)) => Ok(Self(Item::Unconfirmed(Box::new(item.clone())))),
+            _ => Err(PyValueError::new_err("item: only what set, set_list or action made can do without an answer")),
+        }
     }
 }
 
@@ -119,6 +157,11 @@ impl PyPlan {
 
 fn attribute((class_id, logical_name, attribute): Descriptor) -> PyResult<AttributeDescriptor> {
     Ok(AttributeDescriptor { class_id, logical_name: name(&logical_name)?, attribute })
+}
+
+fn method(descriptor: Descriptor) -> PyResult<MethodDescriptor> {
+    let AttributeDescriptor { class_id, logical_name, attribute: method } = attribute(descriptor)?;
+    Ok(MethodDescriptor { class_id, logical_name, method })
 }
 
 fn capture((class_id, logical_name, attribute_id, data_index): Capture) -> PyResult<CaptureObject> {

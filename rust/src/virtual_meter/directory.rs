@@ -1,7 +1,9 @@
 //! The objects of a virtual meter and who may do what with them: the one table behind every answer and behind the
 //! association's object list.
 
-use ipss_dlms::cosem::LogicalName;
+use std::sync::{Arc, OnceLock};
+
+use ipss_dlms::cosem::{LogicalName, ShortNamedObject, ShortNames};
 use ipss_dlms::meter::Access;
 
 use super::encode;
@@ -209,6 +211,29 @@ pub(super) fn list(role: Role, three_phase: bool, out: &mut Vec<u8>) {
     let seen = |object: &&Object| role != Role::Public || object.public;
     encode::array(out, objects(three_phase).filter(seen).count());
     objects(three_phase).filter(seen).for_each(|object| object.describe(role, out));
+}
+
+/// The short names of all objects: 256 apart, from 0x0100 on, and the association's own.
+pub(super) fn short_names(three_phase: bool) -> Arc<ShortNames> {
+    static NAMES: [OnceLock<Arc<ShortNames>>; 2] = [OnceLock::new(), OnceLock::new()];
+    let named = || {
+        let of = |base, object: &Object| ShortNamedObject {
+            base,
+            class_id: object.class_id,
+            version: object.version,
+            logical_name: object.name,
+        };
+        let association = ShortNamedObject {
+            base: ShortNames::ASSOCIATION,
+            class_id: 12,
+            version: 1,
+            logical_name: LogicalName::CURRENT_ASSOCIATION,
+        };
+        let bases = (0x0100_u16..ShortNames::ASSOCIATION).step_by(0x100);
+        let objects = bases.zip(objects(three_phase)).map(|(base, object)| of(base, object));
+        Arc::new(ShortNames::new(objects.chain([association]).collect()))
+    };
+    NAMES[usize::from(three_phase)].get_or_init(named).clone()
 }
 
 pub(super) const PROFILE_STATUS: LogicalName = LogicalName([0, 0, 96, 10, 1, 255]);

@@ -1,7 +1,11 @@
 //! The answers: every attribute and method of the objects in the directory.
 
+use std::sync::Arc;
+
 use ipss_dlms::axdr::DateTime;
-use ipss_dlms::cosem::{ActionResult, AttributeDescriptor, DataAccessResult, LogicalName, MethodDescriptor, Selection};
+use ipss_dlms::cosem::{
+    ActionResult, AttributeDescriptor, DataAccessResult, LogicalName, MethodDescriptor, Selection, ShortNames,
+};
 use ipss_dlms::meter::{Access, Objects};
 use ipss_session::{CivilDateTime, Now, WallTime};
 
@@ -100,6 +104,10 @@ impl Objects for VirtualMeter {
             return ActionResult::ReadWriteDenied;
         }
         self.invoke(object.item, method.method, parameters, now.wall)
+    }
+
+    fn short_names(&mut self) -> Option<Arc<ShortNames>> {
+        Some(directory::short_names(self.consumption.three_phase))
     }
 
     fn push_due(&mut self, now: Now) -> Option<Vec<u8>> {

@@ -33,7 +33,10 @@ impl Fleet {
             ..Profile::public()
         };
         let public = Profile { max_pdu: spec.max_pdu, ..Profile::public() };
-        let clients = vec![secured(1), secured(2), public];
+        let mut clients = vec![secured(1), secured(2), public];
+        // Every client may choose short names instead.
+        let short: Vec<Profile> = clients.iter().cloned().map(Profile::with_short_names).collect();
+        clients.extend(short);
         Arc::new(Settings { clients, largest_answer: usize::from(spec.max_pdu), log_nonces })
     }
 

@@ -90,7 +90,6 @@ def test_url_that_cannot_be_read_names_what_can(url: str) -> None:
         Options(auth=Auth.HLS_SHA256),
         Options(auth=Auth.HLS_ECDSA),
         Options(auth=Auth.HLS_ECDSA, suite=1),
-        Options(referencing=Referencing.SN),
         Options(physical=17),
         Options(auth=Auth.LOW),
         Options(auth=Auth.HLS_GMAC),
@@ -165,3 +164,8 @@ def test_url_names_its_transport(url: str, transport: str, line: str) -> None:
 def test_serial_url_without_a_device_file_is_refused(url: str) -> None:
     with pytest.raises(RequestError, match="/dev/ttyUSB0"):
         resolve(url, Options(), Path("none"))
+
+
+@pytest.mark.parametrize("referencing", list(Referencing))
+def test_referencing_reaches_the_profile(referencing: Referencing) -> None:
+    assert resolve("dlms+tcp://h", Options(referencing=referencing), Path("none")).referencing == referencing.value
