@@ -214,6 +214,19 @@ class ModbusConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PluginsConfig:
+    """`[plugins]`: which run, and what each may use."""
+
+    enabled: tuple[str, ...] = ()
+    memory_mib: int = 1024
+    """Address space of each plugin's process."""
+    cpu_s: float = 60.0
+    """Processor time that a plugin may use for one invocation and what follows it."""
+    patience: int = 1
+    """The hooks' time limits are multiplied by this, for slow machines."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """`[log]`."""
 
@@ -241,6 +254,7 @@ class Config:
     metrics: MetricsConfig = MetricsConfig()
     rpc: RpcConfig = RpcConfig()
     modbus: ModbusConfig = ModbusConfig()
+    plugins: PluginsConfig = PluginsConfig()
     log: LogConfig = LogConfig()
 
 
@@ -297,6 +311,7 @@ def _config(top: "_Table", directory: Path) -> Config:
         metrics=_metrics(top.table("metrics")),
         rpc=_rpc(top.table("rpc"), data_directory),
         modbus=_modbus(top.table("modbus")),
+        plugins=_plugins(top.table("plugins")),
         log=_log(top.table("log")),
     )
     with_database.finish()
@@ -498,6 +513,18 @@ def _rpc(table: "_Table", data_directory: Path) -> RpcConfig:
         table.mistake("socket", f"{rpc.socket} is longer than the {LONGEST_SOCKET} characters a socket may have")
     table.finish()
     return rpc
+
+
+def _plugins(table: "_Table") -> PluginsConfig:
+    default = PluginsConfig()
+    plugins = PluginsConfig(
+        enabled=tuple(dict.fromkeys(table.parsed_list("enabled", str))),
+        memory_mib=table.integer("memory_mib", default.memory_mib, 128, 1 << 20),
+        cpu_s=table.seconds("cpu", default.cpu_s),
+        patience=table.integer("patience", default.patience, 1, 1000),
+    )
+    table.finish()
+    return plugins
 
 
 def _log(table: "_Table") -> LogConfig:

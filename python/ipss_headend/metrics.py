@@ -75,6 +75,17 @@ class PlanFigures:
 
 
 @dataclass(slots=True)
+class PluginFigures:
+    """How one plugin does."""
+
+    up: int = 0
+    restarts: int = 0
+    kills: int = 0
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Invocations by hook and how they ended: `done`, `error`, `timeout`, `gone`, `overloaded`, `broken-off`."""
+
+
+@dataclass(slots=True)
 class Figures:
     """Everything counted in Python. One object for each head-end; only its own trio thread writes to it."""
 
@@ -103,6 +114,11 @@ class Figures:
     """Critical commands that are not at their end, by state."""
     command_alarms: int = 0
     control_stopped: bool = True
+    plugins: dict[str, PluginFigures] = field(default_factory=dict)
+
+    def plugin(self, name: str) -> PluginFigures:
+        """The figures of one plugin."""
+        return self.plugins.setdefault(name, PluginFigures())
 
     def plan(self, name: str) -> PlanFigures:
         """The figures of one plan."""
@@ -238,6 +254,38 @@ def metrics(outcomes: Callable[[int], str], kinds: Callable[[int], str]) -> tupl
             "command_alarms", "counter", "Commands whose meter somebody must look at.", _one(lambda f: f.command_alarms)
         ),
         Shown("control_stopped", "gauge", "1 while no critical command may leave.", _one(lambda f: f.control_stopped)),
+        Shown(
+            "plugin_up",
+            "gauge",
+            "1 while a plugin's process answers.",
+            lambda f, _: [((name,), one.up) for name, one in f.plugins.items()],
+            ("plugin",),
+        ),
+        Shown(
+            "plugin_restarts",
+            "counter",
+            "Times that a plugin's process was started again.",
+            lambda f, _: [((name,), one.restarts) for name, one in f.plugins.items()],
+            ("plugin",),
+        ),
+        Shown(
+            "plugin_kills",
+            "counter",
+            "Times that a plugin's process was killed for what it did.",
+            lambda f, _: [((name,), one.kills) for name, one in f.plugins.items()],
+            ("plugin",),
+        ),
+        Shown(
+            "plugin_calls",
+            "counter",
+            "Invocations of a plugin's hooks, by how they ended.",
+            lambda f, _: [
+                ((name, hook, outcome), count)
+                for name, one in f.plugins.items()
+                for (hook, outcome), count in one.calls.items()
+            ],
+            ("plugin", "hook", "outcome"),
+        ),
         Shown("loop_lag_seconds", "gauge", "How late the trio loop runs its tasks.", _one(lambda f: f.loop_lag_s)),
     )
 

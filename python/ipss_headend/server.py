@@ -39,6 +39,7 @@ from ipss_headend.field.requests import Requests
 from ipss_headend.field.watch import Watch
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
+from ipss_headend.plugins.manager import Manager
 from ipss_headend.rpc.call import Services
 from ipss_headend.rpc.idempotency import Keys
 from ipss_headend.rpc.jobs import Jobs
@@ -99,6 +100,7 @@ class HeadEnd:
     metrics_address: str | None
     """`host:port` of `/metrics` and `/healthz`."""
     stop: Stop
+    plugins: Manager
 
 
 async def serve(config: Config, *, task_status: trio.TaskStatus[HeadEnd] = trio.TASK_STATUS_IGNORED) -> None:
@@ -202,12 +204,20 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             latest=latest,
             written=services.written,
         )
+        plugins = Manager(
+            config.plugins.enabled,
+            figures,
+            memory_mib=config.plugins.memory_mib,
+            cpu_s=max(1, int(config.plugins.cpu_s)),
+            patience=config.plugins.patience,
+        )
         pages = await _open_pages(config)
 
         async with trio.open_nursery() as tasks:
             services.nursery = tasks
             tasks.start_soon(counters.run)
             tasks.start_soon(_watch_lag, figures)
+            await tasks.start(plugins.run)
             tasks.start_soon(_stop_now, stop, reactor, tasks.cancel_scope)
             tasks.start_soon(enrolment.look_up)
             tasks.start_soon(_forget_log, store, config.rpc.log_days)
@@ -237,6 +247,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
                         listening=_listen(config, reactor),
                         metrics_address=_address_of(pages),
                         stop=stop,
+                        plugins=plugins,
                     )
                     gc.collect()
                     gc.freeze()  # the fleet stays as long as the process: the collector need not walk it

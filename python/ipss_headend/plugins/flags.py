@@ -1,0 +1,26 @@
+"""What validation may say of an interval."""
+
+from enum import IntFlag
+
+
+class Flag(IntFlag):
+    """Flags of an interval; they are added and never taken away."""
+
+    GAP = 1
+    """No value came."""
+    SPIKE = 2
+    """Far above what this series does."""
+    NEGATIVE = 4
+    """Energy cannot be negative."""
+    ROLL_OVER = 8
+    """The register went through its end here; the value is corrected by its modulus."""
+    SUM = 16
+    """The parts do not sum to their whole in this interval."""
+    REGISTER = 32
+    """The intervals do not sum to the difference of the register's readings."""
+    CLOCK = 64
+    """The meter's clock was too far off."""
+    STUCK = 128
+    """The same value, not nought, for so long that it is no measurement."""
+    ESTIMATED = 256
+    """Not measured: the value was estimated."""

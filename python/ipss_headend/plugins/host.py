@@ -1,0 +1,172 @@
+"""A plugin's own process: `python -m ipss_headend.plugins.host NAME DESCRIPTOR MEMORY_MIB CPU_S`.
+
+It has one connection, to the head-end that started it, and goes when that closes. Messages are msgpack-RPC: the
+head-end requests a hook, and the answer is the notification `answer`, with the invocation that it belongs to. Calls are
+answered one after the other.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections import deque
+from importlib import metadata
+from typing import Any
+
+import msgspec
+import pluggy
+
+from ipss_headend import _core
+from ipss_headend.errors import PluginError
+from ipss_headend.plugins import columns, sandbox
+from ipss_headend.plugins.context import Context
+from ipss_headend.plugins.specs import GROUP, HOOKS, PROJECT
+
+HELLO = "hello"
+ANSWER = "answer"
+READ_OCTETS = 65_536
+MOST_OCTETS = 8 << 20
+"""A message from the head-end; from the plugin a smaller one is taken."""
+DESCRIPTORS = 2
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+class Loaded:
+    """A plugin with its hooks, in this process."""
+
+    def __init__(self, name: str, plugin: object) -> None:
+        self.name = name
+        self.plugin = plugin
+        self._hooks = pluggy.PluginManager(PROJECT)
+        self._hooks.add_hookspecs(sys.modules["ipss_headend.plugins.specs"])
+        try:
+            self._hooks.register(plugin, name)
+            self._hooks.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise PluginError(f"{name}: {error}") from error
+        self.orders: dict[str, int] = {}
+        """The hooks that it has, and their places: -1 first, 1 last."""
+        for caller in self._hooks.get_hookcallers(plugin) or ():
+            options = caller.get_hookimpls()[-1]
+            self.orders[caller.name] = -1 if options.tryfirst else 1 if options.trylast else 0
+        if not self.orders:
+            raise PluginError(f"{name}: no hook in it; mark one with @ipss_headend.plugins.hook")
+
+    def call(self, context: Context, arguments: dict[str, Any]) -> Any:
+        """One invocation; its typed answer.
+
+        Raises:
+            PluginError: it gave what the hook does not give.
+        """
+        spec = HOOKS[context.hook]
+        typed = {name: _typed(spec.function, name, value) for name, value in arguments.items()}
+        found = getattr(self._hooks.hook, context.hook)(ctx=context, **typed)
+        answer = found[0] if found else None
+        if spec.mode == "batch":
+            return None
+        try:
+            return msgspec.convert(msgspec.to_builtins(answer, builtin_types=(bytes,)), spec.result | None)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise PluginError(f"{context.hook}: {error}") from error
+
+
+def load(name: str) -> Loaded:
+    """Import the plugin of this name.
+
+    Raises:
+        PluginError: there is none, or it is none.
+    """
+    found = metadata.entry_points(group=GROUP, name=name)
+    if not found:
+        known = ", ".join(sorted(entry.name for entry in metadata.entry_points(group=GROUP))) or "none"
+        raise PluginError(f'no plugin "{name}" is installed (entry points {GROUP}); there are: {known}')
+    plugin = next(iter(found)).load()
+    return Loaded(name, plugin() if isinstance(plugin, type) else plugin)
+
+
+def _typed(function: Any, name: str, value: Any) -> Any:
+    if name == "classes":
+        from ipss_headend.plugins.specs import IncidentClass
+
+        return msgspec.convert(value, list[IncidentClass])
+    return value
+
+
+def serve(connection: socket.socket, name: str, cpu_s: int) -> None:
+    """Answer until the head-end closes the connection."""
+    scanner = _core.RpcScanner(octets=MOST_OCTETS, values=4 << 20)
+    descriptors: deque[int] = deque()
+    try:
+        plugin = load(name)
+    except Exception as error:  # noqa: BLE001 - whatever a plugin does when it is imported
+        _send(connection, HELLO, [None, _words(error)])
+        return
+    _send(connection, HELLO, [plugin.orders, None])
+    while True:
+        octets, received, _, _ = socket.recv_fds(connection, READ_OCTETS, DESCRIPTORS)
+        descriptors.extend(received)
+        if not octets:
+            return
+        calls, ended = scanner.feed(octets)
+        for _, number, hook, params in calls:
+            _limit_cpu(cpu_s)
+            _send(connection, ANSWER, _answer(plugin, number, hook, params, descriptors))
+        if ended is not None:
+            raise PluginError(f"the head-end sent {ended[1]}")
+
+
+def _answer(plugin: Loaded, number: int, hook: str, params: bytes, descriptors: deque[int]) -> list[Any]:
+    now_us, limit_s, arguments, layout = msgspec.msgpack.decode(params)
+    context = Context(plugin.name, hook, number, now_us, limit_s)
+    try:
+        if layout is not None:
+            batch = columns.attach(descriptors.popleft(), descriptors.popleft(), [tuple(one) for one in layout])
+            arguments = {"batch": batch}
+        value = plugin.call(context, arguments)
+    except Exception as error:  # noqa: BLE001 - whatever a plugin raises is its answer
+        traceback.print_exc()
+        return [number, _words(error), None, []]
+    effects = [[effect.key, effect.kind, effect.content] for effect in context.effects]
+    try:
+        _encoder.encode([value, effects])
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:
+        return [number, f"an answer that cannot be sent: {error}", None, []]
+    return [number, None, value, effects]
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:500]
+
+
+def _send(connection: socket.socket, name: str, params: list[Any]) -> None:
+    connection.sendall(_encoder.encode([2, name, params]))
+
+
+def _limit_cpu(cpu_s: int) -> None:
+    # What the process may use until the next call: a plugin that burns time between calls is ended by the kernel.
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    until = int(usage.ru_utime + usage.ru_stime) + cpu_s
+    resource.setrlimit(resource.RLIMIT_CPU, (until, resource.RLIM_INFINITY))
+
+
+def main() -> None:
+    """Be the process."""
+    name, descriptor, memory_mib, cpu_s = sys.argv[1], *map(int, sys.argv[2:5])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the head-end's
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    _limit_cpu(cpu_s)
+    connection = socket.socket(fileno=descriptor)
+    sandbox.enter()
+    serve(connection, name, cpu_s)
+
+
+if __name__ == "__main__":
+    start_s = time.monotonic()
+    main()

@@ -1,0 +1,202 @@
+"""The hooks: what each is asked, in which mode, within which time, and what its failure means.
+
+This table is data: the manager obeys it, the host registers it with pluggy, and docs/plugins.md shows it (a test
+compares them). A hook's function below gives its arguments and its documentation; an implementation may take fewer of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, get_type_hints
+
+import msgspec
+import pluggy
+
+PROJECT = "ipss_headend"
+GROUP = "ipss_headend.plugins"
+"""The entry points that name plugins."""
+
+Mode = Literal["all", "first", "veto", "pipe", "batch"]
+
+MODES: dict[Mode, str] = {
+    "all": "every plugin is asked, and every answer is kept",
+    "first": "the first answer that is not None",
+    "veto": "any refusal refuses; every reason is kept",
+    "pipe": "each plugin gets what the one before it gave, as the first argument",
+    "batch": "columns in shared memory; every plugin's flags are added",
+}
+
+hook = pluggy.HookimplMarker(PROJECT)
+"""Marks a plugin's implementation of a hook; takes `tryfirst` and `trylast`."""
+
+_spec = pluggy.HookspecMarker(PROJECT)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why something may not be done."""
+
+    reason: str
+    code: str = ""
+
+
+class Estimate(msgspec.Struct, frozen=True):
+    """Values for a gap, one an interval, as integers of the series' own unit."""
+
+    values: list[int]
+    method: str
+
+
+class Classified(msgspec.Struct, frozen=True):
+    """What a maker's own event code means."""
+
+    name: str
+    severity: int
+    """0 for information to 4 for danger."""
+
+
+class IncidentClass(msgspec.Struct, frozen=True):
+    """What an incident is, and how sure that is."""
+
+    name: str
+    probability: float
+    severity: int = 0
+    """0 for information to 4 for danger."""
+    evidence: list[str] = []
+
+
+class MethodOffer(msgspec.Struct, frozen=True):
+    """An RPC method that a plugin offers, under `x.PLUGIN.`."""
+
+    name: str
+    right: str
+    summary: str
+    params: dict[str, str] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One hook."""
+
+    name: str
+    mode: Mode
+    limit_s: float
+    """The answer comes within this time, or the hook has failed."""
+    closed: bool
+    """Failure refuses the action; otherwise it goes on without the plugin."""
+    when: str
+    function: Callable[..., Any]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What it is asked with, behind `ctx`."""
+        return tuple(inspect.signature(self.function).parameters)[1:]
+
+    @property
+    def result(self) -> Any:
+        """The type of an answer."""
+        return get_type_hints(self.function)["return"]
+
+    @property
+    def summary(self) -> str:
+        """What it is, in one line."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+
+HOOKS: dict[str, Hook] = {}
+"""Every hook by its name."""
+
+
+def _hook(mode: Mode, limit_s: float, *, closed: bool, when: str) -> Callable[[F], F]:
+    def register(function: F) -> F:
+        HOOKS[function.__name__] = Hook(function.__name__, mode, limit_s, closed, when, function)
+        _spec(function)
+        return function
+
+    return register
+
+
+@_hook("batch", 0.05, closed=False, when="readings were stored")
+def billing_validate_batch(ctx: Any, batch: Any) -> None:
+    """Add flags to intervals: write into `batch.flags`, one 32-bit word an interval.
+
+    Columns of a series: `series`, `first` (its first interval; one more stands at the end), `start_us`, `step_us`,
+    `register_first`, `register_last`, `modulus`, `parent`, `clock_s`. Of an interval: `values`, `known`. See
+    `ipss_headend.plugins.columns.Intervals`.
+    """
+
+
+@_hook("first", 0.1, closed=False, when="a gap is confirmed")
+def billing_estimate(
+    ctx: Any, before: list[int], missing: int, after: list[int], like_days: list[list[int]], total: int | None
+) -> Estimate | None:
+    """Values for `missing` intervals between those before and after; `like_days` are the same intervals of like days.
+
+    `total` is what the register says that they sum to, where it says it.
+    """
+
+
+@_hook("all", 0.005, closed=False, when="the sales stream starts, and when an account changes")
+def billing_sales_dimension(ctx: Any, account: dict[str, str]) -> dict[str, str]:
+    """Labels of an account beside tariff and feeder; few values a label."""
+    return {}
+
+
+@_hook("veto", 0.005, closed=True, when="any command is asked for")
+def control_authorize(ctx: Any, actor: str, action: str, targets: list[str]) -> Refusal | None:
+    """Say whether this may be asked for."""
+
+
+@_hook("veto", 0.02, closed=True, when="a command is armed and not yet sent")
+def control_before_command(
+    ctx: Any, command: dict[str, Any], device_state: dict[str, Any], reason: str
+) -> Refusal | None:
+    """Say whether this command may leave now."""
+
+
+@_hook("veto", 0.02, closed=True, when="supply would be cut")
+def control_disconnect_veto(
+    ctx: Any, account: str, reason: str, weather: dict[str, Any], calendar: dict[str, Any]
+) -> Refusal | None:
+    """Say whether this supply may be cut now."""
+
+
+@_hook("all", 1.0, closed=False, when="a command was verified, failed, or is unknown")
+def control_after_command(ctx: Any, command: dict[str, Any], outcome: str, readback: dict[str, Any]) -> None:
+    """Take note of a command's end; comes again after a crash, with the same key."""
+
+
+@_hook("first", 0.002, closed=False, when="a meter reports a code of its maker's own")
+def control_event_decode(ctx: Any, device: str, code: int, payload: bytes) -> Classified | None:
+    """What a maker's event or alarm code means."""
+
+
+@_hook("pipe", 0.02, closed=False, when="events are grouped into an incident")
+def dispatch_classify(
+    ctx: Any, classes: list[IncidentClass], incident: dict[str, Any], signals: list[dict[str, Any]]
+) -> list[IncidentClass]:
+    """What an incident is; gets the classes that earlier plugins found."""
+    return classes
+
+
+@_hook("all", 1.0, closed=False, when="every ten seconds, and for `plugin.health`")
+def plugin_health(ctx: Any) -> dict[str, str]:
+    """What is wrong, as name and words; nothing when all is well."""
+    return {}
+
+
+@_hook("all", 1.0, closed=False, when="the plugin starts")
+def rpc_methods(ctx: Any) -> list[MethodOffer]:
+    """The RPC methods that the plugin offers."""
+    return []
+
+
+@_hook("all", 30.0, closed=False, when="the log of readings and events goes on")
+def consume(ctx: Any, topic: str, sequence: int, rows: list[dict[str, Any]]) -> None:
+    """Deal with one entry of the log. The cursor moves when this has returned; after a crash an entry comes again.
+
+    A plugin that has this hook is fed from its own cursor. Effects go through `ctx.emit`, which keeps a key once.
+    """

@@ -1,0 +1,181 @@
+"""Plugins in their processes: each mode, failure open and closed, fences, and what a process may not do."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import trio
+from tests.unit.plugins.installed import installed
+
+from ipss_headend.metrics import Figures
+from ipss_headend.plugins.manager import Manager
+from ipss_headend.plugins.specs import Refusal
+
+CAREFUL = """
+from ipss_headend.plugins import Refusal, hook
+
+@hook
+def control_before_command(ctx, command, reason):
+    if reason == "crash":
+        raise ValueError("no such rule")
+    if reason == "odd":
+        return 7
+    if command["meter"] == "hospital":
+        return Refusal("people live on it", "protected")
+
+@hook
+def billing_sales_dimension(account):
+    return {"kind": account["name"].upper()}
+
+@hook(tryfirst=True)
+def control_event_decode(code):
+    return {"name": "cover-opened", "severity": 3} if code == 7 else None
+
+@hook
+def billing_validate_batch(batch):
+    for place, value in enumerate(batch["values"]):
+        if value < 0:
+            batch.flags[place] |= 4
+"""
+SLOW = """
+import time
+from ipss_headend.plugins import hook
+
+@hook
+def control_before_command(reason):
+    if reason == "slow":
+        time.sleep(0.5)
+    if reason == "hang":
+        time.sleep(1000)
+
+@hook
+def billing_validate_batch(batch):
+    batch.flags[0] |= 1
+"""
+
+
+def running(enabled: list[str], use: Callable[[Manager], Awaitable[None]], *, patience: float = 200.0) -> Figures:
+    figures = Figures()
+
+    async def main() -> None:
+        manager = Manager(enabled, figures, patience=patience)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(manager.run)
+            with trio.fail_after(60):
+                await use(manager)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    return figures
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while True:
+        if condition():
+            return
+        await trio.sleep(0.02)
+
+
+def before(manager: Manager, meter: str, reason: str) -> Awaitable[list[Refusal]]:
+    return manager.veto("control_before_command", command={"meter": meter}, device_state={}, reason=reason)
+
+
+def test_every_mode_asks_the_plugins_that_have_the_hook(tmp_path: Path) -> None:
+    async def use(manager: Manager) -> None:
+        assert await before(manager, "m1", "unpaid") == []
+        assert await before(manager, "hospital", "unpaid") == [Refusal("people live on it", "protected")]
+        labels = await manager.all("billing_sales_dimension", account={"name": "shop"})
+        assert labels == [("careful", {"kind": "SHOP"})]
+        decoded = await manager.first("control_event_decode", device="m1", code=7, payload=b"\1")
+        assert (decoded.name, decoded.severity) == ("cover-opened", 3)
+        assert await manager.first("control_event_decode", device="m1", code=8, payload=b"") is None
+        flags = await manager.batch("billing_validate_batch", {"values": array("q", [5, -1, 7])}, 3)
+        assert list(flags) == [1, 4, 0]
+
+    with installed(tmp_path, careful=CAREFUL, slow=SLOW):
+        figures = running(["careful", "slow"], use)
+    assert figures.plugin("careful").calls["control_before_command", "done"] == 2
+
+
+def test_a_failure_refuses_where_the_hook_fails_closed_and_only_there(tmp_path: Path) -> None:
+    async def use(manager: Manager) -> None:
+        for reason, words in (("crash", "ValueError: no such rule"), ("odd", "PluginError")):
+            (refusal,) = await before(manager, "m1", reason)
+            assert refusal.code == "plugin-failed"
+            assert words in refusal.reason
+        assert await manager.all("billing_sales_dimension", account={}) == [], "fails open"
+        assert await before(manager, "m1", "unpaid") == []
+
+    with installed(tmp_path, careful=CAREFUL):
+        running(["careful"], use)
+
+
+def test_a_plugin_that_cannot_be_loaded_refuses_what_it_might_have_a_say_in(tmp_path: Path) -> None:
+    async def use(manager: Manager) -> None:
+        assert [one.code for one in await before(manager, "m1", "unpaid")] == ["plugin-failed"]
+        assert await manager.all("billing_sales_dimension", account={"name": "x"}) == []
+
+    with installed(tmp_path, broken="import nowhere"):
+        running(["broken"], use)
+
+
+def test_a_late_answer_is_dropped_and_a_hang_costs_the_process_its_life(tmp_path: Path) -> None:
+    async def use(manager: Manager) -> None:
+        (plugin,) = manager.plugins
+        (late,) = await before(manager, "m1", "slow")
+        assert "no answer within" in late.reason
+        first = plugin.process_id
+        await trio.sleep(0.6)
+        assert await before(manager, "m1", "well") == [], "the late answer is nobody else's"
+        assert plugin.process_id == first
+        assert len(await before(manager, "m1", "hang")) == 1
+        await until(lambda: plugin.process_id not in (first, None) and plugin.figures.up == 1)
+        assert await before(manager, "m1", "well") == []
+
+    with installed(tmp_path, slow=SLOW):
+        figures = running(["slow"], use, patience=10)
+    assert figures.plugin("slow").kills == 1
+
+
+CURIOUS = """
+import os, signal, socket, subprocess, threading
+from ipss_headend.plugins import hook
+
+def fork(): os.fork()
+def start(): subprocess.run(["/bin/true"])
+def connect(): socket.create_connection(("127.0.0.1", 9))
+def kill(): os.kill(os.getppid(), signal.SIGTERM)
+def session(): os.setsid()
+def write(): batch["values"][0] = 1
+def thread():
+    one = threading.Thread(target=lambda: None)
+    one.start()
+    one.join()
+def secret(): return os.environ["SECRET"]
+
+@hook
+def plugin_health(ctx):
+    found = {}
+    for try_ in (fork, start, connect, kill, session, thread, secret):
+        try:
+            try_()
+            found[try_.__name__] = "done"
+        except (OSError, KeyError) as error:
+            found[try_.__name__] = type(error).__name__
+    return found
+"""
+
+
+def test_a_process_may_start_threads_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "key")
+
+    async def use(manager: Manager) -> None:
+        ((_, found),) = await manager.all("plugin_health")
+        refused = dict.fromkeys(("fork", "start", "connect", "kill", "session"), "PermissionError")
+        assert found == refused | {"thread": "done", "secret": "KeyError"}
+
+    with installed(tmp_path, curious=CURIOUS):
+        running(["curious"], use)
