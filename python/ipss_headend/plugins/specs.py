@@ -1,7 +1,7 @@
 """The hooks: what each is asked, in which mode, within which time, and what its failure means.
 
 This table is data: the manager obeys it, the host registers it with pluggy, and docs/plugins.md shows it (a test
-compares them). A hook's function below gives its arguments and its documentation; an implementation may take fewer of them.
+compares them). A hook's function below gives its arguments and its documentation; an implementation may take fewer.
 """
 
 from __future__ import annotations
