@@ -123,9 +123,11 @@ def _hook(mode: Mode, limit_s: float, *, closed: bool, when: str) -> Callable[[F
 def billing_validate_batch(ctx: Any, batch: Any) -> None:
     """Add flags to intervals: write into `batch.flags`, one 32-bit word an interval.
 
-    Columns of a series: `series`, `first` (its first interval; one more stands at the end), `start_us`, `step_us`,
-    `register_first`, `register_last`, `modulus`, `parent`, `clock_s`. Of an interval: `values`, `known`. See
-    `ipss_headend.plugins.columns.Intervals`.
+    Columns of 64-bit integers, a row a series: `series` (its number), `first` (its first interval; one row more tells
+    the end), `start_us`, `step_us`, `register_first` and `register_last` (-1: not read), `modulus` (of the register;
+    0: unknown), `parent` (row of the series that it is a part of; -1: none), `clock_s` (how far the meter's clock is
+    off), `limit` (the most that an interval can be; 0: unknown). A row an interval: `values` (64-bit counts), `known`
+    (octets; 0: no value came).
     """
 
 
