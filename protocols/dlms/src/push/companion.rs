@@ -293,9 +293,10 @@ const FILES: [(&str, &str); FILE_COUNT] = files![
     "sagemcom-t210d",
     "smr5",
     "swiss-push",
-    "virtual"
+    "virtual",
+    "wiener-netze-push"
 ];
-const FILE_COUNT: usize = 16;
+const FILE_COUNT: usize = 17;
 
 #[cfg(test)]
 mod tests {
