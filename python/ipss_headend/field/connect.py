@@ -21,6 +21,9 @@ from ipss_headend.store import CounterBlock
 if TYPE_CHECKING:
     from ipss_headend._core import Gate, Link, Meter, Profile, Reactor
 
+Quirks = tuple[tuple[str, bool | int | str], ...]
+"""Names and values of `protocols/dlms/src/quirks.rs`."""
+
 LOOK_UPS_AT_ONCE = 16
 LOOK_UP_S = 10.0
 LOOK_UP_AGAIN_S = 60.0
@@ -42,6 +45,7 @@ class Connector:
         self._limits = limits
         self._client_title = client_title
         self._profiles: dict[tuple[object, ...], Profile] = {}
+        self._quirks: dict[str, Quirks] = {}
 
     def meter(self, meter: FleetMeter, address: str | None, knowledge: Knowledge) -> Meter:
         """The reactor's view of a meter.
@@ -68,7 +72,7 @@ class Connector:
         )
 
     def _profile(self, meter: FleetMeter) -> Profile:
-        settings = (meter.protocol, meter.server)
+        settings = (meter.protocol, meter.server, self._quirks_of(meter.model))
         if settings not in self._profiles:
             protocol, limits = meter.protocol, self._limits
             self._profiles[settings] = _core.Profile(
@@ -83,8 +87,21 @@ class Connector:
                 associate_s=limits.associate_s,
                 answer_s=limits.answer_s,
                 frame_s=limits.frame_s,
+                quirks=settings[2],
             )
         return self._profiles[settings]
+
+    def _quirks_of(self, model: str) -> Quirks:
+        if model not in self._quirks:
+            self._quirks[model] = quirks_of(model)
+        return self._quirks[model]
+
+
+def quirks_of(model: str) -> Quirks:
+    """What the companion profile of this name says that such meters do in their own way; nothing if there is none."""
+    if model not in _core.profile_names():
+        return ()
+    return tuple(sorted(_core.profile(model)["quirks"].items()))
 
 
 def link(transport: str, physical: int) -> Link:
