@@ -5,8 +5,9 @@ Runs in `.venv-gurux`, never inside the head-end.
     gurux_client.py --port 4059 --auth hls-gmac --protection auth+enc 3/1.0.1.8.0.255:2 7/1.0.99.1.0.255:2@entries=1-4
 
 An object is CLASS/LOGICAL NAME:ATTRIBUTE; a profile's buffer takes `@entries=FIRST-LAST` or `@range=FROM,TO`.
-`action:CLASS/LOGICAL NAME:METHOD` invokes a method with integer 0. Prints one JSON document: an item for each object
-with the A-XDR octets that were received (`hex`), or the error; and the exchanges' time.
+`action:CLASS/LOGICAL NAME:METHOD` invokes a method with integer 0. With `--short-names` an object is its base name in
+decimal, CLASS/NAME:ATTRIBUTE. Prints one JSON document: an item for each object with the A-XDR octets that were
+received (`hex`), or the error; and the exchanges' time.
 """
 
 from __future__ import annotations
@@ -24,12 +25,23 @@ import time
 from typing import Any
 
 from gurux_dlms import GXByteBuffer, GXDLMSException, GXReplyData
+from gurux_dlms.ecdsa.GXPrivateKey import GXPrivateKey
+from gurux_dlms.ecdsa.GXPublicKey import GXPublicKey
 from gurux_dlms.enums import Authentication, Conformance, DataType, InterfaceType, ObjectType, Security
 from gurux_dlms.GXDateTime import GXDateTime
 from gurux_dlms.objects import GXDLMSProfileGeneric
+from gurux_dlms.objects.enums import SecuritySuite
 from gurux_dlms.secure import GXDLMSSecureClient
 
-AUTHENTICATIONS = {"none": Authentication.NONE, "low": Authentication.LOW, "hls-gmac": Authentication.HIGH_GMAC}
+AUTHENTICATIONS = {
+    "none": Authentication.NONE,
+    "low": Authentication.LOW,
+    "hls-md5": Authentication.HIGH_MD5,
+    "hls-sha1": Authentication.HIGH_SHA1,
+    "hls-gmac": Authentication.HIGH_GMAC,
+    "hls-sha256": Authentication.HIGH_SHA256,
+    "hls-ecdsa": Authentication.HIGH_ECDSA,
+}
 PROTECTIONS = {
     "none": Security.NONE,
     "auth": Security.AUTHENTICATION,
@@ -100,7 +112,7 @@ class Line:
 def make_client(options: argparse.Namespace) -> GXDLMSSecureClient:
     """A gurux-dlms client with the association's parameters."""
     client = GXDLMSSecureClient(
-        True,
+        not options.short_names,
         options.client,
         options.server,
         AUTHENTICATIONS[options.auth],
@@ -112,12 +124,20 @@ def make_client(options: argparse.Namespace) -> GXDLMSSecureClient:
         limits.maxInfoTX = limits.maxInfoRX = options.information
         limits.windowSizeTX = limits.windowSizeRX = options.window
     client.ciphering.security = PROTECTIONS[options.protection]
+    client.ciphering.securitySuite = SecuritySuite(options.suite)
     client.ciphering.systemTitle = bytearray.fromhex(options.client_title)
     client.ciphering.blockCipherKey = bytearray.fromhex(options.encryption_key)
     client.ciphering.authenticationKey = bytearray.fromhex(options.authentication_key)
     client.ciphering.invocationCounter = options.invocation_counter
     if options.dedicated:
-        client.ciphering.dedicatedKey = bytearray(os.urandom(16))
+        client.ciphering.dedicatedKey = bytearray(os.urandom(len(client.ciphering.blockCipherKey)))
+    if options.challenge_length:
+        client.ctoSChallenge = bytearray(os.urandom(options.challenge_length))
+    if options.private_key:
+        client.ciphering.signingKeyPair = (
+            GXPublicKey.fromRawBytes(b"\4" + bytes.fromhex(options.peer_public_key)),
+            GXPrivateKey.fromRawBytes(bytes.fromhex(options.private_key)),
+        )
     client.maxReceivePDUSize = options.max_pdu
     if not options.general_protection:
         client.proposedConformance &= ~Conformance.GENERAL_PROTECTION
@@ -143,7 +163,10 @@ def read(line: Line, text: str) -> dict[str, Any]:
     client = line.client
     class_id, name, index = ObjectType(int(match["class"])), match["name"], int(match["index"])
     item = client.createObject(class_id)
-    item.logicalName = name
+    if client.useLogicalNameReferencing:
+        item.logicalName = name
+    else:
+        item.shortName = int(name)
     if text.startswith("action:"):
         request = client.method(item, index, 0, DataType.INT8)
     elif match["how"]:
@@ -184,6 +207,11 @@ def main() -> int:
     parser.add_argument("--information", type=int, default=128, help="octets of information in an HDLC frame")
     parser.add_argument("--window", type=int, default=1)
     parser.add_argument("--dedicated", action="store_true")
+    parser.add_argument("--short-names", action="store_true")
+    parser.add_argument("--suite", type=int, default=0)
+    parser.add_argument("--challenge-length", type=int, default=0, help="octets; 0 for gurux-dlms' own choice")
+    parser.add_argument("--private-key", help="the client's, raw; with --peer-public-key, x and y")
+    parser.add_argument("--peer-public-key")
     parser.add_argument("--client-title", default="4754540000000001")
     parser.add_argument("--encryption-key", default="0b0c0d0e0f101112131415161718191a")
     parser.add_argument("--authentication-key", default="a0a1a2a3a4a5a6a7a8a9aaabacadaeaf")

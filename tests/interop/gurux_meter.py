@@ -23,6 +23,9 @@ from typing import Any
 from gurux_dlms._GXAPDU import _GXAPDU
 from gurux_dlms.AesGcmParameter import AesGcmParameter
 from gurux_dlms.ConnectionState import ConnectionState
+from gurux_dlms.ecdsa.GXEcdsa import GXEcdsa
+from gurux_dlms.ecdsa.GXPrivateKey import GXPrivateKey
+from gurux_dlms.ecdsa.GXPublicKey import GXPublicKey
 from gurux_dlms.enums import (
     AccessMode,
     Authentication,
@@ -43,12 +46,20 @@ from gurux_dlms.GXDLMSSettings import GXDLMSSettings
 from gurux_dlms.GXSecure import GXSecure
 from gurux_dlms.internal._GXCommon import _GXCommon
 from gurux_dlms.internal._GXDataInfo import _GXDataInfo
-from gurux_dlms.objects.enums import ControlState
+from gurux_dlms.objects.enums import ControlState, SecuritySuite
 from gurux_dlms.ValueEventArgs import ValueEventArgs
 from tests.interop.gurux_objects import CLOCK_NAME, COUNTER_NAME, ZONE, build_objects
 
 PUBLIC_CLIENT = 16
-AUTHENTICATIONS = {"none": Authentication.NONE, "low": Authentication.LOW, "hls-gmac": Authentication.HIGH_GMAC}
+AUTHENTICATIONS = {
+    "none": Authentication.NONE,
+    "low": Authentication.LOW,
+    "hls-md5": Authentication.HIGH_MD5,
+    "hls-sha1": Authentication.HIGH_SHA1,
+    "hls-gmac": Authentication.HIGH_GMAC,
+    "hls-sha256": Authentication.HIGH_SHA256,
+    "hls-ecdsa": Authentication.HIGH_ECDSA,
+}
 PROTECTIONS = {
     "none": Security.NONE,
     "auth": Security.AUTHENTICATION,
@@ -140,6 +151,7 @@ class Association:
         cipher = GXCiphering(bytearray(meter.title))
         cipher.blockCipherKey = bytearray(meter.encryption_key)
         cipher.authenticationKey = bytearray(meter.authentication_key)
+        cipher.securitySuite = SecuritySuite(meter.options.suite)
         self.settings.cipher = self.cipher = cipher
         self.client = 0
         self.state = "idle"
@@ -196,6 +208,8 @@ class Association:
             return self.rejected("mechanism", 11)
         if cipher.security != protection:
             return self.rejected(f"security control {int(cipher.security):02x} in the AARQ", 1)
+        if protection != Security.NONE and cipher.securitySuite != options.suite:
+            return self.rejected(f"suite {int(cipher.securitySuite)} in the AARQ", 1)
         if cipher.security != Security.NONE:
             self.check_counter(counter_of_aarq(apdu))
             if cipher.dedicatedKey:
@@ -203,7 +217,7 @@ class Association:
         if wanted == Authentication.LOW and bytes(settings.password or b"") != options.password.encode():
             return self.rejected("password", 13)
         settings.maxPduSize = min(settings.maxPduSize, options.max_pdu) or options.max_pdu
-        if wanted == Authentication.HIGH_GMAC:
+        if wanted > Authentication.LOW:
             self.state = "pending"
             settings.stoCChallenge = bytearray(os.urandom(options.challenge_length))
             return self.aare(0, 14)
@@ -221,7 +235,7 @@ class Association:
         ciphered = cipher.security != Security.NONE
         fields = bytes([0xA1, 9, 6, 7, 0x60, 0x85, 0x74, 5, 8, 1, 3 if ciphered else 1])
         fields += bytes([0xA2, 3, 2, 1, result, 0xA3, 5, 0xA1, 3, 2, 1, diagnostic])
-        if ciphered or settings.authentication == Authentication.HIGH_GMAC:
+        if ciphered or settings.authentication >= Authentication.HIGH_GMAC:
             fields += bytes([0xA4, 10, 4, 8]) + self.meter.title
         if self.state == "pending":
             challenge = bytes(settings.stoCChallenge)
@@ -231,9 +245,27 @@ class Association:
             fields += bytes([0xAA, 2 + len(challenge), 0x80, len(challenge)]) + challenge
         if result == 0:
             cipher.invocationCounter = self.take_counter() if ciphered else 0
-            information = octets_of(_GXAPDU.getUserInformation(settings, cipher))
+            information = self.initiate_response(cipher.security)
             fields += bytes([0xBE, 2 + len(information), 4, len(information)]) + information
-        return bytes([0x61, len(fields)]) + fields
+        return bytes([0x61, len(fields)] if len(fields) < 128 else [0x61, 0x81, len(fields)]) + fields
+
+    def initiate_response(self, protection: Security) -> bytes:
+        """The InitiateResponse as gurux-dlms encodes and ciphers it.
+
+        It is ciphered in a step of its own: gurux-dlms' server writes suite 0 into the AARE whatever the suite is.
+        """
+        settings, cipher = self.settings, self.cipher
+        cipher.security = Security.NONE
+        plain = octets_of(_GXAPDU.getUserInformation(settings, cipher))
+        cipher.security = protection
+        if protection == Security.NONE:
+            return plain
+        title, keys = bytearray(self.meter.title), (cipher.blockCipherKey, cipher.authenticationKey)
+        parameters = AesGcmParameter(Command.GLO_INITIATE_RESPONSE, title, *keys)
+        parameters.security, parameters.securitySuite = protection, cipher.securitySuite
+        parameters.invocationCounter = cipher.invocationCounter
+        cipher.invocationCounter += 1
+        return octets_of(GXCiphering.encrypt(parameters, plain))
 
     def take_counter(self) -> int:
         """The next invocation counter of the global key."""
@@ -308,7 +340,7 @@ class Association:
             plain = octets_of(GXCiphering.decrypt(self.settings, parameters, buffer(apdu)))
         except Exception as error:
             raise Refused(f"deciphering: {error!r}", bytes([0xD8, 1, 5])) from error
-        if parameters.security != protection:
+        if (parameters.security, parameters.securitySuite) != (protection, self.meter.options.suite):
             raise Refused(f"security control {int(parameters.security):02x}", bytes([0xD8, 1, 5]))
         if dedicated:
             if parameters.invocationCounter <= self.highest_dedicated:
@@ -482,31 +514,56 @@ class Association:
         reply_with(self.settings, reply, parameters)
 
     def reply_to_hls(self, proof: bytes) -> tuple[bytes, int]:
-        """Check f(StoC), and answer f(CtoS) under a counter of its own."""
+        """Check f(StoC), and answer f(CtoS); by GMAC under a counter of its own."""
         settings = self.settings
-        received = struct.unpack_from(">I", proof, 1)[0] if len(proof) == 17 else 0
-        wanted = octets_of(
-            GXSecure.secure(settings, self.cipher, received, bytes(settings.stoCChallenge), settings.sourceSystemTitle)
-        )
-        if proof != wanted:
+        gmac = settings.authentication == Authentication.HIGH_GMAC
+        received = struct.unpack_from(">I", proof, 1)[0] if gmac and len(proof) == 17 else 0
+        if settings.authentication == Authentication.HIGH_ECDSA:
+            public = GXPublicKey.fromRawBytes(b"\4" + bytes.fromhex(self.meter.options.peer_public_key))
+            genuine = GXEcdsa(public).verify(proof, self.text_of(settings.sourceSystemTitle, self.meter.title))
+        else:
+            genuine = proof == self.f(received, settings.stoCChallenge, settings.sourceSystemTitle, self.meter.title)
+        if not genuine:
             self.log["refused"].append("f(StoC)")
             self.state = "idle"
             return bytes([0]), ErrorCode.READ_WRITE_DENIED
-        self.check_proof_counter(received)
+        if gmac:
+            self.check_proof_counter(received)
         counter = self.cipher.invocationCounter
-        answer = octets_of(
-            GXSecure.secure(settings, self.cipher, counter, bytes(settings.ctoSChallenge), bytearray(self.meter.title))
-        )
-        self.cipher.invocationCounter = counter + 1
-        if PROTECTIONS[self.meter.options.protection] == Security.NONE:
-            self.meter.counter = counter + 1
+        answer = self.f(counter, settings.ctoSChallenge, self.meter.title, settings.sourceSystemTitle)
+        if gmac:
+            self.cipher.invocationCounter = counter + 1
+            if PROTECTIONS[self.meter.options.protection] == Security.NONE:
+                self.meter.counter = counter + 1
         self.state = "associated"
         return bytes([1, 0, 9, len(answer)]) + answer, ErrorCode.OK
+
+    def text_of(self, prover: Any, verifier: Any) -> bytes:
+        """What mechanism 7 signs and mechanism 6 hashes behind the secret: titles, the verifier's challenge first."""
+        challenges = [bytes(self.settings.stoCChallenge), bytes(self.settings.ctoSChallenge)]
+        if bytes(prover) == self.meter.title:
+            challenges.reverse()
+        return bytes(prover) + bytes(verifier) + b"".join(challenges)
+
+    def f(self, counter: int, challenge: Any, prover: Any, verifier: Any) -> bytes:
+        """The prover's answer to `challenge`, made by gurux-dlms by the association's mechanism."""
+        secret: Any = self.meter.options.password.encode()
+        if self.settings.authentication == Authentication.HIGH_GMAC:
+            secret = bytearray(prover)
+        elif self.settings.authentication == Authentication.HIGH_SHA256:
+            secret += self.text_of(prover, verifier)
+        elif self.settings.authentication == Authentication.HIGH_ECDSA:
+            self.cipher.signingKeyPair = (
+                GXPublicKey.fromRawBytes(b"\4" + bytes.fromhex(self.meter.options.peer_public_key)),
+                GXPrivateKey.fromRawBytes(bytes.fromhex(self.meter.options.private_key)),
+            )
+            secret = self.text_of(prover, verifier)
+        return octets_of(GXSecure.secure(self.settings, self.cipher, counter, bytes(challenge), secret))
 
 
 def counter_of_aarq(apdu: bytes) -> int:
     """The invocation counter under which an AARQ's InitiateRequest is ciphered."""
-    at = 2
+    at = 2 if apdu[1] < 0x80 else 3
     while apdu[at] != 0xBE:
         at += 2 + apdu[at + 1]
     # be LL 04 LL, then 21 LL SC IC or db 08 TITLE LL SC IC
@@ -603,6 +660,9 @@ def main() -> int:
     parser.add_argument("--invocation-counter", type=int, default=1000, help="the meter's own next counter")
     parser.add_argument("--expected-counter", type=int, default=0, help="the lowest counter taken from a client")
     parser.add_argument("--challenge-length", type=int, default=16)
+    parser.add_argument("--suite", type=int, default=0)
+    parser.add_argument("--private-key", default="", help="the meter's, raw, for hls-ecdsa")
+    parser.add_argument("--peer-public-key", default="", help="x and y of the client's")
     parser.add_argument("--max-pdu", type=int, default=512)
     parser.add_argument("--lines", type=int, default=192, help="lines in the load profile")
     parser.add_argument("--seconds", type=float, default=60, help="stop after so long, whatever happens")

@@ -43,6 +43,7 @@ def profile_of(
     *,
     dedicated: bool = False,
     max_pdu: int = 65535,
+    suite: int = 0,
 ) -> _core.Profile:
     """A pinned profile with the suite's client title."""
     return _core.Profile(
@@ -52,6 +53,7 @@ def profile_of(
         protection=protection,  # type: ignore[arg-type]
         ciphering=ciphering,  # type: ignore[arg-type]
         dedicated=dedicated,
+        suite=suite,
         client_title=bytes.fromhex(KEYS.client_title),
         max_pdu=max_pdu,
     )
