@@ -17,8 +17,9 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import msgpack
 import trio
@@ -33,7 +34,10 @@ LONGEST_MESSAGE = 64 << 20
 """What an answer may be long before the server is not believed any more."""
 RPC_PORT = 4060
 
-CHANGES = frozenset({"device.add", "device.import", "device.retire", "event.ack", "job.cancel"})
+CHANGES = frozenset(
+    {"device.add", "device.import", "device.retire", "event.ack", "job.cancel", "control.switch", "control.approve"}
+    | {"control.release", "control.cancel", "control.resume"}
+)
 """Methods that take an idempotency key; `rpc.methods` adds what this client does not know."""
 
 
@@ -334,6 +338,32 @@ def _retry_after_s(text: str) -> float:
     return min(float(milliseconds) / 1000 if found and milliseconds.isdecimal() else 1.0, CALL_S)
 
 
+def sign_order(
+    octets: bytes | str,
+    private_key: Path | str,
+    *,
+    signer: str,
+    purpose: Literal["propose", "approve", "unquarantine", "resume"] = "approve",
+    generation: int = 0,
+    passphrase: str | None = None,
+) -> str:
+    """Sign what `control.preview` or `control.order` gave (octets, or their hexadecimal digits); for `control.*`.
+
+    `private_key` is a file that `ipss-headend control operator` made; `generation` is 0 to propose and control.order's
+    to approve. Look at what you sign: `ipss_headend.field.control.orders.Order.decode(octets)`.
+
+    Raises:
+        ConfigError: the file has no such key, or others may read it.
+    """
+    from ipss_headend.config import PrincipalConfig
+    from ipss_headend.security import principals
+
+    key = principals.load_key_file(Path(private_key), passphrase)
+    person = principals.Signer(PrincipalConfig(signer, principals.public_key_of(key)), key)
+    said = bytes.fromhex(octets) if isinstance(octets, str) else octets
+    return person.sign(purpose, generation, said).octets.hex()
+
+
 def tls_context(
     *, certificate: str | None = None, key: str | None = None, authority: str | None = None
 ) -> ssl.SSLContext:
@@ -345,4 +375,4 @@ def tls_context(
     return context
 
 
-__all__ = ["Address", "AsyncClient", "CallFailed", "Client", "Disconnected", "tls_context"]
+__all__ = ["Address", "AsyncClient", "CallFailed", "Client", "Disconnected", "sign_order", "tls_context"]

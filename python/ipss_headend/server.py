@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import gc
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -190,7 +190,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             registry=registry,
             names={meter.name: meter for meter in fleet},
         )
-        control = await _control(config, field, reactor, gate)
+        control = services.control = await _control(config, field, reactor, gate, services.written)
         await services.layouts.refresh(store)
         rpc = Server(services, rate=config.rpc.calls_per_second)
         delivery = Delivery(
@@ -277,7 +277,9 @@ def make_gate(config: Config) -> Gate:
     return _core.Gate(stop_file=config.control.stop_file, principals=people, bulk=config.control.bulk)
 
 
-async def _control(config: Config, field: Field, reactor: Reactor, gate: Gate) -> Control | None:
+async def _control(
+    config: Config, field: Field, reactor: Reactor, gate: Gate, written: Callable[[], None]
+) -> Control | None:
     """Critical commands; None where the audit trail forbids them. Readings go on without."""
     control = Control(
         config=config,
@@ -288,6 +290,7 @@ async def _control(config: Config, field: Field, reactor: Reactor, gate: Gate) -
         read_back=ReadBack(field.requests, _core, field.meters),
         meters=field.meters,
         figures=field.figures,
+        written=written,
     )
     try:
         await control.prepare()

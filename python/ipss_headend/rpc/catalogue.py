@@ -73,7 +73,7 @@ class Method:
     @property
     def changes(self) -> bool:
         """It changes something, so it takes an idempotency key."""
-        return issubclass(self.params, Change)
+        return "key" in self.params.__struct_fields__
 
     @property
     def summary(self) -> str:

@@ -20,8 +20,12 @@ from Crypto.Signature import eddsa
 from ipss_headend.config import PrincipalConfig
 from ipss_headend.errors import ConfigError, NotAuthorised
 
-Purpose = Literal["propose", "approve", "unquarantine", "unprotect"]
-"""What a signature says: I ask for it; I want it done; it may go on within the budget; it may be cut again."""
+Purpose = Literal["propose", "approve", "unquarantine", "unprotect", "resume"]
+"""What a signature says: I ask for it; I want it done; it may go on within the budget; it may be cut again; commands
+may leave again."""
+
+RESUME = b"ipss-headend resume, form 1"
+"""What is signed to take the stop switch back, with the generation that ends."""
 
 
 Principal = PrincipalConfig
@@ -56,6 +60,31 @@ class Signer:
         """Say this of these octets."""
         message = signed_octets(purpose, generation, self.principal.name, octets)
         return Signature(purpose, self.principal.name, generation, eddsa.new(self._key, "rfc8032").sign(message))
+
+
+class HandedIn:
+    """A principal who has signed somewhere else: has that one signature to give, and only where it fits.
+
+    For the RPC, whose clients keep their private keys; the head-end signs for nobody.
+    """
+
+    __slots__ = ("_octets", "principal")
+
+    def __init__(self, principal: Principal, octets: bytes) -> None:
+        self.principal = principal
+        self._octets = octets
+
+    def sign(self, purpose: Purpose, generation: int, octets: bytes) -> Signature:
+        """The signature, if it says this of these octets.
+
+        Raises:
+            NotAuthorised: it says something else, or is not this principal's.
+        """
+        signature = Signature(purpose, self.principal.name, generation, self._octets)
+        if fits((self.principal,), signature, octets) is None:
+            name = self.principal.name
+            raise NotAuthorised(f'the signature is not {name}\'s "{purpose}" for these octets, generation {generation}')
+        return signature
 
 
 def digest(octets: bytes) -> bytes:

@@ -2,14 +2,15 @@
 
 Which step a command may take is said by its machine, in `field/control`; here a step is one statement that moves a
 command only from the states that have it, so two who step at once cannot both succeed. Callers put the audit record
-into the same transaction.
+into the same transaction. Every step is told in the log (`store/log.py`, topic `commands`), in its transaction, too.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, tuple_, update
 
+from ipss_headend.store import log
 from ipss_headend.store.database import now_us
 from ipss_headend.store.schema import (
     audit,
@@ -80,6 +81,7 @@ def add_order(connection: Connection, order: OrderRow, targets: Iterable[tuple[b
         CommandRow(number, order.order_id, meter, state, 0, 0, moment_us, 0, "")._asdict() for number, meter in targets
     ]
     connection.execute(insert(commands), rows)
+    _tell(connection, moment_us, [(row["meter_id"], row["command_id"], order.order_id) for row in rows], state, "")
 
 
 def order_of(connection: Connection, order_id: bytes) -> OrderRow | None:
@@ -93,6 +95,26 @@ def newest_orders(connection: Connection, count: int) -> list[OrderRow]:
     return [
         OrderRow(*row) for row in connection.execute(select(orders).order_by(orders.c.created_us.desc()).limit(count))
     ]
+
+
+def orders_before(connection: Connection, created_us: int, order_id: bytes, count: int) -> list[OrderRow]:
+    """The orders made before this one, the newest first."""
+    key = tuple_(orders.c.created_us, orders.c.order_id)
+    query = select(orders).where(key < (created_us, order_id))
+    ordered = query.order_by(orders.c.created_us.desc(), orders.c.order_id.desc())
+    return [OrderRow(*row) for row in connection.execute(ordered.limit(count))]
+
+
+def command_of(connection: Connection, command_id: bytes) -> CommandRow | None:
+    """One command."""
+    row = connection.execute(select(commands).where(commands.c.command_id == command_id)).one_or_none()
+    return None if row is None else CommandRow(*row)
+
+
+def commands_of_meter(connection: Connection, meter_id: int, states: Iterable[str]) -> list[CommandRow]:
+    """A meter's commands in these states."""
+    chosen = (commands.c.meter_id == meter_id) & commands.c.state.in_(list(states))
+    return [CommandRow(*row) for row in connection.execute(select(commands).where(chosen))]
 
 
 def add_signature(
@@ -171,25 +193,50 @@ def move(
         .where(commands.c.command_id == bindparam("number"), commands.c.state.in_(list(sources)))
         .values(values)
     )
-    moved = 0
+    moved = []
     for place, number in enumerate(command_ids):
         parameters: dict[str, object] = {"number": number}
         if due_us is not None:
             parameters["due"] = due_us[place]
-        moved += connection.execute(statement, parameters).rowcount
-    return moved
+        if connection.execute(statement, parameters).rowcount:
+            moved.append(number)
+    told = []
+    for start in range(0, len(moved), _CHUNK):
+        told += _numbers(connection, commands.c.command_id.in_(moved[start : start + _CHUNK]))
+    _tell(connection, moment_us, told, to, detail)
+    return len(moved)
 
 
 def move_order(connection: Connection, order_id: bytes, sources: Iterable[str], to: str, detail: str = "") -> int:
     """Move all commands of an order that are in one of the `sources`; returns how many were."""
-    statement = update(commands).where(commands.c.order_id == order_id, commands.c.state.in_(list(sources)))
-    return connection.execute(statement.values(state=to, changed_us=now_us(), detail=detail)).rowcount
+    return _move_where(connection, (commands.c.order_id == order_id) & commands.c.state.in_(list(sources)), to, detail)
 
 
 def move_all(connection: Connection, sources: Iterable[str], to: str, detail: str = "") -> int:
     """Move every command that is in one of the `sources`; returns how many were."""
-    statement = update(commands).where(commands.c.state.in_(list(sources)))
-    return connection.execute(statement.values(state=to, changed_us=now_us(), detail=detail)).rowcount
+    return _move_where(connection, commands.c.state.in_(list(sources)), to, detail)
+
+
+def _move_where(connection: Connection, chosen: ColumnElement[bool], to: str, detail: str) -> int:
+    # In a writing transaction nobody steps between the two statements.
+    moving, moment_us = _numbers(connection, chosen), now_us()
+    connection.execute(update(commands).where(chosen).values(state=to, changed_us=moment_us, detail=detail))
+    _tell(connection, moment_us, moving, to, detail)
+    return len(moving)
+
+
+def _numbers(connection: Connection, chosen: ColumnElement[bool]) -> list[tuple[int, bytes, bytes]]:
+    """Meter, command and order of these commands."""
+    columns = commands.c
+    found = select(columns.meter_id, columns.command_id, columns.order_id).where(chosen).order_by(columns.meter_id)
+    return [(row[0], row[1], row[2]) for row in connection.execute(found)]
+
+
+def _tell(
+    connection: Connection, moment_us: int, moved: Iterable[tuple[int, bytes, bytes]], state: str, detail: str
+) -> None:
+    told = [(meter_id, moment_us, number, order_id, str(state), detail) for meter_id, number, order_id in moved]
+    log.append(connection, moment_us, {log.COMMANDS: told})
 
 
 def quarantine(connection: Connection, command_ids: Sequence[bytes], why: str) -> None:

@@ -28,7 +28,11 @@ _packer = msgpack.Packer(use_bin_type=True)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry. A reading is a `ReadingRow`; an event (meter_id, at_us, kind, number, detail)."""
+    """One entry.
+
+    A reading is a `ReadingRow`; an event (meter_id, at_us, kind, number, detail); a critical command's step
+    (meter_id, at_us, command, order, state, detail).
+    """
 
     sequence: int
     at_us: int
@@ -67,11 +71,17 @@ def after(connection: Connection, cursor: int, topics: Sequence[str] = TOPICS, l
 
 def ends(connection: Connection) -> tuple[int, int]:
     """The cursor before the first entry that is kept, and the number of the last."""
-    first, last = connection.execute(select(func.min(log.c.sequence), func.max(log.c.sequence))).one()
-    if last is None:
+    first = connection.scalar(select(func.min(log.c.sequence)))  # asked alone, each is one look into the index
+    last = newest(connection)
+    if first is None:
         last = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'log'").scalar() or 0
         return last, last
     return first - 1, last
+
+
+def newest(connection: Connection) -> int:
+    """The number of the newest entry that is kept; 0 without any."""
+    return connection.scalar(select(func.max(log.c.sequence))) or 0
 
 
 def forget(connection: Connection, before_us: int) -> int:

@@ -21,12 +21,15 @@ from ipss_headend.field.control import budgets, machine, orders
 from ipss_headend.field.control.machine import State, Step
 from ipss_headend.field.control.orders import Order
 from ipss_headend.security import audit, principals
-from ipss_headend.security.principals import Principal, Signature, Signer
+from ipss_headend.security.principals import HandedIn, Principal, Signature, Signer
 from ipss_headend.store import commands as rows
 from ipss_headend.store.commands import ControlRow, OrderRow, ProtectedRow
 from ipss_headend.store.database import Database, now_us
 
 T = TypeVar("T")
+
+Signs = Signer | HandedIn
+"""Who signs here, or has signed elsewhere."""
 
 BULK = 25
 """R15; a configuration may be stricter, never laxer."""
@@ -64,6 +67,18 @@ class Approved:
         return len(self.approvers) >= self.needed
 
 
+def kept(work: Callable[[Connection], T]) -> Callable[[Connection], T | Refused]:
+    """`work` for a transaction that is to be kept when it refuses aloud: the refusal is its value."""
+
+    def attempt(connection: Connection) -> T | Refused:
+        try:
+            return work(connection)
+        except Refused as error:
+            return error
+
+    return attempt
+
+
 def transact(database: Database, work: Callable[[Connection], T]) -> T:
     """Run `work` in one durable transaction. What it refuses aloud stays in the audit trail.
 
@@ -71,11 +86,10 @@ def transact(database: Database, work: Callable[[Connection], T]) -> T:
         Refused: what `work` refused.
     """
     with database.writing(spend_reserve=True) as connection:
-        try:
-            return work(connection)
-        except Refused as error:
-            refusal = error
-    raise refusal
+        found = kept(work)(connection)
+    if isinstance(found, Refused):
+        raise found
+    return found
 
 
 def removal_octets(meter_id: int, title: bytes) -> bytes:
@@ -136,7 +150,7 @@ class Desk:
         self._note(connection, "propose", principal.name, order, {"meters": len(targets), "reason": order.reason})
         return order
 
-    def approve(self, connection: Connection, order_id: bytes, signer: Signer) -> Approved:
+    def approve(self, connection: Connection, order_id: bytes, signer: Signs) -> Approved:
         """Sign an order; with the last signature that it needs, it goes.
 
         Raises:
@@ -157,7 +171,10 @@ class Desk:
         approved = self._approvals(connection, order, octets, state.generation)
         if not proposed and name not in approved.approvers:
             raise RequestError(f"order {orders.shown(order_id)} waits for no approval; `control list` shows its state")
-        signature = signer.sign("approve", state.generation, octets)
+        try:
+            signature = signer.sign("approve", state.generation, octets)
+        except NotAuthorised as error:
+            raise self._refused(connection, order, name, str(error)) from error
         if rows.add_signature(connection, order_id, *signature):
             self._note(connection, "approve", name, order, {"generation": state.generation})
         approved = self._approvals(connection, order, octets, state.generation)
@@ -165,7 +182,7 @@ class Desk:
             rows.move_order(connection, order_id, machine.sources(Step.APPROVE), State.APPROVED)
         return approved
 
-    def end_quarantine(self, connection: Connection, order_id: bytes, signer: Signer) -> int:
+    def end_quarantine(self, connection: Connection, order_id: bytes, signer: Signs) -> int:
         """Let an order's quarantined commands go on, within the budgets as ever; returns how many.
 
         Raises:
@@ -176,10 +193,18 @@ class Desk:
         if not signer.principal.may_approve or name == order.requester:
             raise self._refused(connection, order, name, "a second person who may approve ends a quarantine")
         generation = rows.control(connection).generation
-        rows.add_signature(connection, order_id, *signer.sign("unquarantine", generation, octets))
+        try:
+            signature = signer.sign("unquarantine", generation, octets)
+        except NotAuthorised as error:
+            raise self._refused(connection, order, name, str(error)) from error
+        rows.add_signature(connection, order_id, *signature)
         count = rows.end_quarantine(connection, order_id)
         self._note(connection, "unquarantine", name, order, {"commands": count})
         return count
+
+    def approved(self, connection: Connection, order: Order, octets: bytes) -> Approved:
+        """Whose approvals of an order count now."""
+        return self._approvals(connection, order, octets, rows.control(connection).generation)
 
     def cancel(self, connection: Connection, order_id: bytes, principal: str) -> int:
         """Take back what has not been sent of an order; returns how many commands. Anybody may: it only prevents."""
@@ -244,15 +269,16 @@ class Desk:
             audit.append(connection, "stop", principal, "control", {"reason": reason, "held": held})
         return held
 
-    def resume(self, connection: Connection, signer: Signer) -> int:
+    def resume(self, connection: Connection, signer: Signs) -> int:
         """Take the switch back: a new generation begins, and what was held wants approving again.
 
         Raises:
-            NotAuthorised: the signer may not approve.
+            NotAuthorised: the signer may not approve, or has not signed this.
         """
         if not signer.principal.may_approve:
             raise NotAuthorised(f"{signer.principal.name} may not resume; who may approve commands may")
         state = rows.control(connection)
+        signer.sign("resume", state.generation, principals.RESUME)
         rows.set_control(connection, ControlRow(False, state.generation + 1, state.budget_us))
         audit.append(connection, "resume", signer.principal.name, "control", {"generation": state.generation + 1})
         return state.generation + 1
@@ -268,7 +294,7 @@ class Desk:
             audit.append(connection, "protect", who, name, detail)
         return added
 
-    def unprotect(self, connection: Connection, meter_id: int, signer: Signer) -> bool:
+    def unprotect(self, connection: Connection, meter_id: int, signer: Signs) -> bool:
         """Ask for a meter to be taken off the list, or, as a second person, take it off. True once it is off.
 
         Raises:

@@ -78,6 +78,14 @@ class ReadBack:
             return None
         return f"control mode {mode} does not make ready for reconnection"
 
+    async def state(self, meter: int) -> tuple[bool | None, int | None, int | None]:
+        """Output state, control state and control mode of a meter's disconnect control, read now; None: not told.
+
+        Raises:
+            HeadEndError: it could not be read.
+        """
+        return await self._disconnector(meter)
+
     async def _disconnector(self, meter: int) -> tuple[bool | None, int | None, int | None]:
         """Output state, control state and control mode."""
         cells = await self._cells(meter, tuple((70, DISCONNECTOR, attribute) for attribute in (2, 3, 4)))

@@ -34,7 +34,7 @@ from ipss_headend.metrics import Figures
 from ipss_headend.security import audit
 from ipss_headend.security.audit import AuditBroken, Notary
 from ipss_headend.security.principals import Principal
-from ipss_headend.store import Store
+from ipss_headend.store import Store, log
 from ipss_headend.store import commands as rows
 from ipss_headend.store.commands import CommandRow, OrderRow
 from ipss_headend.store.database import now_us
@@ -78,8 +78,10 @@ class Control:
         read_back: ReadBack,
         meters: Mapping[int, FleetMeter],
         figures: Figures,
+        written: Callable[[], None] = lambda: None,
         wall_us: Callable[[], int] = now_us,
     ) -> None:
+        """`written` is called when the log has grown, by whomever."""
         self.desk = Desk(config.control, config.principals)
         self._settings = config.control
         self._store = store
@@ -89,7 +91,9 @@ class Control:
         self._read_back = read_back
         self._meters = meters
         self._figures = figures
+        self._written = written
         self._wall_us = wall_us
+        self._told = 0
         self._notary = Notary(config.audit.key_file, config.audit.checkpoints)
         self._log: Logger = logger("control")
         self._clock: budgets.BudgetClock
@@ -161,10 +165,15 @@ class Control:
                 await trio.sleep(LOOK_S)
 
     async def _look(self, nursery: trio.Nursery) -> None:
-        def view(connection: Connection) -> tuple[rows.ControlRow, dict[str, int], int]:
-            return rows.control(connection), rows.counts(connection, machine.OPEN), rows.protected_version(connection)
+        def view(connection: Connection) -> tuple[rows.ControlRow, dict[str, int], int, int]:
+            counts = rows.counts(connection, machine.OPEN)
+            return rows.control(connection), counts, rows.protected_version(connection), log.newest(connection)
 
-        state, counts, version = await self._store.read(view)
+        state, counts, version, told = await self._store.read(view)
+        if told != self._told:
+            # The command line writes as a guest of the store: whoever waits for the log hears of that, too.
+            self._told = told
+            self._written()
         self._figures.commands = counts
         if version != self._version:
             await self._mirror()

@@ -12,6 +12,7 @@ import msgspec
 import trio
 from sqlalchemy import Connection
 
+from ipss_headend.field.control.orders import shown
 from ipss_headend.field.reactor import EventKind
 from ipss_headend.rpc.call import Call, Services
 from ipss_headend.rpc.catalogue import Empty, Params, Result, method
@@ -78,7 +79,8 @@ class Happened(Result, frozen=True):
     cursor: int
     events: list[dict[str, Any]]
     """Readings have `point, layout, capture_ms, key, values, quality`; events `point, at_ms, kind, number, detail`;
-    each has `topic` and `sequence`. `key` tells a line that comes twice."""
+    commands `point, at_ms, command, order, state, detail`, one for each step; each has `topic` and `sequence`. `key`
+    tells a line that comes twice."""
     layouts: dict[str, LayoutTold]
     """The layouts of these readings."""
     more: bool
@@ -197,7 +199,9 @@ async def _told(services: Services, who: Principal, found: list[Entry], cursor: 
                     head | {"at_ms": at_us // 1000, "kind": EventKind(kind).label, "number": number, "detail": detail}
                 )
             else:
-                events.append(head | {"at_ms": entry.at_us // 1000, "command": row[1]})
+                _, at_us, command, order, state, detail = row
+                numbers = {"command": shown(command), "order": shown(order)}
+                events.append(head | {"at_ms": at_us // 1000} | numbers | {"state": state, "detail": detail})
     return Happened(cursor=cursor, events=events, layouts=layouts, more=more)
 
 
