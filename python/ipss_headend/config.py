@@ -48,12 +48,27 @@ class DatabaseConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Pkcs11Config:
+    """`[keystore]` with a hardware module: where the key-encryption key is, and how to reach it."""
+
+    module: Path
+    """The module's library, as its maker delivers it."""
+    token: str
+    pin_file: Path
+    label: str = "ipss-headend"
+    """Of the key in the token."""
+
+
+@dataclass(frozen=True, slots=True)
 class KeystoreConfig:
-    """`[keystore]`: where the key-encryption key comes from. Exactly one is set."""
+    """`[keystore]`: where the key-encryption key comes from. Exactly one of the first four is set."""
 
     key_file: Path | None = None
     passphrase_file: Path | None = None
     passphrase_env: str | None = None
+    pkcs11: Pkcs11Config | None = None
+    software_accepted: bool = False
+    """The operator knows that a key in software is as safe as this machine: no warning at each start (R21)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,18 +345,31 @@ def _keystore(table: "_Table", directory: Path) -> KeystoreConfig:
     key_file = table.text("key_file", "")
     passphrase_file = table.text("passphrase_file", "")
     passphrase_env = table.text("passphrase_env", "")
-    given = [name for name in ("key_file", "passphrase_file", "passphrase_env") if name in table.values]
+    module = table.text("pkcs11_module", "")
+    token, pin_file = table.text("token", ""), table.text("pin_file", "")
+    label = table.text("label", "ipss-headend")
+    sources = ("key_file", "passphrase_file", "passphrase_env", "pkcs11_module")
+    given = [name for name in sources if name in table.values]
     if len(given) != 1:
         table.mistake(
             "",
             f"{' and '.join(given) if given else 'nothing'} given; "
-            "write one of key_file, passphrase_file and passphrase_env",
+            "write one of key_file, passphrase_file, passphrase_env and pkcs11_module",
         )
+    for name, value in (("token", token), ("pin_file", pin_file)):
+        if module and not value:
+            table.mistake(name, "is needed with pkcs11_module")
+    for name in ("token", "pin_file", "label"):
+        if not module and name in table.values:
+            table.mistake(name, "means something with pkcs11_module only; leave the line out")
+    accepted = table.boolean("software_accepted", default=False)
     table.finish()
     return KeystoreConfig(
         key_file=directory / key_file if key_file else None,
         passphrase_file=directory / passphrase_file if passphrase_file else None,
         passphrase_env=passphrase_env or None,
+        pkcs11=Pkcs11Config(directory / module, token, directory / pin_file, label) if module else None,
+        software_accepted=accepted,
     )
 
 

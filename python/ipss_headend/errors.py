@@ -133,3 +133,11 @@ class WrongKeyEncryptionKey(KeystoreError):
 
 class KeyTampered(KeystoreError):
     """A wrapped key is not what was stored, or belongs to another meter."""
+
+
+class WrongShares(KeystoreError):
+    """Shares of a master key that are too few, altered, repeated, or of different sets."""
+
+
+class TokenError(KeystoreError):
+    """The hardware module that holds the key-encryption key cannot be used. Nothing takes its place."""

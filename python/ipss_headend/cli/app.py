@@ -53,6 +53,7 @@ def load_commands() -> None:
         rpc,
         control,
         audit,
+        keys,
         decode,
         push,
         modbus_maps,

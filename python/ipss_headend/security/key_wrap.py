@@ -12,6 +12,9 @@ from collections.abc import Sequence
 
 from Crypto.Cipher import AES
 
+Key = bytes | bytearray | memoryview
+"""A memory view lets the key stay in the page where it is locked."""
+
 SHORTEST = 9
 """Octets. RFC 5649 has another form for up to 8; no key is that short."""
 
@@ -19,7 +22,7 @@ _HEAD = bytes.fromhex("a65959a6")
 _ROUNDS = 6
 
 
-def wrap(key_encryption_key: bytes, plaintexts: Sequence[bytes]) -> list[bytes]:
+def wrap(key_encryption_key: Key, plaintexts: Sequence[bytes]) -> list[bytes]:
     """Wrap each plaintext."""
     wrapped: list[bytes] = [b""] * len(plaintexts)
     for padded, places in _by_length([-(-len(text) // 8) * 8 for text in plaintexts]).items():
@@ -34,7 +37,7 @@ def wrap(key_encryption_key: bytes, plaintexts: Sequence[bytes]) -> list[bytes]:
     return wrapped
 
 
-def unwrap(key_encryption_key: bytes, wrapped: Sequence[bytes]) -> list[bytes | None]:
+def unwrap(key_encryption_key: Key, wrapped: Sequence[bytes]) -> list[bytes | None]:
     """Unwrap each; None for what was not wrapped with this key, or changed since."""
     plaintexts: list[bytes | None] = [None] * len(wrapped)
     for length, places in _by_length([len(octets) for octets in wrapped]).items():
@@ -55,7 +58,7 @@ def _unpadded(head: bytes, padded: bytes) -> bytes | None:
     return padded[:length]
 
 
-def _seal(key: bytes, head: bytes, blocks: list[bytes]) -> tuple[bytes, list[bytes]]:
+def _seal(key: Key, head: bytes, blocks: list[bytes]) -> tuple[bytes, list[bytes]]:
     encrypt = AES.new(key, AES.MODE_ECB).encrypt  # a single block at a time is what key wrap is made of
     step = 0
     for _ in range(_ROUNDS):
@@ -66,7 +69,7 @@ def _seal(key: bytes, head: bytes, blocks: list[bytes]) -> tuple[bytes, list[byt
     return head, blocks
 
 
-def _open(key: bytes, head: bytes, blocks: list[bytes]) -> tuple[bytes, list[bytes]]:
+def _open(key: Key, head: bytes, blocks: list[bytes]) -> tuple[bytes, list[bytes]]:
     decrypt = AES.new(key, AES.MODE_ECB).decrypt
     step = _ROUNDS * len(blocks)
     for _ in range(_ROUNDS):

@@ -1,8 +1,10 @@
 """Meters' keys at rest: wrapped with AES-256 under one key-encryption key, and bound to their meter.
 
-The key-encryption key comes from a file that only its owner may read, or from a passphrase (scrypt). It is in this
-process's memory; a hardware module takes its place where the utility has one. What is wrapped carries the meter's
-number and system title, so that a wrapped key moved to another row is refused like a changed one.
+The master key wraps them. In the software keystore it is the key-encryption key itself, from a file that only its
+owner may read or from a passphrase (scrypt). With a hardware module it is in the store, wrapped under a
+key-encryption key that never leaves the module (`hardware.py`). While the process runs the master key is in its memory,
+in a locked page (`locked.py`). What is wrapped carries the meter's number and system title, so that a wrapped key moved
+to another row is refused like a changed one.
 """
 
 import hashlib
@@ -10,19 +12,20 @@ import hmac
 import os
 import resource
 import secrets
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import msgpack
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, delete, insert, select, update
 
-from ipss_headend.config import KeystoreConfig
+from ipss_headend.config import KeystoreConfig, Pkcs11Config
 from ipss_headend.errors import ConfigError, KeyTampered, WrongKeyEncryptionKey
-from ipss_headend.security import key_wrap
-from ipss_headend.store.schema import keystore
+from ipss_headend.security import hardware, key_wrap, shares
+from ipss_headend.security.locked import LockedKey
+from ipss_headend.security.private_file import private_text
+from ipss_headend.store.schema import keystore, keystore_secrets
 
 KEY_OCTETS = 32
 SHORTEST_PASSPHRASE = 12
@@ -36,6 +39,15 @@ _SCRYPT_MEMORY_LIMIT = 1 << 28
 _FORM = "meter keys, form 1"
 _CHECK = b"ipss-headend keystore, form 1"
 _FINGERPRINT = b"ipss-headend key fingerprint, form 1"
+
+PKCS11 = "pkcs11"
+_MASTER_NAME = "master key"
+_FINGERPRINT_NAME = "fingerprint key"
+_NAMED = {
+    "file": "the key file is not",
+    "passphrase": "the passphrase is not",
+    PKCS11: "the master key under the module's key is not",
+}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -85,16 +97,16 @@ class BoundKeys:
 
 
 class Keystore:
-    """Wraps and opens meters' keys. Holds the key-encryption key and shows it to nobody."""
+    """Wraps and opens meters' keys. Holds the master key and shows it to nobody."""
 
-    __slots__ = ("_fingerprint_key", "_key_encryption_key")
+    __slots__ = ("_fingerprint_key", "_master_key")
 
-    def __init__(self, key_encryption_key: bytes) -> None:
-        """Take the key; `open` is for everybody but tests."""
-        if len(key_encryption_key) != KEY_OCTETS:
-            raise ValueError(f"a key-encryption key has {KEY_OCTETS} octets, this one {len(key_encryption_key)}")
-        self._key_encryption_key = key_encryption_key
-        self._fingerprint_key = hmac.digest(key_encryption_key, _FINGERPRINT, "sha256")
+    def __init__(self, master_key: bytes | bytearray, fingerprint_key: bytes | None = None) -> None:
+        """Take the key; `open` is for everybody but tests. A `bytearray` is zeroised afterwards."""
+        if len(master_key) != KEY_OCTETS:
+            raise ValueError(f"a key-encryption key has {KEY_OCTETS} octets, this one {len(master_key)}")
+        self._fingerprint_key = fingerprint_key or hmac.digest(master_key, _FINGERPRINT, "sha256")
+        self._master_key = LockedKey(master_key)
 
     def __repr__(self) -> str:
         return "Keystore()"
@@ -108,20 +120,28 @@ class Keystore:
 
         Raises:
             ConfigError: the key file or passphrase is missing, open to others, or no key.
+            TokenError: the hardware module cannot be used. No key in software takes its place.
             WrongKeyEncryptionKey: it is not the one that this store's keys are wrapped with.
             KeyTampered: the store's record of its key-encryption key was changed.
         """
-        kind = "file" if config.key_file is not None else "passphrase"
+        kind = kind_of(config)
         row = connection.execute(select(keystore)).one_or_none()
         if row is not None and row.kind != kind:
             raise ConfigError(
                 f"keystore: this store's keys are under a key from a {row.kind}, the configuration gives a {kind}"
+                + ("; `ipss-headend keys migrate` moves them into the module" if kind == PKCS11 else "")
             )
         salt = secrets.token_bytes(16) if row is None else row.salt
         cost = (SCRYPT_COST, SCRYPT_BLOCK_SIZE, SCRYPT_PARALLEL) if row is None else _stored_cost(row)
-        opened = cls(_key_from_file(config.key_file) if config.key_file else _key_from_passphrase(config, salt, cost))
+        master_key: bytes | bytearray
+        if config.pkcs11 is not None:
+            master_key = _master_from_token(connection, config.pkcs11, make=row is None)
+        elif config.key_file is not None:
+            master_key = _key_from_file(config.key_file)
+        else:
+            master_key = _key_from_passphrase(config, salt, cost)
+        opened = cls(master_key, _stored_fingerprint_key(connection, bytes(master_key)))
         if row is None:
-            [check_value] = key_wrap.wrap(opened._key_encryption_key, [_CHECK])
             connection.execute(
                 insert(keystore).values(
                     id=1,
@@ -130,20 +150,59 @@ class Keystore:
                     cost=cost[0],
                     block_size=cost[1],
                     parallel=cost[2],
-                    check_value=check_value,
+                    check_value=opened._sealed_check(),
                 )
             )
-        elif key_wrap.unwrap(opened._key_encryption_key, [row.check_value]) != [_CHECK]:
-            raise WrongKeyEncryptionKey(
-                f"keystore: the {'key file' if kind == 'file' else 'passphrase'} is not the one that this store's keys "
-                "are wrapped with; give the one it was made with"
-            )
+        elif not opened._fits(row.check_value):
+            raise WrongKeyEncryptionKey(f"keystore: {_NAMED[kind]} the one that this store's keys are wrapped with")
         return opened
+
+    @property
+    def check_value(self) -> str:
+        """What people compare to know that they mean the same master key."""
+        return shares.check_value(self._master_key.view)
+
+    @property
+    def locked(self) -> bool:
+        """Whether the system keeps the master key out of its swap space."""
+        return self._master_key.locked
+
+    def shares(self, need: int, of: int, custodians: Sequence[str] = ()) -> list[shares.Share]:
+        """The master key in shares for its custodians.
+
+        Raises:
+            ConfigError: these numbers or names cannot be.
+        """
+        return shares.split(bytes(self._master_key.view), need, of, custodians)
+
+    def move(self, connection: Connection, config: KeystoreConfig) -> Self:
+        """Make the hardware module's keystore of this store: a new master key. Needs a writing transaction.
+
+        The caller wraps every key anew in the same transaction. Fingerprints stay: their key moves along.
+
+        Raises:
+            TokenError: the hardware module cannot be used.
+        """
+        if config.pkcs11 is None:
+            raise ConfigError("keystore: keys move into a hardware module and not out of it")
+        connection.execute(delete(keystore_secrets))
+        master_key = _master_from_token(connection, config.pkcs11, make=True)
+        [fingerprint_key] = key_wrap.wrap(bytes(master_key), [self._fingerprint_key])
+        connection.execute(insert(keystore_secrets).values(name=_FINGERPRINT_NAME, wrapped=fingerprint_key))
+        moved = type(self)(master_key, self._fingerprint_key)
+        connection.execute(update(keystore).values(kind=PKCS11, check_value=moved._sealed_check()))
+        return moved
+
+    def _sealed_check(self) -> bytes:
+        return key_wrap.wrap(self._master_key.view, [_CHECK])[0]
+
+    def _fits(self, sealed_check: bytes) -> bool:
+        return key_wrap.unwrap(self._master_key.view, [sealed_check]) == [_CHECK]
 
     def wrap(self, bound: Sequence[tuple[int, bytes | None, MeterKeys]]) -> list[bytes]:
         """Wrap the keys of each (meter_id, system_title, keys), many at once."""
         packed = [keys.pack(meter_id, system_title) for meter_id, system_title, keys in bound]
-        return key_wrap.wrap(self._key_encryption_key, packed)
+        return key_wrap.wrap(self._master_key.view, packed)
 
     def unwrap(self, bound: Sequence[BoundKeys]) -> list[MeterKeys]:
         """The keys again, many at once.
@@ -151,7 +210,7 @@ class Keystore:
         Raises:
             KeyTampered: at least one was changed, or belongs to another meter; all such are named.
         """
-        opened = key_wrap.unwrap(self._key_encryption_key, [one.wrapped for one in bound])
+        opened = key_wrap.unwrap(self._master_key.view, [one.wrapped for one in bound])
         found: list[MeterKeys] = []
         tampered: list[int] = []
         for one, packed in zip(bound, opened, strict=True):
@@ -173,8 +232,55 @@ class Keystore:
         return hmac.digest(self._fingerprint_key, key, "sha256")[:16]
 
 
-def create_key_file(path: Path) -> None:
-    """Make a new key-encryption key that only this user may read. An existing file is left alone.
+def kind_of(config: KeystoreConfig) -> str:
+    """Where this configuration takes the key-encryption key from: `file`, `passphrase` or `pkcs11`."""
+    if config.pkcs11 is not None:
+        return PKCS11
+    return "file" if config.key_file is not None else "passphrase"
+
+
+def restore(connection: Connection, config: KeystoreConfig, master_key: bytes) -> None:
+    """Put a master key from its shares where the configuration wants it. Needs a writing transaction.
+
+    A key file is written anew, and not over another; in a hardware module the master key is wrapped under the key that
+    is there now.
+
+    Raises:
+        WrongKeyEncryptionKey: this store's keys are wrapped with another.
+        ConfigError: the key file is there already, or the key cannot go where the configuration says.
+        TokenError: the hardware module cannot be used.
+    """
+    row = connection.execute(select(keystore)).one_or_none()
+    kind = kind_of(config)
+    if kind == "passphrase":
+        raise ConfigError("keystore: a passphrase is not restored from shares; configure key_file or pkcs11_module")
+    if row is not None and not Keystore(master_key)._fits(row.check_value):
+        raise WrongKeyEncryptionKey(
+            f"keystore: the shares make the key {shares.check_value(master_key)}, and it is not the one that this "
+            "store's keys are wrapped with; bring the shares of this store's key"
+        )
+    if row is not None and row.kind == PKCS11 != kind:
+        raise ConfigError("keystore: this store's master key belongs into a hardware module; configure one")
+    if config.pkcs11 is not None:
+        if row is None or row.kind != PKCS11:
+            raise ConfigError("keystore: this store's keys are in no hardware module yet; use `keys migrate`")
+        with hardware.token(config.pkcs11) as token:
+            if not token.has_key():
+                token.make_key()
+            wrapped = token.wrap(master_key)
+        connection.execute(delete(keystore_secrets).where(keystore_secrets.c.name == _MASTER_NAME))
+        connection.execute(insert(keystore_secrets).values(name=_MASTER_NAME, wrapped=wrapped))
+    elif config.key_file is not None:
+        try:
+            create_key_file(config.key_file, master_key)
+        except OSError as error:
+            raise ConfigError(f"keystore.key_file: {config.key_file}: {error.strerror or error}") from error
+        if row is not None:
+            connection.execute(update(keystore).values(kind=kind))
+
+
+def create_key_file(path: Path, key: bytes | None = None) -> None:
+    """Write a new key-encryption key, or this one, that only this user may read. An existing file is left alone.
 
     Raises:
         FileExistsError: there is one already.
@@ -182,7 +288,7 @@ def create_key_file(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(secrets.token_hex(KEY_OCTETS) + "\n")
+        file.write((key or secrets.token_bytes(KEY_OCTETS)).hex() + "\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -192,8 +298,26 @@ def forbid_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def _master_from_token(connection: Connection, config: Pkcs11Config, *, make: bool) -> bytearray:
+    with hardware.token(config) as token:
+        if make:
+            master_key = bytearray(secrets.token_bytes(KEY_OCTETS))
+            wrapped = token.wrap(bytes(master_key))
+            connection.execute(insert(keystore_secrets).values(name=_MASTER_NAME, wrapped=wrapped))
+            return master_key
+        wrapped = (
+            connection.scalar(select(keystore_secrets.c.wrapped).where(keystore_secrets.c.name == _MASTER_NAME)) or b""
+        )
+        return token.unwrap(wrapped)
+
+
+def _stored_fingerprint_key(connection: Connection, master_key: bytes) -> bytes | None:
+    wrapped = connection.scalar(select(keystore_secrets.c.wrapped).where(keystore_secrets.c.name == _FINGERPRINT_NAME))
+    return None if wrapped is None else key_wrap.unwrap(master_key, [wrapped])[0]
+
+
 def _key_from_file(path: Path) -> bytes:
-    text = _private_text(path, "key_file")
+    text = private_text(path, "key_file")
     try:
         key = bytes.fromhex(text)
     except ValueError:
@@ -211,7 +335,7 @@ def _key_from_file(path: Path) -> bytes:
 def _key_from_passphrase(config: KeystoreConfig, salt: bytes, cost: tuple[int, int, int]) -> bytes:
     if config.passphrase_file is not None:
         place = f"keystore.passphrase_file: {config.passphrase_file}"
-        passphrase = _private_text(config.passphrase_file, "passphrase_file")
+        passphrase = private_text(config.passphrase_file, "passphrase_file")
     else:
         place = f"keystore.passphrase_env: {config.passphrase_env}"
         passphrase = os.environ.get(config.passphrase_env or "", "")
@@ -228,23 +352,3 @@ def _stored_cost(row: Row[tuple[object, ...]]) -> tuple[int, int, int]:
     if not (SCRYPT_COST <= row.cost <= 2**17 and row.block_size == SCRYPT_BLOCK_SIZE and 1 <= row.parallel <= 4):
         raise KeyTampered("keystore: the stored cost of the passphrase was changed; restore the store from a backup")
     return row.cost, row.block_size, row.parallel
-
-
-def _private_text(path: Path, setting: str) -> str:
-    try:
-        with path.open(encoding="utf-8") as file:
-            status = os.fstat(file.fileno())
-            if status.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise ConfigError(
-                    f"keystore.{setting}: {path} has mode {stat.S_IMODE(status.st_mode):04o}, so others may read it; "
-                    f"run `chmod 600 {path}`"
-                )
-            if status.st_uid not in {0, os.geteuid()}:
-                raise ConfigError(
-                    f"keystore.{setting}: {path} belongs to user {status.st_uid}; it must be this user's or root's"
-                )
-            return file.read(4096).strip()
-    except UnicodeDecodeError:
-        raise ConfigError(f"keystore.{setting}: {path} is no text") from None
-    except OSError as error:
-        raise ConfigError(f"keystore.{setting}: {path}: {error.strerror or error}") from error

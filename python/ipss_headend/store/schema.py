@@ -88,6 +88,15 @@ keystore = Table(
     comment="One row: how the key-encryption key is made from a passphrase, and how a wrong one is told.",
 )
 
+keystore_secrets = Table(
+    "keystore_secrets",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("wrapped", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+    comment="With a hardware module: the master key, wrapped by it; and what moved into it, wrapped by the master key.",
+)
+
 layouts = Table(
     "layouts",
     metadata,
