@@ -37,6 +37,7 @@ RPC_PORT = 4060
 CHANGES = frozenset(
     {"device.add", "device.import", "device.retire", "event.ack", "job.cancel", "control.switch", "control.approve"}
     | {"control.release", "control.cancel", "control.resume"}
+    | {"auth.grant", "auth.revoke", "auth.user.add", "auth.user.certificate", "auth.user.disable"}
 )
 """Methods that take an idempotency key; `rpc.methods` adds what this client does not know."""
 

@@ -201,6 +201,17 @@ class RpcConfig:
 
     socket: Path | None = None
     """A unix socket for this machine; None: none."""
+    host: str = "0.0.0.0"  # noqa: S104 - with mTLS alone, and only where a port is given
+    port: int = 0
+    """Where TLS 1.3 with certificates on both sides is spoken; 0: not at all."""
+    certificate: Path | None = None
+    """The head-end's own, PEM, with what leads to its authority."""
+    key: Path | None = None
+    """Its private key, PEM."""
+    client_authority: Path | None = None
+    """The authority that signs clients' certificates, PEM. Nobody else's get in."""
+    revoked: Path | None = None
+    """Its revocation list (CRL), PEM; None: certificates end only by their date, or by being taken from their user."""
     calls_per_second: int = 100_000
     """Of one caller and method (R38)."""
     log_days: int = 30
@@ -324,7 +335,7 @@ def _config(top: "_Table", directory: Path) -> Config:
         principals=_principals(top),
         audit=_audit(top.table("audit"), data_directory),
         metrics=_metrics(top.table("metrics")),
-        rpc=_rpc(top.table("rpc"), data_directory),
+        rpc=_rpc(top.table("rpc"), directory, data_directory),
         modbus=_modbus(top.table("modbus")),
         plugins=_plugins(top.table("plugins")),
         log=_log(top.table("log")),
@@ -530,15 +541,26 @@ def _metrics(table: "_Table") -> MetricsConfig:
     return metrics
 
 
-def _rpc(table: "_Table", data_directory: Path) -> RpcConfig:
+def _rpc(table: "_Table", directory: Path, data_directory: Path) -> RpcConfig:
     path = table.text("socket", "rpc.sock")
+    files = {name: table.text(name, "") for name in ("certificate", "key", "client_authority", "revoked")}
+    found = {name: directory / text if text else None for name, text in files.items()}
     rpc = RpcConfig(
         socket=data_directory / path if path else None,
+        host=table.text("host", RpcConfig().host),
+        port=table.port("port", 0, "use 4060, or leave the line out for none", least=0),
+        certificate=found["certificate"],
+        key=found["key"],
+        client_authority=found["client_authority"],
+        revoked=found["revoked"],
         calls_per_second=table.integer("calls_per_second", RpcConfig().calls_per_second, 1, 10_000_000),
         log_days=table.integer("log_days", RpcConfig().log_days, 1, 3660),
     )
     if rpc.socket is not None and len(str(rpc.socket.absolute())) > LONGEST_SOCKET:
         table.mistake("socket", f"{rpc.socket} is longer than the {LONGEST_SOCKET} characters a socket may have")
+    missing = [name for name in ("certificate", "key", "client_authority") if not files[name]]
+    if rpc.port and missing:
+        table.mistake("port", f"{rpc.port} needs {', '.join(missing)}: over TCP both sides prove who they are")
     table.finish()
     return rpc
 

@@ -69,6 +69,10 @@ class UnknownLogicalName(RequestError):
     """Not a logical name, or none that the meter, the catalogue or the store knows."""
 
 
+class UnknownSubject(RequestError):
+    """No account is called that."""
+
+
 class NotAuthorised(RequestError):
     """Whoever asks may not."""
 

@@ -43,8 +43,10 @@ from ipss_headend.plugins.manager import Manager
 from ipss_headend.rpc.call import Services
 from ipss_headend.rpc.idempotency import Keys
 from ipss_headend.rpc.jobs import Jobs
+from ipss_headend.rpc.logins import Logins
 from ipss_headend.rpc.methods.read import Asking, Layouts
-from ipss_headend.rpc.server import Server, local_principal, open_unix
+from ipss_headend.rpc.server import Server, local_principal, open_tcp, open_unix
+from ipss_headend.rpc.tls import Door
 from ipss_headend.schedule import DAY_S
 from ipss_headend.security.audit import AuditBroken
 from ipss_headend.security.keystore import Keystore, forbid_core_dumps
@@ -183,6 +185,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             jobs=Jobs(),
             enrolment=enrolment,
             keys=Keys(store),
+            logins=Logins(store),
             latest=latest,
             layouts=Layouts(),
             asking=Asking(),
@@ -236,6 +239,8 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
                     plans.start_soon(services.jobs.run)
                     if config.rpc.socket is not None:
                         tasks.start_soon(rpc.serve, [open_unix(config.rpc.socket)], local_principal)
+                    if config.rpc.port:
+                        tasks.start_soon(rpc.serve_tls, await open_tcp(config.rpc), Door(config.rpc))
                     head_end = HeadEnd(
                         config=config,
                         store=store,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ipss_headend.rpc.catalogue import METHODS
 from ipss_headend.rpc.faults import Fault
 from ipss_headend.security.permission import NOBODY, Principal, Right
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ipss_headend.metrics import Figures
     from ipss_headend.rpc.idempotency import Keys
     from ipss_headend.rpc.jobs import Jobs
+    from ipss_headend.rpc.logins import Logins
     from ipss_headend.rpc.methods.read import Asking, Layouts
     from ipss_headend.server import Stop
     from ipss_headend.store import Store
@@ -43,6 +45,7 @@ class Services:
     jobs: Jobs
     enrolment: Enrolment
     keys: Keys
+    logins: Logins
     latest: Latest
     layouts: Layouts
     asking: Asking
@@ -79,7 +82,13 @@ class Session:
     number: int
     peer: str
     """Where it comes from, for logs and the audit trail."""
-    principal: Principal = NOBODY
+    who: Principal = NOBODY
+    fingerprint: bytes | None = None
+    """SHA-256 of the client's certificate; None: it came over the unix socket."""
+    until: float | None = None
+    """When what proved who it is runs out, on trio's clock; None: it does not."""
+    known: Callable[[], None] | None = None
+    """Called when it is known who this is."""
     client: str = ""
     """What the client calls itself."""
     errors_as_arrays: bool = False
@@ -88,6 +97,19 @@ class Session:
     streams: dict[str, object] = field(default_factory=dict)
     send: Callable[[str, object], None] | None = None
     """Puts a notification to the client into the queue; None: it takes none."""
+
+    @property
+    def principal(self) -> Principal:
+        """Who is at the other end, at this moment."""
+        if self.until is not None and trio.current_time() >= self.until:
+            self.become(NOBODY)
+        return self.who
+
+    def become(self, who: Principal, until: float | None = None) -> None:
+        """From now on it is this principal's, up to some time."""
+        self.who, self.until = who, until
+        if who is not NOBODY and self.known is not None:
+            self.known()
 
 
 @dataclass(slots=True)
@@ -102,6 +124,10 @@ class Call:
     def principal(self) -> Principal:
         """Who asks."""
         return self.session.principal
+
+    def reaches(self, group: str) -> bool:
+        """Whether the caller has the right that this method needs for the meters of a group."""
+        return self.principal.may(METHODS[self.method].right, group)
 
     def meter(self, name: str, right: Right) -> FleetMeter:
         """The meter of this name, if the caller may do this to it.

@@ -103,6 +103,7 @@ class Connection:
         self._sending = False
         self._log: Logger = logger("rpc").bind(session=session.number, peer=session.peer)
         session.send = self._push
+        session.known = self.known
 
     async def run(self) -> None:
         """Serve it until it closes, breaks a rule, or is cancelled."""
@@ -120,15 +121,20 @@ class Connection:
             self._log.debug("connection ended")
 
     async def _read(self, nursery: trio.Nursery) -> None:
-        stranger_until = trio.current_time() + STRANGER_S
+        stranger_until: float | None = None
         while True:
             if self.session.principal is NOBODY:
+                if stranger_until is None:
+                    stranger_until = trio.current_time() + STRANGER_S
                 with trio.move_on_at(stranger_until) as scope:
                     octets = await self._stream.receive_some(STRANGER_OCTETS)
                 if scope.cancelled_caught:
+                    if self.session.principal is not NOBODY:
+                        continue  # it has said it while this waited
                     self._answer(0, Fault("E_AUTH", f"nobody has said who they are within {STRANGER_S:g} s"))
                     return
             else:
+                stranger_until = None
                 octets = await self._stream.receive_some(READ_OCTETS)
             if not octets:
                 return
@@ -197,7 +203,9 @@ class Connection:
             if method.right is not None and method.right not in principal.rights:
                 roles = ", ".join(sorted(principal.roles)) or "none"
                 raise Fault("E_DENIED", f"{name} needs the right {method.right}; your roles are {roles}")
-        wait_s = self._limit.take(principal.name, name)
+        # One stranger's calls are no other stranger's.
+        caller = principal.name if principal is not NOBODY else f"{NOBODY.name}:{self.session.peer.rpartition(':')[0]}"
+        wait_s = self._limit.take(caller, name)
         if wait_s:
             self._counts.limited += 1
             raise Fault("E_RATE", f"{name}: too many calls; retry_after_ms={int(wait_s * 1000) + 1}")

@@ -54,6 +54,25 @@ with Client("unix:utility/data/rpc.sock") as head_end:
 - `deadline_ms` bounds a call, its waiting included; 60 s if it is left out.
 - Lists take `cursor` and `limit`. Results may grow within version 1, never shrink.
 
+## Who calls
+Over TCP (`[rpc] port` in [configuration.md](configuration.md)) both sides show a certificate, in TLS 1.3. A client's
+has to be of the configured authority's and registered as an account's own. Another system is in with that; a person
+who has a password calls `auth.login` first. The token that it gets is good for 15 minutes and for connections with the
+same certificate. There is no plain TCP: a client without TLS goes through a relay on its own machine that has its
+certificate and key:
+
+```sh
+socat TCP-LISTEN:4061,bind=127.0.0.1,fork OPENSSL:head-end.example:4060,cert=me.pem,key=me.key,cafile=authority.pem
+```
+
+A new head-end has no accounts and no password: its own user makes the first ones over the unix socket.
+`openssl x509 -in ada.pem -noout -fingerprint -sha256` shows a fingerprint.
+
+```sh
+ipss-headend rpc auth.user.add user=ada 'certificates=["<SHA-256>"]'
+ipss-headend rpc auth.grant subject=ada role=SECADM
+```
+
 On the unix socket the user that the head-end runs as, and root, have every role but SERVICE; other users have none.
 """
 

@@ -35,6 +35,7 @@ CODES = {
 
 _BY_ERROR: tuple[tuple[type[Exception], str], ...] = (
     (errors.UnknownMeter, "E_UNKNOWN"),
+    (errors.UnknownSubject, "E_UNKNOWN"),
     (errors.NotAuthorised, "E_DENIED"),
     (errors.MeterTimeout, "E_TIMEOUT"),
     (errors.MeterGone, "E_UNREACHABLE"),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import trio
 
+from ipss_headend.config import RpcConfig
 from ipss_headend.errors import ConfigError
 from ipss_headend.log import Logger, logger
 from ipss_headend.rpc import methods  # noqa: F401 - fills the table
@@ -20,6 +21,7 @@ from ipss_headend.rpc.call import Services, Session
 from ipss_headend.rpc.catalogue import METHODS
 from ipss_headend.rpc.connection import Bounds, Connection, Counts
 from ipss_headend.rpc.limits import RateLimit
+from ipss_headend.rpc.tls import Door
 from ipss_headend.security.permission import NOBODY, Principal, Role
 
 CONNECTIONS = 1000
@@ -47,7 +49,25 @@ class Server:
 
         await trio.serve_listeners(handle, listeners)
 
-    async def talk(self, stream: trio.abc.Stream, principal: Principal, peer: str) -> None:
+    async def serve_tls(self, listeners: list[trio.SocketListener], door: Door) -> None:
+        """As `serve`, for clients that prove with a certificate who they are."""
+
+        async def handle(stream: trio.SocketStream) -> None:
+            try:
+                peer = _peer(stream)
+            except OSError:  # gone already
+                await trio.aclose_forcefully(stream)
+                return
+            entered = await door.enter(stream, peer)
+            if entered is not None:
+                inside, fingerprint = entered
+                await self.talk(inside, await self._services.logins.meet(fingerprint), peer, fingerprint)
+
+        await trio.serve_listeners(handle, listeners)
+
+    async def talk(
+        self, stream: trio.abc.Stream, principal: Principal, peer: str, fingerprint: bytes | None = None
+    ) -> None:
         """Serve one connection to its end."""
         counts = self.counts
         if counts.connections >= CONNECTIONS:
@@ -56,7 +76,7 @@ class Server:
             return
         counts.connections += 1
         counts.accepted += 1
-        session = Session(next(self._numbers), peer, principal)
+        session = Session(next(self._numbers), peer, principal, fingerprint)
         connection = Connection(
             stream,
             session,
@@ -69,6 +89,7 @@ class Server:
         )
         if principal is not NOBODY:
             connection.known()
+        self._services.logins.begin(session)
         try:
             async with stream:
                 await connection.run()
@@ -76,6 +97,7 @@ class Server:
             self._log.exception("connection failed by a fault of ours", peer=peer)
         finally:
             session.closed = True
+            self._services.logins.end(session)
             counts.connections -= 1
 
 
@@ -116,6 +138,18 @@ def open_unix(path: Path) -> trio.SocketListener:
     except OSError as error:
         raise ConfigError(f"rpc: {path}: {error.strerror or error}; choose another socket") from error
     return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+
+
+async def open_tcp(config: RpcConfig) -> list[trio.SocketListener]:
+    """Listen where other machines call.
+
+    Raises:
+        ConfigError: the address or port cannot be had.
+    """
+    try:
+        return await trio.open_tcp_listeners(config.port, host=config.host)
+    except OSError as error:
+        raise ConfigError(f"rpc: {config.host}:{config.port}: {error}; choose another address or port") from error
 
 
 def _peer(stream: trio.SocketStream) -> str:

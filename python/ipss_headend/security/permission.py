@@ -4,7 +4,7 @@ Deny by default: a principal may do what one of its roles has, for the groups of
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -67,21 +67,28 @@ class Principal:
     roles: frozenset[Role] = frozenset()
     groups: frozenset[str] = frozenset({ALL_GROUPS})
     """The groups of meters that its rights reach; `*`: all."""
+    scopes: Mapping[Role, frozenset[str]] = field(default_factory=dict, hash=False)
+    """Roles that reach other groups than `groups`."""
 
     @property
     def rights(self) -> frozenset[Right]:
-        """What its roles add up to."""
+        """What its roles add up to, somewhere."""
         return frozenset().union(*(RIGHTS[role] for role in self.roles))
 
     def may(self, right: Right | None, group: str | None = None) -> bool:
         """Whether it has this right, for a meter of this group where one is meant. None: needs no right."""
         if right is None:
             return True
-        return right in self.rights and (group is None or self.reaches(group))
+        for role in self.roles:
+            if right in RIGHTS[role]:
+                reached = self.scopes.get(role, self.groups)
+                if group is None or ALL_GROUPS in reached or group in reached:
+                    return True
+        return False
 
-    def reaches(self, group: str) -> bool:
-        """Whether meters of this group are in its scope."""
-        return ALL_GROUPS in self.groups or group in self.groups
+    def everywhere(self, right: Right) -> bool:
+        """Whether it has this right for every group, those that do not exist yet among them."""
+        return any(right in RIGHTS[role] and ALL_GROUPS in self.scopes.get(role, self.groups) for role in self.roles)
 
 
 NOBODY = Principal("nobody")

@@ -16,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised by one with each change; a store with a higher one is refused (R46)."""
 
 metadata = MetaData()
@@ -237,6 +237,39 @@ rpc_keys = Table(
     Column("at_us", BigInteger, nullable=False, index=True),
     Column("answer", LargeBinary),
     comment="Idempotency keys of RPC calls. No answer: begun, and the process died in it.",
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("password", Text),
+    Column("disabled", Integer, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("locked_until_us", BigInteger, nullable=False),
+    Column("added_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    comment="People and other systems that call. `password`: Argon2id, or none; see security/identity.py.",
+)
+
+account_certificates = Table(
+    "account_certificates",
+    metadata,
+    Column("fingerprint", LargeBinary, primary_key=True),
+    Column("name", Text, nullable=False, index=True),
+    Column("added_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+account_roles = Table(
+    "account_roles",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("role", Text, primary_key=True),
+    Column("scope", Text, primary_key=True),
+    sqlite_with_rowid=False,
+    comment="`scope`: a group of meters, or * for all.",
 )
 
 marks = Table(

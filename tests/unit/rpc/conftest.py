@@ -22,6 +22,7 @@ from ipss_headend.rpc.connection import Bounds, Connection, Counts
 from ipss_headend.rpc.idempotency import Keys
 from ipss_headend.rpc.jobs import Jobs
 from ipss_headend.rpc.limits import RateLimit
+from ipss_headend.rpc.logins import Logins
 from ipss_headend.rpc.methods.read import Asking, Layouts
 from ipss_headend.security.permission import Principal, Role
 from ipss_headend.store import Database, Store
@@ -130,6 +131,7 @@ def services(store: Store) -> Services:
         jobs=Jobs(),
         enrolment=nothing,
         keys=Keys(store),
+        logins=Logins(store),
         latest=Latest(),
         layouts=Layouts(),
         asking=Asking(),

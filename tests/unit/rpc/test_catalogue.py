@@ -14,7 +14,16 @@ from ipss_headend.rpc.faults import CODES, fault_of
 from ipss_headend.security.permission import NOBODY, RIGHTS, Principal, Right, Role
 
 ROOT = Path(__file__).parents[3]
-STRANGERS = {"rpc.hello", "rpc.ping", "rpc.methods", "rpc.schema", "auth.whoami"}
+STRANGERS = {
+    "rpc.hello",
+    "rpc.ping",
+    "rpc.methods",
+    "rpc.schema",
+    "auth.whoami",
+    "auth.login",
+    "auth.renew",
+    "auth.logout",
+}
 
 
 def test_documentation_is_made_from_the_code() -> None:

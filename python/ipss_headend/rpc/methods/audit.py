@@ -13,7 +13,7 @@ from ipss_headend.rpc.catalogue import Params, Result, method
 from ipss_headend.rpc.faults import Fault
 from ipss_headend.security import audit as trail
 from ipss_headend.security import principals
-from ipss_headend.security.permission import ALL_GROUPS, Right
+from ipss_headend.security.permission import Right
 from ipss_headend.store.schema import audit
 
 LONGEST_PAGE = 1000
@@ -117,5 +117,5 @@ async def verify(call: Call, params: Params) -> Verdict:
 
 
 def _everything(call: Call) -> None:
-    if not call.principal.reaches(ALL_GROUPS):
+    if not call.principal.everywhere(Right.AUDIT):
         raise Fault("E_DENIED", "the audit trail is of all groups of meters; your scope is not")

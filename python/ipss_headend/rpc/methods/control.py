@@ -626,7 +626,7 @@ def _whole(call: Call, connection: Connection, text: str) -> tuple[OrderRow, Ord
         raise _unknown(text)
     made = Order.decode(row.octets)
     names = rows.groups_of(connection, [target.meter_id for target in made.targets])
-    if not all(call.principal.reaches(names.get(target.meter_id, ("", ""))[1]) for target in made.targets):
+    if not all(call.reaches(names.get(target.meter_id, ("", ""))[1]) for target in made.targets):
         raise _unknown(text)
     return row, made
 
@@ -635,7 +635,7 @@ def _seen(call: Call, connection: Connection, order_id: bytes) -> list[rows.Comm
     """An order's commands, those to meters in the caller's scope."""
     found = rows.commands_of(connection, order_id)
     names = rows.groups_of(connection, [one.meter_id for one in found])
-    return [one for one in found if call.principal.reaches(names.get(one.meter_id, ("", ""))[1])]
+    return [one for one in found if call.reaches(names.get(one.meter_id, ("", ""))[1])]
 
 
 def _told(row: OrderRow, made: Order, seen: list[rows.CommandRow]) -> OrderTold:

@@ -91,7 +91,7 @@ async def query(call: Call, params: Query) -> Events:
         found: list[Event] = []
         for event_id, meter_id, at_us, kind, number, detail, principal, acknowledged_us in connection.execute(selected):
             meter = meters.get(meter_id)
-            if not who.reaches("" if meter is None else meter.group):
+            if not who.may(Right.VIEW, "" if meter is None else meter.group):
                 continue
             if len(found) == limit:
                 return Events(events=found, cursor=found[-1].event)

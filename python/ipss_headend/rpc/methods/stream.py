@@ -187,7 +187,7 @@ async def _told(services: Services, who: Principal, found: list[Entry], cursor: 
     for entry in found:
         for row in entry.rows:
             meter = meters.get(row[0])
-            if not who.reaches("" if meter is None else meter.group):
+            if not who.may(Right.VIEW, "" if meter is None else meter.group):
                 continue
             head = {"topic": entry.topic, "sequence": entry.sequence, "point": None if meter is None else meter.name}
             if entry.topic == log.READINGS:
