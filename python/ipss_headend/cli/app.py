@@ -51,6 +51,7 @@ def load_commands() -> None:
         read,
         readings,
         rpc,
+        plugin,
         control,
         audit,
         keys,

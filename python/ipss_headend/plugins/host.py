@@ -7,11 +7,11 @@ answered one after the other.
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import socket
 import sys
-import time
 import traceback
 from collections import deque
 from importlib import metadata
@@ -128,6 +128,10 @@ def _answer(plugin: Loaded, number: int, hook: str, params: bytes, descriptors: 
             batch = columns.attach(descriptors.popleft(), descriptors.popleft(), [tuple(one) for one in layout])
             arguments = {"batch": batch}
         value = plugin.call(context, arguments)
+    except MemoryError:
+        # What it holds is not known to be given back: a new process begins with none.
+        traceback.print_exc()
+        os._exit(1)
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises is its answer
         traceback.print_exc()
         return [number, _words(error), None, []]
@@ -168,5 +172,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    start_s = time.monotonic()
     main()

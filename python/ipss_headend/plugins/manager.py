@@ -124,23 +124,42 @@ class Manager:
         spec = _of(hook, "batch")
         total = array("I", bytes(rows * 4))
         asked = self.asked(hook)
-        # The limit of the hook is for 100,000 rows.
-        limit_s = spec.limit_s * max(1.0, rows / 100_000)
         for place, plugin in enumerate(asked):
-            shared = await trio.to_thread.run_sync(share, columns, rows)
             try:
-                answer = await plugin.ask(hook, {}, limit_s=limit_s * self._patience, shared=shared)
-                await self._kept(plugin, answer.effects)
-                found = shared.flags()
+                found = await self.ask_batch(plugin, spec, columns, rows)
             except PluginError as error:
                 if spec.closed:
                     raise
                 self._log.warning("hook goes on without a plugin", hook=hook, why=str(error))
                 continue
-            finally:
-                shared.close()
             total = found if place == 0 else _either(total, found)
         return total
+
+    async def ask_batch(
+        self, plugin: PluginProcess, hook: Hook, columns: Mapping[str, Buffer], rows: int
+    ) -> array[int]:
+        """One plugin's flags.
+
+        Raises:
+            PluginError: it failed, or the columns cannot be shared.
+        """
+        # The limit of the hook is for 100,000 rows.
+        limit_s = hook.limit_s * max(1.0, rows / 100_000) * self._patience
+        shared = await trio.to_thread.run_sync(share, columns, rows)
+        try:
+            answer = await plugin.ask(hook.name, {}, limit_s=limit_s, shared=shared)
+            await self._kept(plugin, answer.effects)
+            return shared.flags()
+        finally:
+            shared.close()
+
+    async def ask_one(self, plugin: PluginProcess, hook: Hook, arguments: Mapping[str, object]) -> Any:
+        """One plugin's answer, of the hook's type.
+
+        Raises:
+            PluginError: it failed.
+        """
+        return _result(hook, await self._ask(plugin, hook.name, arguments))
 
     async def _try(self, plugin: PluginProcess, hook: str, arguments: Mapping[str, object]) -> Any:
         try:

@@ -100,6 +100,8 @@ class PluginProcess:
         """Its hooks and their places, once it has said them."""
         self.told = trio.Event()
         """It has started, or failed to, at least once."""
+        self.fault: str | None = None
+        """Why it could not be loaded."""
         self.process_id: int | None = None
         self._memory_mib = memory_mib
         self._cpu_s = cpu_s
@@ -129,6 +131,8 @@ class PluginProcess:
         now = trio.current_time()
         if not self._breaker.allows(now):
             raise self._failed(hook, "broken-off", "is broken off after its failures")
+        if self._socket is None:
+            raise self._failed(hook, "gone", "is not running")
         try:
             answer = await self._ask(hook, arguments, limit_s, shared)
         except PluginError:
@@ -139,8 +143,6 @@ class PluginProcess:
         return answer
 
     async def _ask(self, hook: str, arguments: Mapping[str, Any], limit_s: float, shared: Shared | None) -> Answer:
-        if self._socket is None:
-            raise self._failed(hook, "gone", "is not running")
         if len(self._waiting) >= WAITING:
             raise self._failed(hook, "overloaded", "has too many invocations in work")
         number, self._next = self._next, self._next + 1
@@ -279,6 +281,7 @@ class PluginProcess:
         try:
             if name == HELLO and self._socket is None:
                 hooks, error = msgspec.msgpack.decode(params, type=tuple[dict[str, int] | None, str | None])
+                self.fault = error
                 self.told.set()
                 if hooks is None:
                     self._log.error("plugin cannot be loaded", why=error)

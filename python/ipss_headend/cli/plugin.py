@@ -1,0 +1,80 @@
+"""`ipss-headend plugin`: write plugins, and find out what they do."""
+
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from ipss_headend.cli.app import JSON, app, command
+from ipss_headend.cli.output import Output, say
+from ipss_headend.config import LogConfig
+from ipss_headend.errors import FAULT
+from ipss_headend.log import configure
+from ipss_headend.plugins import scaffold
+from ipss_headend.plugins.selftest import selftest
+from ipss_headend.plugins.specs import GROUP
+
+plugins = typer.Typer(help="Write plugins, and find out what they do.", no_args_is_help=True)
+app.add_typer(plugins, name="plugin")
+
+NAME = Annotated[str, typer.Argument(help="The plugin's entry point.")]
+PATIENCE = Annotated[float, typer.Option(min=0.1, help="Multiply the hooks' time limits, for a slow machine.")]
+
+
+@command(plugins, "new")
+def new(
+    name: Annotated[str, typer.Argument(help="Small letters, digits and _.")],
+    directory: Annotated[Path, typer.Option(help="Where to write it.")] = Path(),
+) -> None:
+    """Write a plugin to begin with: a package with one hook and a test that passes."""
+    for path in scaffold.write(name, directory):
+        say(f"wrote {path}")
+    say(f"next: pip install {directory / name} && ipss-headend plugin selftest {name}")
+
+
+@command(plugins, "list")
+def list_(*, json_output: JSON = False) -> None:
+    """List the plugins that are installed. None is imported for it."""
+    found = sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name)
+    if json_output:
+        Output(json_output=True).document(
+            {"plugins": [{"name": entry.name, "module": entry.value, "package": _package(entry)} for entry in found]}
+        )
+        return
+    for entry in found:
+        typer.echo(f"{entry.name}  {entry.value}  {_package(entry)}")
+    if not found:
+        say("no plugin is installed")
+
+
+def _package(entry: metadata.EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
+
+
+@command(plugins, "selftest")
+def selftest_(name: NAME, *, patience: PATIENCE = 1.0, json_output: JSON = False) -> int:
+    """Ask every hook of a plugin with ordinary, empty, huge and odd input.
+
+    Its answers are of the types that the hooks promise, within their limits, and each time the same.
+    """
+    configure(LogConfig(level="critical"))
+    findings = trio.run(lambda: selftest(name, patience=patience))
+    wrong = [finding for finding in findings if not finding.well]
+    if json_output:
+        Output(json_output=True).document(
+            {
+                "plugin": name,
+                "well": not wrong,
+                "findings": [
+                    {"hook": one.hook, "case": one.case, "ms": round(one.duration_s * 1000, 3), "fault": one.fault}
+                    for one in findings
+                ],
+            }
+        )
+    else:
+        for one in findings:
+            typer.echo(f"{one.hook}  {one.case}  {one.duration_s * 1000:.1f} ms  {one.fault or 'well'}")
+        typer.echo(f"{name}: {len(findings) - len(wrong)} of {len(findings)} well")
+    return FAULT if wrong else 0
