@@ -40,6 +40,8 @@ pub struct Quirks {
     pub protected_release: bool,
     /// Least milliseconds from an answer to the next question.
     pub request_gap_ms: u16,
+    /// Alarms come without wrapper header, in the clear (DSMR 4, SMR 5). They are kept as events and prove nothing.
+    pub plain_alarms: bool,
     /// The wired M-Bus length field counts modulo 256 (Sagemcom T210-D).
     pub mbus_length_wraps: bool,
 }
@@ -98,6 +100,7 @@ impl Default for Quirks {
             no_release: false,
             protected_release: false,
             request_gap_ms: 0,
+            plain_alarms: false,
             mbus_length_wraps: false,
         }
     }
@@ -121,6 +124,7 @@ impl Quirks {
             "general_block_transfer" => &mut self.general_block_transfer,
             "no_release" => &mut self.no_release,
             "protected_release" => &mut self.protected_release,
+            "plain_alarms" => &mut self.plain_alarms,
             "mbus_length_wraps" => &mut self.mbus_length_wraps,
             _ => {
                 match (name, value) {
@@ -195,6 +199,7 @@ pub const QUIRKS: &[QuirkName] = &[
     quirk("no_release", SWITCH, "close without releasing"),
     quirk("protected_release", SWITCH, "release with protected user information"),
     quirk("request_gap_ms", "0 to 60000", "least time from an answer to the next question"),
+    quirk("plain_alarms", SWITCH, "alarms in the clear without a wrapper header, kept as events"),
     quirk("mbus_length_wraps", SWITCH, "wired M-Bus length modulo 256"),
 ];
 

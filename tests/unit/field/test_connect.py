@@ -42,7 +42,7 @@ def test_quirks_of_the_models_companion_profile_reach_its_sessions(pinned: list[
     for number, model in enumerate(("utility-own", "utility-own", "dsmr4", "no such profile", "")):
         connector.meter(meter(number, model=model), "127.0.0.1:4059", NOTHING)
 
-    inherited = {"column_selection": False, "deviation_in_ranges": "set"}
+    inherited = {"column_selection": False, "deviation_in_ranges": "set", "plain_alarms": True}
     assert [dict(settings["quirks"]) for settings in pinned] == [
         {**inherited, "with_list_limit": 4, "max_pdu": 512},
         inherited,

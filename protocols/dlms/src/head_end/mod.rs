@@ -10,6 +10,7 @@
 //! dropped and reported, never attributed to another request.
 
 mod access;
+mod alarm;
 mod associate;
 mod datagram;
 mod exchange;
@@ -32,6 +33,7 @@ pub use greeter::Greeter;
 pub use unsolicited::CONFIRMED;
 pub use work::{Access, AccessList, Attributes, Buffer, Invocation, Item, Plan, Wanted, Work};
 
+use self::alarm::Alarm;
 use crate::apdu::ciphered::is_protected;
 use crate::apdu::initiate::Conformance;
 use crate::apdu::tags::{self, KeyKind};
@@ -368,6 +370,21 @@ impl HeadEnd {
 
     fn take_bytes(&mut self, octets: &mut [u8], cx: &mut Context<'_>) -> Step<Work> {
         let mut step = self.settled(0);
+        if self.profile.quirks.plain_alarms && self.state == State::Associating {
+            match Alarm::find(octets, &self.profile.limits) {
+                Alarm::None => {}
+                Alarm::Part => {
+                    self.partial_since.get_or_insert(cx.now.monotonic);
+                    step.deadline = self.deadline();
+                    return step;
+                }
+                Alarm::Whole(end) => {
+                    self.take_alarm(&octets[..end], cx);
+                    step.consumed = end;
+                    self.partial_since = None;
+                }
+            }
+        }
         loop {
             let mut limits = self.profile.limits;
             if !matches!(self.state, State::Up | State::Releasing) {

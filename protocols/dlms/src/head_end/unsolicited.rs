@@ -106,7 +106,7 @@ impl HeadEnd {
     }
 
     /// The head of a line that nobody asked for.
-    fn unasked(&self) -> Line {
+    pub(super) fn unasked(&self) -> Line {
         Line {
             meter: self.meter,
             request: 0,
