@@ -52,6 +52,7 @@ def load_commands() -> None:
         readings,
         rpc,
         plugin,
+        users,
         control,
         audit,
         keys,

@@ -22,7 +22,7 @@ from ipss_headend.errors import (
     RequestError,
 )
 
-_ERRORS: dict[str, type[HeadEndError]] = {
+ERRORS: dict[str, type[HeadEndError]] = {
     "E_AUTH": NotAuthorised,
     "E_DENIED": NotAuthorised,
     "E_SECURITY": AuthenticationFailed,
@@ -84,7 +84,7 @@ def rpc(
         with Client(address, tls=tls, name="ipss-headend rpc", timeout_s=timeout) as client:
             result = client.call(method, **given)
     except CallFailed as error:
-        raise _ERRORS.get(error.code, RequestError)(str(error)) from error
+        raise ERRORS.get(error.code, RequestError)(str(error)) from error
     Output(json_output=True).document(jsonable(result))
 
 

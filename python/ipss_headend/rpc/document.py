@@ -66,11 +66,11 @@ socat TCP-LISTEN:4061,bind=127.0.0.1,fork OPENSSL:head-end.example:4060,cert=me.
 ```
 
 A new head-end has no accounts and no password: its own user makes the first ones over the unix socket.
-`openssl x509 -in ada.pem -noout -fingerprint -sha256` shows a fingerprint.
 
 ```sh
-ipss-headend rpc auth.user.add user=ada 'certificates=["<SHA-256>"]'
-ipss-headend rpc auth.grant subject=ada role=SECADM
+ipss-headend users add ada --certificate ada.pem
+ipss-headend users grant ada SECADM
+ipss-headend users password ada
 ```
 
 On the unix socket the user that the head-end runs as, and root, have every role but SERVICE; other users have none.
