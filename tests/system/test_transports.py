@@ -135,12 +135,12 @@ def test_modbus_over_udp() -> None:
         device.bind(("127.0.0.1", 0))
 
         def serve() -> None:
+            device.recvfrom(300)  # the first answer is lost: the question is repeated
             for _ in range(2):
                 request, peer = device.recvfrom(300)
                 device.sendto(mbap(request), peer)
 
-        # The first answer is lost: the question is repeated.
-        threading.Thread(target=lambda: (device.recvfrom(300), serve()), daemon=True).start()
+        threading.Thread(target=serve, daemon=True).start()
 
         [found] = items(f"modbus+udp://127.0.0.1:{device.getsockname()[1]}/1", "holding/3", "--timeout", 20)
 
