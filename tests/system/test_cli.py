@@ -310,6 +310,19 @@ GOLDEN: list[tuple[str, str, dict[str, Any]]] = [
 ]
 
 
+def test_probe_finds_a_meters_limits_and_writes_its_profile(ipss: Ipss, fleet: Fleet, tmp_path: Path) -> None:
+    path = tmp_path / "model.toml"
+    done = ipss("probe", fleet.url(), "--client", "1", "--keys", keys_of(fleet, 0, tmp_path), "--json", "--out", path)
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["max_pdu"] == 1024
+    assert (found["with_list_limit"], found["selective_access"]) == (32, "both")
+    assert found["block_transfer"]["get"]
+    assert found["notes"] == []
+    assert "ipss-headend probe" in path.read_text()
+
+
 def test_decode_explains_a_wrapped_answer(ipss: Ipss) -> None:
     ran = ipss("decode", "--layer", "wrapper", "--json", stdin="0001 0001 0010 0009 # header\nc401c1000600003039\n")
 

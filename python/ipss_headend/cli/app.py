@@ -49,6 +49,7 @@ def load_commands() -> None:
         simulate,
         meters,
         read,
+        probe,
         readings,
         rpc,
         plugin,

@@ -19,7 +19,7 @@ from ipss_headend.errors import (
     ProtocolViolation,
     RequestError,
 )
-from ipss_headend.field.connect import endpoint, link
+from ipss_headend.field.connect import Quirks, endpoint, link
 
 if TYPE_CHECKING:
     from ipss_headend._core import Item, Meter, ModbusItem, Reactor
@@ -170,7 +170,9 @@ class Conversation:
 
 
 @asynccontextmanager
-async def converse(target: Target, *, timeout_s: float, trace: bool = False) -> AsyncIterator[Conversation]:
+async def converse(
+    target: Target, *, timeout_s: float, trace: bool = False, quirks: Quirks = ()
+) -> AsyncIterator[Conversation]:
     """Talk to one device; at the end the association is released and the device's counter is durable.
 
     Raises:
@@ -180,7 +182,7 @@ async def converse(target: Target, *, timeout_s: float, trace: bool = False) -> 
     from ipss_headend import _core
 
     address = target.line or (None if target.host is None else await numeric(target.name, target.host, target.port))
-    meter = _meter(_core, target, address, timeout_s, trace=trace)
+    meter = _meter(_core, target, address, timeout_s, quirks, trace=trace)
     conversation: Conversation | None = None
     try:
         async with converse_with(
@@ -248,7 +250,7 @@ async def _close(conversation: Conversation) -> None:
     reactor.stop()
 
 
-def _meter(core: Any, target: Target, address: str | None, timeout_s: float, *, trace: bool) -> Any:
+def _meter(core: Any, target: Target, address: str | None, timeout_s: float, quirks: Quirks, *, trace: bool) -> Any:
     try:
         profile = core.Profile(
             client=target.client,
@@ -262,6 +264,7 @@ def _meter(core: Any, target: Target, address: str | None, timeout_s: float, *, 
             answer_s=timeout_s,
             frame_s=timeout_s,
             referencing=target.referencing,
+            quirks=quirks,
         )
         return core.Meter(
             METER,
