@@ -475,6 +475,11 @@ class Reactor:
         Checked again in the step that seals its octets. Raises PermissionError if it may not go, RuntimeError if the
         reactor takes nothing.
         """
+    def open_registers(self, meter: int, parts: Sequence[tuple[int, int]]) -> None:
+        """Holding registers of a Modbus device, first and last of each part, that may be written without an order.
+
+        For set points that the device ends by itself. Any other write of a Modbus device needs a released command.
+        """
     def settle(self, request: int) -> bool:
         """Whether the octets of a released command may have left. If not, they never will."""
     def believe(self, wall_us: int) -> None:
@@ -595,6 +600,23 @@ class SunSpecDevice:
 
 def modbus_identification(pdu: bytes, /) -> list[tuple[int, str]]:
     """Objects of a device identification (function 43/14): 0 vendor, 1 product code, 2 revision. Empty if none."""
+
+@final
+class RegisterMap:
+    """One register map, of those that come with the head-end or of `files` (name and text of each).
+
+    Raises ValueError: what is wrong with the files, or no map has this name.
+    """
+
+    def __new__(cls, name: str, files: list[tuple[str, str]] = ...) -> RegisterMap: ...
+    def points(self) -> list[tuple[str, str, int, int, str, str | None, str, str | None, int, bool]]:
+        """The points that may be read.
+
+        Name, table, address, registers, unit, logical name of the reading, poll class ("fast", "slow", "once",
+        "never"), the point that holds a further power of ten, the map's power of ten, whether the value is a number.
+        """
+    def read(self, point: str, octets: bytes, factor: int | None = None) -> str | None:
+        """A point's exact value; None if the device does not have it, or its scale is not known."""
 
 def register_maps() -> list[tuple[str, str, str, str, int]]:
     """The register maps that come with the head-end: name, manufacturer, title, source, number of points."""

@@ -224,6 +224,10 @@ class ModbusConfig:
 
     plain_networks: tuple[Network, ...] = LOOPBACK
     """Where Modbus may be spoken without TLS; on a serial line it always is."""
+    fast_s: float = 10.0
+    """How often what moves by the second is read of Modbus devices: powers, voltages, limits."""
+    slow_s: float = 300.0
+    """How often what moves by the minute is read of them: energies, temperatures."""
 
     def check_plain(self, host: str) -> None:
         """Refuse a numeric address outside them.
@@ -446,7 +450,12 @@ def _plan(table: "_Table") -> PlanConfig:
 
 def _modbus(table: "_Table") -> ModbusConfig:
     networks = tuple(table.parsed_list("plain_networks", _network))
-    modbus = ModbusConfig(networks) if "plain_networks" in table.values else ModbusConfig()
+    given = {"plain_networks": networks} if "plain_networks" in table.values else {}
+    modbus = ModbusConfig(
+        **given,
+        fast_s=table.seconds("fast", 10.0),
+        slow_s=table.seconds("slow", 300.0),
+    )
     table.finish()
     return modbus
 

@@ -29,6 +29,8 @@ from ipss_headend.field.control.readback import ReadBack
 from ipss_headend.field.control.task import Control
 from ipss_headend.field.counters import Counters
 from ipss_headend.field.delivery import Delivery, Newest
+from ipss_headend.field.der.desk import SetPoints
+from ipss_headend.field.devices import Devices, load_maps
 from ipss_headend.field.enrolment import Enrolment
 from ipss_headend.field.fleet import FleetMeter, load_fleet
 from ipss_headend.field.layouts import LayoutBook
@@ -103,6 +105,7 @@ class HeadEnd:
     """`host:port` of `/metrics` and `/healthz`."""
     stop: Stop
     plugins: Manager
+    set_points: SetPoints
 
 
 async def serve(config: Config, *, task_status: trio.TaskStatus[HeadEnd] = trio.TASK_STATUS_IGNORED) -> None:
@@ -160,7 +163,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
         enrolment = Enrolment(
             store=store,
             reactor=reactor,
-            connector=Connector(config.reactor, config.client_system_title),
+            connector=Connector(config.reactor, config.client_system_title, config.modbus),
             counters=counters,
             figures=figures,
             meters=meters,
@@ -169,6 +172,23 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
         )
         await enrolment.add(fleet)
         campaigns = _campaigns(config, field)
+        set_points = SetPoints(
+            store=store,
+            requests=requests,
+            native=_core.SunSpecDevice,
+            open_registers=reactor.open_registers,
+            meters=meters,
+        )
+        devices = Devices(
+            store=store,
+            requests=requests,
+            native=_core,
+            set_points=set_points,
+            meters=meters,
+            figures=figures,
+            rules=config.modbus,
+            files=load_maps(config.data_directory / "maps"),
+        )
         registry = metrics.registry(figures, reactor.stats, exported())
 
         async def health() -> dict[str, str]:
@@ -192,6 +212,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             health=health,
             registry=registry,
             names={meter.name: meter for meter in fleet},
+            set_points=set_points,
         )
         control = services.control = await _control(config, field, reactor, gate, services.written)
         await services.layouts.refresh(store)
@@ -237,6 +258,8 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
                     for campaign in campaigns:
                         plans.start_soon(campaign.run)
                     plans.start_soon(services.jobs.run)
+                    plans.start_soon(set_points.run)
+                    plans.start_soon(devices.run)
                     if config.rpc.socket is not None:
                         tasks.start_soon(rpc.serve, [open_unix(config.rpc.socket)], local_principal)
                     if config.rpc.port:
@@ -253,6 +276,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
                         metrics_address=_address_of(pages),
                         stop=stop,
                         plugins=plugins,
+                        set_points=set_points,
                     )
                     gc.collect()
                     gc.freeze()  # the fleet stays as long as the process: the collector need not walk it

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ipss_dlms::head_end::{self as dlms, Control, Greeter, HeadEnd};
 use ipss_modbus::head_end as modbus;
+use ipss_modbus::profile::Profile;
 use ipss_session::{Context, EventKind, Input, MeterId, Outcome, Request, Session, Step};
 
 /// What may be asked of a peer.
@@ -38,8 +39,10 @@ pub struct ModbusUnit {
 }
 
 impl ModbusUnit {
-    /// The unit of this number, treated as `profile` says.
-    pub fn new(meter: MeterId, unit: u8, profile: Arc<ipss_modbus::profile::Profile>) -> Self {
+    /// The unit of this number, treated as `profile` says; `shared`: other units are asked over the same connection.
+    pub fn new(meter: MeterId, unit: u8, profile: Arc<Profile>, shared: bool) -> Self {
+        let profile =
+            if shared && !profile.shared { Arc::new(Profile { shared, ..(*profile).clone() }) } else { profile };
         Self { meter, unit, session: modbus::HeadEnd::new(meter, profile) }
     }
 

@@ -59,6 +59,7 @@ def load_commands() -> None:
         keys,
         decode,
         push,
+        der,
         modbus_maps,
         modbus_scan,
     )

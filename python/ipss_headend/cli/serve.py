@@ -96,7 +96,9 @@ def serve(config: ConfigFile) -> None:
 
 @command(app, "check-config")
 def check_config(config: ConfigFile, *, json_output: JSON = False) -> int:
-    r"""Tell every mistake of a configuration, with its file and key. Nothing is opened or made.
+    r"""Tell every mistake of a configuration, with its file and key, and of the register maps in its data directory.
+
+    Nothing is opened or made.
 
     \b
     Examples:
@@ -113,6 +115,12 @@ def check_config(config: ConfigFile, *, json_output: JSON = False) -> int:
         for path in (loaded.keystore.key_file, loaded.keystore.passphrase_file):
             if path is not None and not path.is_file():
                 mistakes += (f"{config.name}: keystore: {path} is not there; make it, or name the right file",)
+        from ipss_headend.field.devices import load_maps
+
+        try:
+            load_maps(loaded.data_directory / "maps")
+        except ConfigError as error:
+            mistakes += error.mistakes
     if json_output:
         output.document({"file": str(config), "ok": not mistakes, "mistakes": list(mistakes)})
     for mistake in mistakes:

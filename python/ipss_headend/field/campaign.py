@@ -97,7 +97,11 @@ class Campaign:
         if self._known == self._field.meters.keys():
             return
         self._known = frozenset(self._field.meters)
-        members = [meter for meter in self._field.meters.values() if self.plan.selects(meter.group)]
+        members = [
+            meter
+            for meter in self._field.meters.values()
+            if self.plan.selects(meter.group) and not meter.protocol.is_modbus
+        ]
         self._members = array("I", sorted(meter.meter_id for meter in members))
         self._waves = waves(((meter.name, meter.meter_id) for meter in members), self.plan.window_s)
 

@@ -72,6 +72,10 @@ KEY_COLUMNS = ("encryption_key", "authentication_key", "master_key")
 PROTECTIONS = ("none", "auth", "enc", "auth+enc")
 TRANSPORTS = ("tcp", "udp", "hdlc+tcp")
 
+MODBUS_TRANSPORTS = ("modbus+tcp", "modbus+udp", "modbus+rtu+tcp")
+
+MODBUS_PORT = 502
+
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")
 _NUMERIC_HOST = re.compile(r"[\d.]+")
 _LONGEST_NAME = 100
@@ -95,6 +99,11 @@ class Protocol:
     transport: str = "tcp"
     physical: int = 0
     """The physical device of an HDLC address; 0: none."""
+
+    @property
+    def is_modbus(self) -> bool:
+        """A Modbus device: `server` is its unit, and its model the name of its register map, or `sunspec`."""
+        return self.transport in MODBUS_TRANSPORTS
 
     def shown(self) -> dict[str, int | str | bool]:
         """As the registry keeps it."""
@@ -254,13 +263,33 @@ def _with_transport(cells: dict[str, str]) -> dict[str, str]:
     scheme, found, address = cells["address"].partition("://")
     if not found:
         return cells
+    if scheme in MODBUS_TRANSPORTS:
+        return _with_unit(cells, scheme, address)
     transport = scheme.removeprefix("dlms+")
     if not scheme.startswith("dlms+") or transport not in TRANSPORTS:
-        known = ", ".join(f"dlms+{one}://" for one in TRANSPORTS)
+        known = ", ".join([f"dlms+{one}://" for one in TRANSPORTS] + [f"{one}://" for one in MODBUS_TRANSPORTS])
         raise LineError(f'address: "{scheme}://" is none of {known}')
     if cells.get("transport") not in {None, "", transport}:
         raise LineError(f"address: {scheme}:// and transport {cells['transport']} contradict each other")
     return {**cells, "address": address.removesuffix("/"), "transport": transport}
+
+
+def _with_unit(cells: dict[str, str], transport: str, address: str) -> dict[str, str]:
+    """The cells of a Modbus device at `modbus+tcp://HOST:PORT/UNIT`."""
+    if cells.get("transport") not in {None, "", transport}:
+        raise LineError(f"address: {transport}:// and transport {cells['transport']} contradict each other")
+    place, _, unit = address.partition("/")
+    given = cells.get("server", "")
+    if unit and given not in {"", unit}:
+        raise LineError(f"address: unit {unit} and server {given} contradict each other")
+    if not place:
+        raise LineError(f"address: not of the form {transport}://HOST:PORT/UNIT")
+    if not _HAS_PORT.search(place):
+        place = f"{place}:{MODBUS_PORT}"
+    return {**cells, "address": place, "transport": transport, "server": unit or given or "1"}
+
+
+_HAS_PORT = re.compile(r"(^[^:]*|\]):[^:]+$")
 
 
 def _address(text: str) -> tuple[str | None, int | None]:
@@ -360,7 +389,9 @@ def _protocol(cells: dict[str, str], keys: MeterKeys, suite: int) -> Protocol:
     if dedicated and protection == "none":
         raise LineError("dedicated is yes and protection none; a dedicated key protects something or is left out")
     client = _number("client", cells, 16 if auth == "none" else 1, 1, 0xFFFF)
-    transport = _choice("transport", cells, "tcp", TRANSPORTS)
+    transport = _choice("transport", cells, "tcp", TRANSPORTS + MODBUS_TRANSPORTS)
+    if transport in MODBUS_TRANSPORTS and (has_keys or keys != MeterKeys() or auth != "none"):
+        raise LineError(f"{transport} has no keys, passwords or associations; leave their columns empty")
     physical = _number("physical", cells, 0, 0, 0x3FFF)
     if physical and "hdlc" not in transport:
         raise LineError(f"physical: {transport} has no physical addresses; HDLC has")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
-from ipss_headend.field.reactor import Native
+from ipss_headend.field.reactor import ModbusNative, Native
 
 if TYPE_CHECKING:
-    from ipss_headend._core import Item, Plan
+    from ipss_headend._core import Item, ModbusItem, ModbusPlan, Plan
 
 Descriptor = tuple[int, bytes, int]
 """Class id, logical name, attribute or method."""
@@ -137,7 +137,37 @@ class Unconfirmed:
         return native.Item.unconfirmed(self.question.item(native))
 
 
-Question = Attributes | Buffer | Set | SetList | Action | Actions | Access | Unconfirmed
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """Registers or coils of a Modbus device that make one answer, a cell of octets each."""
+
+    points: tuple[tuple[str, int, int], ...]
+    """Table (`holding`, `input`, `coils`, `discrete`), first address, how many."""
+
+    def item(self, native: ModbusNative) -> ModbusItem:
+        """The same for the reactor."""
+        return native.ModbusItem.read(0, [(table, first, count, "raw") for table, first, count in self.points])
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRegisters:
+    """Write holding registers of a Modbus device (function 16)."""
+
+    address: int
+    octets: bytes
+    """Two a register."""
+
+    def item(self, native: ModbusNative) -> ModbusItem:
+        """The same for the reactor."""
+        count = len(self.octets) // 2
+        head = b"\x10" + self.address.to_bytes(2, "big") + count.to_bytes(2, "big") + bytes((2 * count,))
+        return native.ModbusItem.ask(head + self.octets)
+
+
+ModbusQuestion = Registers | WriteRegisters
+"""A plan has questions of one protocol alone."""
+
+Question = ModbusQuestion | Attributes | Buffer | Set | SetList | Action | Actions | Access | Unconfirmed
 
 
 class Plans:
@@ -145,16 +175,23 @@ class Plans:
 
     def __init__(self, native: Native) -> None:
         self._native = native
-        self._made: dict[tuple[Question, ...], Plan] = {}
+        self._made: dict[tuple[Question, ...], Plan | ModbusPlan] = {}
 
-    def of(self, questions: Sequence[Question]) -> Plan:
+    def of(self, questions: Sequence[Question]) -> Plan | ModbusPlan:
         """The plan of these questions, in order."""
         key = tuple(questions)
         if key not in self._made:
             if len(self._made) >= PLANS_KEPT:
                 self._made.clear()
-            self._made[key] = self._native.Plan([question.item(self._native) for question in key])
+            self._made[key] = self._plan(key)
         return self._made[key]
+
+    def _plan(self, key: tuple[Question, ...]) -> Plan | ModbusPlan:
+        native = cast("ModbusNative", self._native)
+        modbus = [one.item(native) for one in key if isinstance(one, ModbusQuestion)]
+        if modbus:
+            return native.ModbusPlan(modbus)
+        return self._native.Plan([one.item(self._native) for one in key if not isinstance(one, ModbusQuestion)])
 
 
 def octets(logical_name: str) -> bytes:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:  # the rules of this room are tested without the extension
     from ipss_headend._core import Batch, Priority
     from ipss_headend._core import Item as _Item
+    from ipss_headend._core import ModbusItem as _ModbusItem
+    from ipss_headend._core import ModbusPlan as _ModbusPlan
     from ipss_headend._core import Plan as _Plan
 
 CONFIRMED = "confirmed"
@@ -100,7 +102,7 @@ class Reactor(Protocol):
     def finished(self) -> bool: ...
     def submit(
         self,
-        plan: _Plan,
+        plan: _Plan | _ModbusPlan,
         meters: Sequence[int] | bytes | bytearray | memoryview,
         *,
         timeout_s: float,
@@ -127,3 +129,12 @@ class Native(Protocol):
     def add_profile(self, name: str, text: str) -> None: ...
     def profile_names(self) -> list[str]: ...
     def read_push(self, apdu: bytes, profile: str) -> Push: ...
+
+
+class ModbusNative(Protocol):
+    """The module `_core`, where devices are asked that speak Modbus."""
+
+    @property
+    def ModbusItem(self) -> type[_ModbusItem]: ...  # noqa: N802 - the module's name for it
+    @property
+    def ModbusPlan(self) -> Callable[[Iterable[_ModbusItem]], _ModbusPlan]: ...  # noqa: N802

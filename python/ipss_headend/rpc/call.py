@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ipss_headend.config import Config
     from ipss_headend.field.context import Field
     from ipss_headend.field.control.task import Control
+    from ipss_headend.field.der.desk import SetPoints
     from ipss_headend.field.enrolment import Enrolment
     from ipss_headend.field.fleet import FleetMeter
     from ipss_headend.metrics import Figures
@@ -53,6 +54,8 @@ class Services:
     registry: CollectorRegistry
     names: dict[str, FleetMeter]
     """Meters by their names."""
+    set_points: SetPoints
+    """What is wanted of inverters and storage."""
     control: Control | None = None
     """Critical commands; None: the audit trail forbids them."""
     happened: trio.Event = dataclasses.field(default_factory=trio.Event)

@@ -364,6 +364,22 @@ protected = Table(
     comment="The never-disconnect list. A row that goes without an audit record protects on.",
 )
 
+set_points = Table(
+    "set_points",
+    metadata,
+    Column("meter_id", Integer, primary_key=True),
+    Column("function", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("asked_us", BigInteger, nullable=False),
+    Column("until_us", BigInteger, nullable=False),
+    Column("revert_s", Integer, nullable=False),
+    Column("exclusive", Integer, nullable=False),
+    sqlite_with_rowid=False,
+    comment="What is wanted of inverters and storage: one wish a source and function. A renewal replaces it.",
+)
+
 audit = Table(
     "audit",
     metadata,

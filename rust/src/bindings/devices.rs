@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ipss_modbus::Table;
 use ipss_modbus::device::{Device, Settings};
-use ipss_modbus::map::Library;
+use ipss_modbus::map::{self, Library, Map};
 use ipss_modbus::profile::Framing;
 use ipss_session::WallTime;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -20,6 +21,7 @@ pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<VirtualDevices>()?;
     module.add_class::<super::sunspec::PySunSpecDevice>()?;
     module.add_function(wrap_pyfunction!(super::sunspec::modbus_identification, module)?)?;
+    module.add_class::<RegisterMap>()?;
     module.add_function(wrap_pyfunction!(register_maps, module)?)?;
     module.add_function(wrap_pyfunction!(register_map_of, module)?)?;
     module.add_function(wrap_pyfunction!(register_map_signs, module)?)?;
@@ -139,6 +141,68 @@ impl VirtualDevices {
     fn lock(&self) -> MutexGuard<'_, Reactor<DeviceSession>> {
         self.reactor.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// See `_core.pyi`.
+#[pyclass(module = "ipss_headend._core", frozen)]
+pub struct RegisterMap(Arc<Map>);
+
+/// Name, table, address, registers, unit, reading, poll class, the point of its scale factor, power of ten, is a number.
+type MapPoint = (String, &'static str, u16, u16, String, Option<String>, &'static str, Option<String>, i8, bool);
+
+#[pymethods]
+impl RegisterMap {
+    #[new]
+    #[pyo3(signature = (name, files=Vec::new()))]
+    fn new(name: &str, files: Vec<(String, String)>) -> PyResult<Self> {
+        let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let library = Library::load(&files).map_err(|errors| PyValueError::new_err(errors.to_string()))?;
+        let map =
+            library.map(name).ok_or_else(|| PyValueError::new_err(format!("no register map is called {name}")))?;
+        Ok(Self(map.clone()))
+    }
+
+    fn points(&self) -> Vec<MapPoint> {
+        self.0.points.iter().filter(|point| point.readable).map(described).collect()
+    }
+
+    #[pyo3(signature = (point, octets, factor=None))]
+    fn read(&self, point: &str, octets: &[u8], factor: Option<i64>) -> PyResult<Option<String>> {
+        let unknown = || PyValueError::new_err(format!("{}: no point is called {point}", self.0.name));
+        let point = self.0.point(point).ok_or_else(unknown)?;
+        let registers: Vec<u16> = match point.table {
+            Table::Coils | Table::DiscreteInputs => octets.iter().map(|octet| u16::from(*octet)).collect(),
+            _ => octets.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect(),
+        };
+        let reading = point.read(&registers, factor);
+        // Scaled by the map alone it would be wrong by powers of ten.
+        Ok(match (reading.status, reading.decimal(), reading.value) {
+            (map::Status::ScaleUnknown, ..) | (_, None, map::Value::None) => None,
+            (_, Some(number), _) => Some(number.to_string()),
+            (_, None, map::Value::Text(text)) => Some(text),
+            (_, None, map::Value::Bits(bits)) => Some(bits.to_string()),
+            (_, None, map::Value::Integer(_)) => None,
+        })
+    }
+}
+
+fn described(point: &map::Point) -> MapPoint {
+    let table = match point.table {
+        Table::Coils => "coils",
+        Table::DiscreteInputs => "discrete",
+        Table::Holding => "holding",
+        Table::Input => "input",
+    };
+    let poll = match point.poll {
+        map::Poll::Fast => "fast",
+        map::Poll::Slow => "slow",
+        map::Poll::Once => "once",
+        map::Poll::Never => "never",
+    };
+    let is_number = !matches!(point.kind, map::Kind::Text | map::Kind::Bits | map::Kind::Enumeration);
+    let (name, unit, reading, from) =
+        (point.name.clone(), point.unit.clone(), point.reading.clone(), point.scale_from.clone());
+    (name, table, point.address, point.count, unit, reading, poll, from, point.scale, is_number)
 }
 
 /// A map's name, manufacturer, title and source, and how many points it has.

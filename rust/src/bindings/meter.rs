@@ -216,7 +216,9 @@ impl PyMeter {
     ) -> PyResult<Self> {
         let wrong = |text| PyValueError::new_err(format!("meter {meter}: address: {text}"));
         let route = route(Some(address), tls, hold_open, idle_s, shared, gap_s).map_err(wrong)?;
-        let session = Peer::Modbus(Box::new(ModbusUnit::new(meter, unit, profile.0.clone())));
+        // Others speak over the same connection: it is not given up for a unit that is silent.
+        let shared = route.shared.is_some();
+        let session = Peer::Modbus(Box::new(ModbusUnit::new(meter, unit, profile.0.clone(), shared)));
         Ok(Self::of(meter, session, route, Vec::new(), trace, Vec::new()))
     }
 }

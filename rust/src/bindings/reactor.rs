@@ -167,6 +167,10 @@ impl PyReactor {
         Ok(request)
     }
 
+    fn open_registers(&self, meter: u32, parts: Vec<(u16, u16)>) {
+        self.gate.open_registers(meter, &parts);
+    }
+
     fn settle(&self, request: u64) -> bool {
         self.gate.settle(request)
     }

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipss_dlms::head_end::Work;
+use ipss_modbus::head_end as modbus;
+use ipss_modbus::pdu::RequestPdu;
 use ipss_session::{Instant, MeterId, Now, RequestId, WallTime};
 use thiserror::Error;
 
@@ -101,6 +103,8 @@ struct State {
     titles: HashMap<MeterId, Box<[u8]>>,
     protected: HashSet<MeterId>,
     protected_titles: HashSet<Box<[u8]>>,
+    /// Registers that may be written without an order: first and last of each part.
+    registers: HashMap<MeterId, Box<[(u16, u16)]>>,
     left: VecDeque<Instant>,
     left_reconnects: VecDeque<Instant>,
     /// A moment of both clocks that is believed: the wall clock may not be behind it.
@@ -124,6 +128,12 @@ impl Gate {
     /// A gate under this policy. It starts stopped: [`Gate::resume`] opens it.
     pub fn new(policy: Policy) -> Self {
         Self { policy, stopped: AtomicBool::new(true), state: Mutex::default() }
+    }
+
+    /// From now on these holding registers of a Modbus device, and no others of it, may be written without an order: set
+    /// points that the device ends by itself. Each part is its first and its last register.
+    pub fn open_registers(&self, meter: MeterId, parts: &[(u16, u16)]) {
+        self.lock().registers.insert(meter, parts.into());
     }
 
     /// How many may leave in 24 hours; none until this is said.
@@ -305,9 +315,28 @@ impl Guard<sessions::Work> for Gate {
     fn permit(&self, meter: MeterId, request: RequestId, work: &sessions::Work, now: Now) -> Result<(), String> {
         match work {
             sessions::Work::Dlms(work) => self.permit(meter, request, work, now),
-            sessions::Work::Modbus(_) => Err(Refusal::NotReleased("a Modbus write").to_string()),
+            sessions::Work::Modbus(plan) => {
+                let state = self.lock();
+                let open = state.registers.get(&meter).map_or(&[][..], |open| open);
+                match plan.items.iter().all(|item| is_set_point(item, open)) {
+                    true => Ok(()),
+                    false => Err(Refusal::NotReleased("a Modbus write").to_string()),
+                }
+            }
         }
     }
+}
+
+/// Whether it reads, or writes holding registers of these parts and no others.
+fn is_set_point(item: &modbus::Item, open: &[(u16, u16)]) -> bool {
+    let modbus::Item::Ask(ask) = item else { return true };
+    let (first, count) = match RequestPdu::decode(ask.pdu()) {
+        Ok(RequestPdu::WriteSingleRegister { address, .. }) => (address, 1),
+        Ok(RequestPdu::WriteMultipleRegisters { address, values }) => (address, values.len()),
+        _ => return ask.only_reads(),
+    };
+    // One part holds all of it: parts that touch were opened for different things.
+    open.iter().any(|(from, to)| *from <= first && usize::from(first) + count <= usize::from(*to) + 1)
 }
 
 impl Guard<Work> for Gate {

@@ -426,3 +426,34 @@ fn r15_hundred_thousand_random_steps_release_nothing_without_quorum() {
     }
     assert!(released > 1_000, "{released}");
 }
+
+/// Writes of a Modbus device pass for its opened registers alone, whole, and for no other device's.
+#[test]
+fn only_opened_registers_are_written_without_an_order() {
+    use ipss_modbus::head_end as modbus;
+    use ipss_modbus::pdu::RequestPdu;
+
+    let gate = gate();
+    gate.open_registers(7, &[(100, 102), (103, 110)]);
+    let permitted = |meter, pdus: &[&[u8]]| {
+        let item = |pdu: &&[u8]| modbus::Item::ask(&RequestPdu::decode(pdu).unwrap()).unwrap();
+        let plan = modbus::Plan { items: pdus.iter().map(item).collect() };
+        let work = crate::sessions::Work::Modbus(std::sync::Arc::new(plan));
+        let guard: &dyn Guard<crate::sessions::Work> = &gate;
+        assert!(guard.guarded(&work));
+        guard.permit(meter, 1, &work, at(1)).is_ok()
+    };
+    let one = |address: u8| [6, 0, address, 0, 1];
+    let two = |address: u8| [16, 0, address, 0, 2, 4, 0, 1, 0, 2];
+
+    assert!(permitted(7, &[&one(100)]));
+    assert!(permitted(7, &[&two(101), &one(110)]));
+    // Across two parts, before them, behind them, another device's, and what is no plain write of registers.
+    assert!(!permitted(7, &[&two(102)]));
+    assert!(!permitted(7, &[&one(99)]));
+    assert!(!permitted(7, &[&two(110)]));
+    assert!(!permitted(7, &[&one(100), &one(111)]));
+    assert!(!permitted(8, &[&one(100)]));
+    assert!(!permitted(7, &[&[5, 0, 100, 0xFF, 0]]));
+    assert!(!permitted(7, &[&[22, 0, 100, 0, 1, 0, 1]]));
+}

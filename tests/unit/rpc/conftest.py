@@ -138,6 +138,7 @@ def services(store: Store) -> Services:
         health=nothing,
         registry=nothing,
         names={},
+        set_points=nothing,
     )
 
 

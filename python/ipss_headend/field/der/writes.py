@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from ipss_headend.errors import RequestError
 from ipss_headend.field.der.arbitration import Decision
-from ipss_headend.field.der.setpoints import Curve, Function
+from ipss_headend.field.der.setpoints import CURVES, MOST_CURVE_POINTS, Curve, Function
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,19 @@ def release(function: Function, models: Collection[int]) -> list[PointWrite]:
             point, value = _SWITCHES[function, model]
             return [PointWrite(model, point, Decimal(value))]
     return []
+
+
+def settable(models: Collection[int]) -> set[tuple[int, str]]:
+    """The points of these models that set points may write, but those that switch supply: model and name."""
+    found = {place for place in _SWITCHES.items() if place[0][1] in models and place[0][0] is not Function.CONNECT}
+    points = {(model, point) for (_, model), (point, _) in found}
+    number, curve = Decimal(1), tuple((Decimal(place), Decimal(1)) for place in range(MOST_CURVE_POINTS))
+    for function, ways in _WAYS.items():
+        if function is not Function.CONNECT:
+            value = curve[:1] if function is Function.FREQUENCY_DROOP else curve if function in CURVES else number
+            decision = Decision(function, value, "", 1, 0)
+            points |= {(model, point) for model, make in ways if model in models for point, _ in make(decision)}
+    return points
 
 
 def _number(decision: Decision) -> Decimal:

@@ -1,0 +1,53 @@
+"""What is wanted of inverters and storage, kept over a restart. Values are texts; `field/der` knows what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from sqlalchemy import Connection, delete, select
+
+from ipss_headend.store.schema import set_points
+
+
+class SetPointRow(NamedTuple):
+    """One wish."""
+
+    meter_id: int
+    function: str
+    source: str
+    value: str
+    priority: int
+    asked_us: int
+    until_us: int
+    revert_s: int
+    exclusive: int
+
+
+def keep(connection: Connection, row: SetPointRow) -> None:
+    """Keep a wish instead of what the same source wanted of the same function before. Needs a writing transaction."""
+    connection.exec_driver_sql(_KEEP, tuple(row))
+
+
+def drop(connection: Connection, meter_id: int, function: str, source: str) -> bool:
+    """Forget a wish. Whether there was one."""
+    own = (set_points.c.meter_id == meter_id) & (set_points.c.function == function) & (set_points.c.source == source)
+    return connection.execute(delete(set_points).where(own)).rowcount > 0
+
+
+def forget(connection: Connection, meters: Iterable[int], until_us: int) -> None:
+    """Forget what ended by then, and what is wanted of these meters."""
+    connection.execute(delete(set_points).where(set_points.c.until_us <= until_us))
+    for meter_id in meters:
+        connection.execute(delete(set_points).where(set_points.c.meter_id == meter_id))
+
+
+def all_set_points(connection: Connection) -> list[SetPointRow]:
+    """Every wish."""
+    return [SetPointRow(*row) for row in connection.execute(select(set_points))]
+
+
+_KEEP = (
+    f"INSERT OR REPLACE INTO set_points ({', '.join(SetPointRow._fields)}) "  # noqa: S608 - constants
+    f"VALUES ({', '.join('?' * len(SetPointRow._fields))})"
+)
