@@ -13,7 +13,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -41,12 +41,14 @@ from ipss_headend.field.requests import Requests
 from ipss_headend.field.watch import Watch
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
+from ipss_headend.plugins.feed import Feed, store_effects
 from ipss_headend.plugins.manager import Manager
 from ipss_headend.rpc.call import Services
 from ipss_headend.rpc.idempotency import Keys
 from ipss_headend.rpc.jobs import Jobs
 from ipss_headend.rpc.logins import Logins
 from ipss_headend.rpc.methods.read import Asking, Layouts
+from ipss_headend.rpc.methods.stream import rows_of
 from ipss_headend.rpc.server import Server, local_principal, open_tcp, open_unix
 from ipss_headend.rpc.tls import Door
 from ipss_headend.schedule import DAY_S
@@ -55,7 +57,7 @@ from ipss_headend.security.keystore import Keystore, forbid_core_dumps
 from ipss_headend.store import Database, Store
 from ipss_headend.store.database import now_us
 from ipss_headend.store.latest import Latest
-from ipss_headend.store.log import forget
+from ipss_headend.store.log import Entry, forget
 
 if TYPE_CHECKING:
     from ipss_headend._core import Gate, Reactor
@@ -234,7 +236,13 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             memory_mib=config.plugins.memory_mib,
             cpu_s=max(1, int(config.plugins.cpu_s)),
             patience=config.plugins.patience,
+            keep=store_effects(store),
         )
+
+        async def told(entry: Entry) -> list[dict[str, Any]]:
+            return await rows_of(services, entry)
+
+        feed = Feed(plugins, store, told, lambda: services.happened)
         pages = await _open_pages(config)
 
         async with trio.open_nursery() as tasks:
@@ -242,6 +250,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             tasks.start_soon(counters.run)
             tasks.start_soon(_watch_lag, figures)
             await tasks.start(plugins.run)
+            tasks.start_soon(feed.run)
             tasks.start_soon(_stop_now, stop, reactor, tasks.cancel_scope)
             tasks.start_soon(enrolment.look_up)
             tasks.start_soon(_forget_log, store, config.rpc.log_days)

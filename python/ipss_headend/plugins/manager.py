@@ -43,7 +43,7 @@ class Manager:
             PluginProcess(name, figures.plugin(name), memory_mib=memory_mib, cpu_s=cpu_s, wall_us=wall_us)
             for name in enabled
         ]
-        self._patience = patience
+        self.patience = patience
         self._keep = keep
         self._log: Logger = logger("plugin")
 
@@ -144,7 +144,7 @@ class Manager:
             PluginError: it failed, or the columns cannot be shared.
         """
         # The limit of the hook is for 100,000 rows.
-        limit_s = hook.limit_s * max(1.0, rows / 100_000) * self._patience
+        limit_s = hook.limit_s * max(1.0, rows / 100_000) * self.patience
         shared = await trio.to_thread.run_sync(share, columns, rows)
         try:
             answer = await plugin.ask(hook.name, {}, limit_s=limit_s, shared=shared)
@@ -171,7 +171,7 @@ class Manager:
             return None
 
     async def _ask(self, plugin: PluginProcess, hook: str, arguments: Mapping[str, object]) -> Any:
-        answer = await plugin.ask(hook, arguments, limit_s=HOOKS[hook].limit_s * self._patience)
+        answer = await plugin.ask(hook, arguments, limit_s=HOOKS[hook].limit_s * self.patience)
         await self._kept(plugin, answer.effects)
         return answer.value
 

@@ -16,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised by one with each change; a store with a higher one is refused (R46)."""
 
 metadata = MetaData()
@@ -270,6 +270,39 @@ account_roles = Table(
     Column("scope", Text, primary_key=True),
     sqlite_with_rowid=False,
     comment="`scope`: a group of meters, or * for all.",
+)
+
+plugin_cursors = Table(
+    "plugin_cursors",
+    metadata,
+    Column("plugin", Text, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    comment="The last entry of the log that each plugin has dealt with.",
+)
+
+plugin_effects = Table(
+    "plugin_effects",
+    metadata,
+    Column("plugin", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    comment="What plugins emitted, once for each key. The content is msgpack.",
+)
+
+reading_flags = Table(
+    "reading_flags",
+    metadata,
+    Column("meter_id", Integer, primary_key=True),
+    Column("layout_id", Integer, primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("capture_time_us", BigInteger, primary_key=True),
+    Column("flags", Integer, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    comment="What validation said of one column of a line, or of one that is missing. Flags are added only.",
 )
 
 marks = Table(

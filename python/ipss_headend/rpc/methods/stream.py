@@ -17,7 +17,7 @@ from ipss_headend.field.reactor import EventKind
 from ipss_headend.rpc.call import Call, Services
 from ipss_headend.rpc.catalogue import Empty, Params, Result, method
 from ipss_headend.rpc.faults import Fault
-from ipss_headend.security.permission import Principal, Right
+from ipss_headend.security.permission import Principal, Right, Role
 from ipss_headend.store import log
 from ipss_headend.store.export import quality_text
 from ipss_headend.store.log import Entry
@@ -179,6 +179,13 @@ async def _after(services: Services, cursor: int, topics: list[str], limit: int)
     return await services.store.read(read)
 
 
+async def rows_of(services: Services, entry: Entry) -> list[dict[str, Any]]:
+    """Everything that an entry tells, whoever's it is: for plugins, which have no scope."""
+    told = await _told(services, _EVERYBODY, [entry], entry.sequence, more=False)
+    layouts = {name: msgspec.to_builtins(layout) for name, layout in told.layouts.items()}
+    return [event | layouts.get(event.get("layout", ""), {}) for event in told.events]
+
+
 async def _told(services: Services, who: Principal, found: list[Entry], cursor: int, *, more: bool) -> Happened:
     await services.layouts.refresh(services.store)
     events: list[dict[str, Any]] = []
@@ -223,3 +230,6 @@ def _reading(services: Services, row: list[Any], layouts: dict[str, LayoutTold])
         "values": values,
         "quality": quality_text(line.quality),
     }
+
+
+_EVERYBODY = Principal("head-end", frozenset({Role.VIEWER}))
