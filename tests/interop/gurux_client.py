@@ -5,7 +5,8 @@ Runs in `.venv-gurux`, never inside the head-end.
     gurux_client.py --port 4059 --auth hls-gmac --protection auth+enc 3/1.0.1.8.0.255:2 7/1.0.99.1.0.255:2@entries=1-4
 
 An object is CLASS/LOGICAL NAME:ATTRIBUTE; a profile's buffer takes `@entries=FIRST-LAST` or `@range=FROM,TO`.
-`action:CLASS/LOGICAL NAME:METHOD` invokes a method with integer 0. With `--short-names` an object is its base name in
+`action:CLASS/LOGICAL NAME:METHOD` invokes a method with integer 0, `list:OBJECT,OBJECT,...` reads in one GET with list,
+`clock:LOGICAL NAME=TIME` writes a clock's time. With `--short-names` an object is its base name in
 decimal, CLASS/NAME:ATTRIBUTE. Prints one JSON document: an item for each object with the A-XDR octets that were
 received (`hex`), or the error; and the exchanges' time.
 """
@@ -155,8 +156,38 @@ def associate(line: Line) -> None:
         client.parseApplicationAssociationResponse(line.ask(client.getApplicationAssociationRequest()).data)
 
 
+def read_list(line: Line, text: str) -> dict[str, Any]:
+    """Read several attributes in one GET with list; the values, in order."""
+    client, items = line.client, []
+    for one in text.split(","):
+        match = OBJECT.fullmatch(one)
+        assert match is not None, one
+        item = client.createObject(ObjectType(int(match["class"])))
+        item.logicalName = match["name"]
+        items.append((item, int(match["index"])))
+    values: list[Any] = []
+    for message in client.readList(items):
+        reply = line.ask(message)
+        values += reply.value
+    return {"object": text, "ok": True, "value": shown(values)}
+
+
+def write_clock(line: Line, text: str) -> dict[str, Any]:
+    """Set a clock's time to what is written in ISO 8601."""
+    name, _, moment = text.partition("=")
+    clock = line.client.createObject(ObjectType.CLOCK)
+    clock.logicalName = name
+    clock.time = GXDateTime(dt.datetime.fromisoformat(moment))
+    line.ask(line.client.write(clock, 2))
+    return {"object": text, "ok": True}
+
+
 def read(line: Line, text: str) -> dict[str, Any]:
     """Do what one command-line object asks."""
+    if text.startswith("list:"):
+        return read_list(line, text.removeprefix("list:"))
+    if text.startswith("clock:"):
+        return write_clock(line, text.removeprefix("clock:"))
     match = OBJECT.fullmatch(text.removeprefix("action:"))
     if match is None:
         raise SystemExit(f"{text}: not CLASS/LOGICAL NAME:ATTRIBUTE")
