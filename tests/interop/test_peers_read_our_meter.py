@@ -160,15 +160,16 @@ def test_dlms_cosem_reads_our_meter() -> None:
     assert {item["object"]: item["hex"] for item in answer["items"][1:]} == ours
 
 
-def test_dlms_cosem_opens_and_decodes_each_apdu_between_our_two_ends() -> None:
+@pytest.mark.parametrize("suite", [0, 1, 2])
+def test_dlms_cosem_opens_and_decodes_each_apdu_between_our_two_ends(suite: int) -> None:
     items = [
         *(_core.Item.attributes(0, [descriptor(text)]) for text in OBJECTS),
         _core.Item.buffer(1, name("1.0.99.1.0.255"), 6, select="all"),
         _core.Item.action((8, name("0.0.1.0.0.255"), 3), bytes([15, 0])),
     ]
     # dlms-cosem decodes no selection by entry, so the whole buffer is read: a day's.
-    with virtual_meter(history_days=1) as row, recorded(row["host"], int(row["port"])) as recording:
-        told = ask(recording.address, profile_of(max_pdu=400), items, **keys_of(row))
+    with virtual_meter(history_days=1, suite=suite) as row, recorded(row["host"], int(row["port"])) as recording:
+        told = ask(recording.address, profile_of(max_pdu=400, suite=suite), items, **keys_of(row))
     assert told.outcome == "done", told
 
     with dlms_cosem() as peer:

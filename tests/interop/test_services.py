@@ -58,5 +58,6 @@ def test_gurux_sets_our_meters_clock() -> None:
     assert [item["ok"] for item in answer["items"]] == [True, True], answer
     octets = bytes.fromhex(answer["items"][1]["hex"])[-12:]
     deviation = int.from_bytes(octets[9:11], "big", signed=True)
-    local = dt.datetime(int.from_bytes(octets[:2], "big"), *octets[2:4], *octets[5:8], tzinfo=dt.UTC)
+    month, day, _, hour, minute, second = octets[2:8]
+    local = dt.datetime(int.from_bytes(octets[:2], "big"), month, day, hour, minute, second, tzinfo=dt.UTC)
     assert abs(local + dt.timedelta(minutes=deviation) - moment) < dt.timedelta(seconds=20)
