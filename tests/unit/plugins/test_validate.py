@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from tests.unit.plugins.series import DAY, KINDS, households, seeded
 
-from ipss_headend.plugins import Context, billing, columns
+from ipss_headend.plugins import Context, billing, columns, dispatch
 from ipss_headend.plugins.billing.validate import billing_estimate, billing_validate_batch
 
 CONTEXT = Context("validate", "billing_validate_batch", 1, 0, 1.0)
-SHIPPED = [Path(billing.__file__).parent / "validate.py"]
+SHIPPED = [Path(billing.__file__).parent / "validate.py", Path(dispatch.__file__).parent / "classify.py"]
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -1,0 +1,1 @@
+"""Plugins for dispatch. They use what any plugin may use, and nothing else."""
