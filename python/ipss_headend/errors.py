@@ -115,6 +115,12 @@ class StoreTooNew(StoreError):
     exit_status = BAD_INPUT
 
 
+class StoreRestored(StoreError):
+    """The store was copied back, so counters that it would grant may have been used already (R8)."""
+
+    exit_status = SECURITY
+
+
 class StoreInUse(StoreError):
     """Another head-end owns this store."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ipss_headend import _core, metrics
-from ipss_headend.config import Config
+from ipss_headend.config import Config, KeystoreConfig
 from ipss_headend.endpoint import Endpoint
 from ipss_headend.errors import ConfigError, HeadEndError, StoreError, StoreFull, UnknownLogicalName
 from ipss_headend.field.campaign import Campaign
@@ -144,6 +144,7 @@ async def run(config: Config, stop: Stop, *, task_status: trio.TaskStatus[HeadEn
 
 async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskStatus[HeadEnd]) -> None:
     log: Logger = logger("server")
+    tell_of_software_key(config.keystore, log)
     fleet = await store.change(
         lambda connection: load_fleet(connection, Keystore.open(connection, config.keystore)), spend_reserve=True
     )
@@ -307,6 +308,15 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
     finally:
         gc.unfreeze()
         reactor.stop()
+
+
+def tell_of_software_key(keystore: KeystoreConfig, log: Logger) -> None:
+    """A warning at each start while the key-encryption key is in software and nobody has accepted that (R21)."""
+    if keystore.pkcs11 is None and not keystore.software_accepted:
+        log.warning(
+            "the key-encryption key is in software, as safe as this machine",
+            remedy="use pkcs11_module in [keystore], or accept it with software_accepted = true",
+        )
 
 
 def make_gate(config: Config) -> Gate:

@@ -15,10 +15,12 @@ from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.simulate import write_private
 from ipss_headend.config import KeystoreConfig
 from ipss_headend.errors import ConfigError, RequestError
+from ipss_headend.schedule import duration_s
 from ipss_headend.security import audit, ceremony, keystore, shares
 from ipss_headend.security.ceremony import Roles
 from ipss_headend.security.keystore import Keystore
-from ipss_headend.store.database import Database
+from ipss_headend.store import restore as restoring
+from ipss_headend.store.database import Database, now_us
 from ipss_headend.store.schema import meter_keys
 
 keys = typer.Typer(name="keys", help="Keys and their custodians.", no_args_is_help=True, rich_markup_mode=None)
@@ -230,6 +232,47 @@ def hold_ceremony(
     output.line(f"check value: {done.check_value}")
     output.line(f"{protocol}: the protocol, to be printed and signed")
     say("hand the shares over and destroy the files here; next: `ipss-headend meters import`")
+
+
+@command(keys, "accept-restore")
+def accept_restore(
+    *,
+    age: Annotated[
+        str, typer.Option("--age", help="How old the copy is, such as 1h; default: as old as its newest counters.")
+    ] = "",
+    frames_per_second: Annotated[
+        int, typer.Option("--frames-per-second", help="The most that was ever sent to one meter in a second.")
+    ] = restoring.FRAMES_PER_SECOND,
+    operator: Operator = "",
+    config: places.CONFIG = places.DEFAULT_CONFIG,
+    json_output: JSON = False,
+) -> None:
+    r"""Let a store that was copied back send again: raise every meter's invocation counter by what may be used already.
+
+    The margin is the age of the copy times the highest rate of frames. Frames of the meters that were seen since the
+    copy could be played again to this store; change the keys where that matters.
+
+    \b
+    Example:
+      ipss-headend keys accept-restore --age 1h
+    """
+    loaded = places.load_config(config)
+    try:
+        age_s = duration_s(age) if age else None
+    except ValueError as error:
+        raise RequestError(f"--age: {error}") from error
+    with places.open_store(loaded) as database, database.writing(spend_reserve=True) as connection:
+        why = restoring.state(connection)
+        done = restoring.accept(
+            connection, loaded.database.path, now_us(), age_s=age_s, frames_per_second=frames_per_second
+        )
+        detail = {"meters": done.meters, "margin": done.margin, "age_s": done.age_s}
+        audit.append(connection, "restore accepted", operator or getpass.getuser(), why, detail)
+    output = Output(json_output=json_output)
+    if json_output:
+        output.document({"meters": done.meters, "margin": done.margin, "age_s": done.age_s, "why": why})
+    else:
+        output.line(f"the counters of {done.meters} meters raised by {done.margin}; the store may send again")
 
 
 def _answers(path: Path | None) -> dict[str, object] | None:

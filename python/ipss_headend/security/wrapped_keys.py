@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select, update
 
 from ipss_headend.security.keystore import BoundKeys, Keystore, MeterKeys
-from ipss_headend.store.schema import meter_keys
+from ipss_headend.store.schema import meter_keys, pending_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,8 @@ class OpenedKeys:
     meter_id: int
     system_title: bytes | None
     keys: MeterKeys
+    pending: bool = False
+    """New keys on their way to the meter."""
 
 
 def opened(connection: Connection, keystore: Keystore, titles: Mapping[int, bytes | None]) -> list[OpenedKeys]:
@@ -24,19 +26,26 @@ def opened(connection: Connection, keystore: Keystore, titles: Mapping[int, byte
     Raises:
         KeyTampered: at least one does not open, or belongs to no meter.
     """
-    rows = connection.execute(select(meter_keys.c.meter_id, meter_keys.c.wrapped)).all()
-    bound = [BoundKeys(meter_id, titles.get(meter_id), wrapped) for meter_id, wrapped in rows]
-    return [
-        OpenedKeys(one.meter_id, one.system_title, keys)
-        for one, keys in zip(bound, keystore.unwrap(bound), strict=True)
-    ]
+    found = []
+    for table in (meter_keys, pending_keys):
+        rows = connection.execute(select(table.c.meter_id, table.c.wrapped)).all()
+        bound = [BoundKeys(meter_id, titles.get(meter_id), wrapped) for meter_id, wrapped in rows]
+        found += [
+            OpenedKeys(one.meter_id, one.system_title, keys, pending=table is pending_keys)
+            for one, keys in zip(bound, keystore.unwrap(bound), strict=True)
+        ]
+    return found
 
 
 def replace(connection: Connection, keystore: Keystore, found: Sequence[OpenedKeys]) -> None:
     """Write them again, under this keystore."""
     wrapped = keystore.wrap([(one.meter_id, one.system_title, one.keys) for one in found])
-    if found:
-        connection.exec_driver_sql(
-            "UPDATE meter_keys SET wrapped = ? WHERE meter_id = ?",
-            [(octets, one.meter_id) for one, octets in zip(found, wrapped, strict=True)],
-        )
+    for table in (meter_keys, pending_keys):
+        rows = [
+            {"number": one.meter_id, "octets": octets}
+            for one, octets in zip(found, wrapped, strict=True)
+            if one.pending == (table is pending_keys)
+        ]
+        if rows:
+            chosen = table.c.meter_id == bindparam("number")
+            connection.execute(update(table).where(chosen).values(wrapped=bindparam("octets")), rows)

@@ -4,11 +4,13 @@ Ours are granted in blocks [next, end), made durable before anybody sees them, a
 burns the rest of its block. A block is never taken back.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Column, Connection, select
 
+from ipss_headend.store import restore
 from ipss_headend.store.schema import invocation_counters, peer_counters
 
 FIRST = 1
@@ -35,11 +37,16 @@ def reserve(connection: Connection, meter_ids: Sequence[int], size: int) -> list
     """Take a block of `size` for each meter, in the order given. They may be used once the transaction has ended.
 
     A meter near the limit gets a shorter block, at last an empty one.
+
+    Raises:
+        StoreRestored: the store was copied back, and nobody has accepted that (R8).
     """
     if size <= 0:
         raise ValueError(f"a block of {size} counters is none")
     if len(set(meter_ids)) != len(meter_ids):
         raise ValueError("a meter is named twice; one block each")
+    if meter_ids:
+        restore.granting(connection, time.time_ns() // 1000)
     next_of = dict.fromkeys(meter_ids, FIRST)
     next_of.update(_rows(connection, invocation_counters.c.next, meter_ids))
     blocks = [CounterBlock(meter, next_of[meter], min(next_of[meter] + size, LIMIT)) for meter in meter_ids]

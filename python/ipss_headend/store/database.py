@@ -8,11 +8,11 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, insert, select, update
 from sqlalchemy.exc import DatabaseError
@@ -27,6 +27,7 @@ from ipss_headend.errors import (
     StoreInUse,
     StoreTooNew,
 )
+from ipss_headend.store import restore
 from ipss_headend.store.schema import SCHEMA_VERSION, metadata, owner, schema_info
 
 RESERVE_BYTES = 64 << 20
@@ -132,9 +133,12 @@ class Database:
                 )
         try:
             with self._writer.begin() as connection:
+                restore.begun(connection)
                 if self.epoch is not None:
                     self._check_epoch(connection)
                 yield connection
+                info = connection.info
+            self._mark(info)
         except DatabaseError as error:
             translated = _translated(self.path, error)
             if isinstance(translated, StoreFailed):
@@ -168,12 +172,24 @@ class Database:
             elif version < SCHEMA_VERSION:
                 # What was added since are tables, and they are there now.
                 connection.execute(update(schema_info).values(schema_version=SCHEMA_VERSION))
+            restore.check(connection, self.path, now_us())
             if own:
                 epoch = (connection.scalar(select(func.max(owner.c.epoch))) or 0) + 1
                 values = {"epoch": epoch, "since_us": now_us(), "process": os.getpid()}
                 connection.execute(update(owner).values(values) if epoch > 1 else insert(owner).values(id=1, **values))
         if own:
             self.epoch = epoch
+
+    def _mark(self, info: MutableMapping[str, Any]) -> None:
+        # Outside the transaction: a marker ahead of its store would look like a restore.
+        try:
+            restore.committed(info, self.path)
+        except OSError as error:
+            self._failed = str(error)
+            raise StoreFailed(
+                f"{restore.marker_path(self.path)}: {error.strerror or error}; nothing is acknowledged any more, start "
+                "the process again"
+            ) from error
 
     def _check_epoch(self, connection: Connection) -> None:
         found = connection.exec_driver_sql("SELECT epoch FROM owner").scalar()

@@ -66,6 +66,26 @@ meter_keys = Table(
     comment="AES-256 key wrap with padding (RFC 5649) of the meter's secrets, see security/keystore.py.",
 )
 
+pending_keys = Table(
+    "pending_keys",
+    metadata,
+    Column("meter_id", Integer, primary_key=True, autoincrement=False),
+    Column("generation", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("window_us", BigInteger, nullable=False),
+    Column("wrapped", LargeBinary, nullable=False),
+    comment="New keys of a meter that it has not yet proved to have: see security/rotation.py.",
+)
+
+key_generations = Table(
+    "key_generations",
+    metadata,
+    Column("meter_id", Integer, primary_key=True, autoincrement=False),
+    Column("generation", Integer, nullable=False),
+    comment="Which keys of a meter are in use, counted from 0; no row: those that it was imported with.",
+)
+
 key_fingerprints = Table(
     "key_fingerprints",
     metadata,
@@ -197,6 +217,17 @@ invocation_counters = Table(
     Column("meter_id", Integer, primary_key=True, autoincrement=False),
     Column("next", BigInteger, nullable=False),
     comment="The lowest counter of ours never yet granted. It only rises.",
+)
+
+restore_guard = Table(
+    "restore_guard",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("instance", Text, nullable=False),
+    Column("grants", BigInteger, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("restored", Text, nullable=False),
+    comment="One row, compared with the marker file beside the store: see restore.py. `restored`: why nothing is sent.",
 )
 
 peer_counters = Table(

@@ -7,16 +7,19 @@ import resource
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from Crypto.Cipher import AES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipss_headend.config import KeystoreConfig
+from ipss_headend.config import KeystoreConfig, Pkcs11Config
 from ipss_headend.errors import SECURITY, ConfigError, KeyTampered, WrongKeyEncryptionKey
 from ipss_headend.security import Keystore, MeterKeys, create_key_file, key_wrap
 from ipss_headend.security.keystore import BoundKeys, forbid_core_dumps
+from ipss_headend.security.locked import LockedKey
+from ipss_headend.server import tell_of_software_key
 from ipss_headend.store import Database
 
 KEK = bytes(range(7, 39))
@@ -226,3 +229,35 @@ def test_core_dumps_are_forbidden() -> None:
     forbid_core_dumps()
 
     assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "warnings"),
+    [
+        (KeystoreConfig(key_file=Path("k")), 1),
+        (KeystoreConfig(passphrase_env="P"), 1),
+        (KeystoreConfig(key_file=Path("k"), software_accepted=True), 0),
+        (KeystoreConfig(pkcs11=Pkcs11Config(Path("m"), "t", Path("p"))), 0),
+    ],
+)
+def test_r21_a_key_in_software_is_told_at_each_start(config: KeystoreConfig, warnings: int) -> None:
+    log = Mock()
+
+    tell_of_software_key(config, log)
+
+    assert log.warning.call_count == warnings
+
+
+def test_the_master_key_is_wiped_at_the_end() -> None:
+    key = bytearray(KEK)
+    locked = LockedKey(key)
+    page = locked.view
+
+    assert bytes(page) == KEK
+    assert key == bytes(32)
+    locked.wipe()
+    assert bytes(page) == bytes(32)
+    with pytest.raises(ValueError, match="was wiped"):
+        _ = locked.view
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(locked)

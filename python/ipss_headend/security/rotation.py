@@ -1,0 +1,164 @@
+"""New keys for a meter in two phases, so that no crash and no lost answer locks it out (R22).
+
+| state | what is durable | what is tried |
+|---|---|---|
+| `stored` | NEW beside the keys in use, before it is sent | the keys in use |
+| `sent` | that NEW may have arrived; from right before it is sent | NEW, then the keys in use |
+| (gone) | NEW is in use; the old keys are erased in the same transaction | NEW |
+
+An association under NEW is the only proof that the meter has it: the answer to the transfer may be lost, or lie. In
+doubt at most two tries in 15 minutes are made, NEW first. A meter that proves itself with the old keys after NEW was
+sent did not take it: NEW goes back to `stored`, the same key, so that a late transfer cannot bring a key that nobody
+has. Our invocation counter goes on under NEW, which is always safe; the meter's high water belongs to the old key and
+starts again, in the transaction that makes NEW the key in use.
+"""
+
+import secrets
+from dataclasses import replace
+from typing import NamedTuple
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from ipss_headend.errors import RequestError
+from ipss_headend.security import audit
+from ipss_headend.security.keystore import BoundKeys, Keystore, MeterKeys
+from ipss_headend.security.sample_keys import why_no_key
+from ipss_headend.store import counters
+from ipss_headend.store.schema import key_fingerprints, key_generations, meter_keys, pending_keys
+
+STORED = "stored"
+SENT = "sent"
+
+TRIES = 2
+TRY_WINDOW_US = 15 * 60 * 1_000_000
+"""R22: at most so many associations in doubt within this time, or the meter locks us out."""
+
+_FIELDS = ("encryption_key", "authentication_key")
+
+
+class Candidate(NamedTuple):
+    """Keys to associate with, and whether these are the new ones."""
+
+    keys: MeterKeys
+    new: bool
+
+
+class Pending(NamedTuple):
+    """A rotation that has not ended. Shows no key."""
+
+    meter_id: int
+    generation: int
+    state: str
+    tries: int
+    window_us: int
+
+
+def begin(
+    connection: Connection, keystore: Keystore, meter_id: int, title: bytes | None, who: str, now_us: int
+) -> Pending:
+    """Make new global keys for a meter and store them. Nothing was sent yet. Needs a writing transaction.
+
+    Raises:
+        RequestError: a rotation is under way already, or the meter has no keys or no master key to send them under.
+    """
+    if pending(connection, meter_id) is not None:
+        raise RequestError(f"meter {meter_id}: its keys are being changed already; let that end")
+    old = _in_use(connection, keystore, meter_id, title)
+    if old.encryption_key is None or old.master_key is None:
+        raise RequestError(f"meter {meter_id}: has no keys, or no master key that new ones are sent under")
+    length = len(old.encryption_key)
+    fresh = {field: _fresh(length) for field in _FIELDS if getattr(old, field) is not None}
+    [wrapped] = keystore.wrap([(meter_id, title, replace(old, **fresh))])
+    known = select(key_generations.c.generation).where(key_generations.c.meter_id == meter_id)
+    generation = 1 + (connection.scalar(known) or 0)
+    row = {"meter_id": meter_id, "generation": generation, "state": STORED, "tries": 0, "window_us": now_us}
+    connection.execute(insert(pending_keys).values(**row, wrapped=wrapped))
+    audit.append(connection, "key change begun", who, f"meter {meter_id}", {"generation": generation})
+    return Pending(meter_id, generation, STORED, 0, now_us)
+
+
+def sending(connection: Connection, meter_id: int) -> None:
+    """Note that the transfer leaves now. Durable before it does; the sender waits for the transaction's end."""
+    connection.execute(update(pending_keys).where(pending_keys.c.meter_id == meter_id).values(state=SENT))
+
+
+def candidates(connection: Connection, keystore: Keystore, meter_id: int, title: bytes | None) -> list[Candidate]:
+    """The keys to associate with, in the order to try.
+
+    Raises:
+        KeyTampered: stored keys were changed.
+    """
+    old = _in_use(connection, keystore, meter_id, title)
+    found = pending(connection, meter_id)
+    if found is None or found.state == STORED:
+        return [Candidate(old, new=False)]
+    return [Candidate(new_keys(connection, keystore, meter_id, title), new=True), Candidate(old, new=False)]
+
+
+def new_keys(connection: Connection, keystore: Keystore, meter_id: int, title: bytes | None) -> MeterKeys:
+    """The keys to be sent, wrapped for the meter under its master key by whoever sends them."""
+    wrapped = connection.scalar(select(pending_keys.c.wrapped).where(pending_keys.c.meter_id == meter_id))
+    return keystore.unwrap([BoundKeys(meter_id, title, wrapped or b"")])[0]
+
+
+def may_try(connection: Connection, meter_id: int, now_us: int) -> bool:
+    """Take one of the tries of a rotation in doubt; False: wait for the next 15 minutes. Needs a writing transaction.
+
+    A clock that was set back gives no new tries.
+    """
+    found = pending(connection, meter_id)
+    if found is None or found.state == STORED:
+        return True
+    fresh = now_us - found.window_us >= TRY_WINDOW_US
+    tries, window_us = (0, now_us) if fresh else (found.tries, found.window_us)
+    if tries >= TRIES:
+        return False
+    values = {"tries": tries + 1, "window_us": window_us}
+    connection.execute(update(pending_keys).where(pending_keys.c.meter_id == meter_id).values(**values))
+    return True
+
+
+def proven(connection: Connection, keystore: Keystore, meter_id: int, title: bytes | None, *, new: bool) -> str:
+    """The meter proved itself with these keys, in an association and an answer: what follows, in one transaction.
+
+    Returns `active` where NEW is in use now, else the state that the rotation has.
+    """
+    found = pending(connection, meter_id)
+    if found is None:
+        return "active"
+    chosen = pending_keys.c.meter_id == meter_id
+    if not new:
+        connection.execute(update(pending_keys).where(chosen).values(state=STORED))
+        return STORED
+    wrapped = connection.scalar(select(pending_keys.c.wrapped).where(chosen))
+    keys = new_keys(connection, keystore, meter_id, title)
+    connection.execute(update(meter_keys).where(meter_keys.c.meter_id == meter_id).values(wrapped=wrapped))
+    connection.execute(delete(key_generations).where(key_generations.c.meter_id == meter_id))
+    connection.execute(insert(key_generations).values(meter_id=meter_id, generation=found.generation))
+    connection.execute(delete(pending_keys).where(chosen))
+    connection.execute(delete(key_fingerprints).where(key_fingerprints.c.meter_id == meter_id))
+    secret = [getattr(keys, field) for field in (*_FIELDS, "master_key")]
+    marks = {keystore.fingerprint(key) for key in secret if key is not None}
+    connection.execute(insert(key_fingerprints), [{"fingerprint": mark, "meter_id": meter_id} for mark in marks])
+    counters.forget_peer(connection, [meter_id])
+    audit.append(connection, "key changed", "head-end", f"meter {meter_id}", {"generation": found.generation})
+    return "active"
+
+
+def pending(connection: Connection, meter_id: int) -> Pending | None:
+    """The meter's rotation under way."""
+    columns = [pending_keys.c[name] for name in Pending._fields]
+    row = connection.execute(select(*columns).where(pending_keys.c.meter_id == meter_id)).one_or_none()
+    return None if row is None else Pending(*row)
+
+
+def _in_use(connection: Connection, keystore: Keystore, meter_id: int, title: bytes | None) -> MeterKeys:
+    wrapped = connection.scalar(select(meter_keys.c.wrapped).where(meter_keys.c.meter_id == meter_id))
+    return keystore.unwrap([BoundKeys(meter_id, title, wrapped or b"")])[0]
+
+
+def _fresh(length: int) -> bytes:
+    key = secrets.token_bytes(length)
+    while why_no_key(key) is not None:
+        key = secrets.token_bytes(length)
+    return key
