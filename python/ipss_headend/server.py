@@ -108,6 +108,7 @@ class HeadEnd:
     stop: Stop
     plugins: Manager
     set_points: SetPoints
+    devices: Devices
 
 
 async def serve(config: Config, *, task_status: trio.TaskStatus[HeadEnd] = trio.TASK_STATUS_IGNORED) -> None:
@@ -287,6 +288,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
                         stop=stop,
                         plugins=plugins,
                         set_points=set_points,
+                        devices=devices,
                     )
                     gc.collect()
                     gc.freeze()  # the fleet stays as long as the process: the collector need not walk it

@@ -14,13 +14,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import trio
 import typer
 
 from ipss_headend import config as configuration
-from ipss_headend.cli import demo_result, demo_view, places
+from ipss_headend.cli import demo_der, demo_result, demo_view, places
 from ipss_headend.cli.app import JSON, app, command
 from ipss_headend.cli.demo_result import Goal, Result
 from ipss_headend.cli.output import Output, say
@@ -120,8 +120,9 @@ def demo(
     chosen = directory or Path(tempfile.mkdtemp(prefix="ipss-headend-demo-"))
     try:
         say(f"starting {meters} virtual meters")
-        with running_fleet(chosen, meters, seed, days, faults) as fleet:
+        with running_fleet(chosen, meters, seed, days, faults) as fleet, demo_der.running(seed) as devices:
             config = prepare(chosen, fleet, meters, seed, days, seconds)
+            demo_der.enrol(config, devices)
             goal = Goal(meters, days, time.time_ns() // 1000)
             result = trio.run(_operate, config, goal, fleet, seconds, output)
         if json_output:
@@ -216,16 +217,21 @@ async def _operate(config: Config, goal: Goal, fleet: Fleet, seconds: float, out
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_hear, signals, stop)
             head_end: HeadEnd = await nursery.start(_serve, config, stop, over)
+            ders: list[dict[str, Any]] = []
+            shown = trio.Event()
+            nursery.start_soon(demo_der.show, head_end, ders, shown)
             with demo_view.View(output, goal) as view:
                 await _watch(head_end, goal, view, fleet, seconds)
             duration_s = trio.current_time() - started_s
             cpu_s = time.process_time() - cpu_s
+            with trio.move_on_after(demo_der.LONGEST_S):
+                await shown.wait()
             associated = head_end.reactor.stats()["associated"]
             stop.drain.set()
             with trio.move_on_after(STOP_S):
                 await over.wait()
             nursery.cancel_scope.cancel()
-    return demo_result.result(config, goal, head_end.figures, associated, duration_s, cpu_s)
+    return demo_result.result(config, goal, head_end.figures, associated, duration_s, cpu_s, ders)
 
 
 async def _serve(config: Config, stop: Stop, over: trio.Event, task_status: trio.TaskStatus[HeadEnd]) -> None:
@@ -253,7 +259,7 @@ async def _watch(head_end: HeadEnd, goal: Goal, view: demo_view.View, fleet: Fle
         is_stuck = goal.is_tried(head_end.figures) and trio.current_time() - grown_s > QUIET_S
         now = demo_view.Now.of(head_end, goal, elapsed_s)
         view.show(now)
-        if (goal.is_reached(head_end.figures) and len(head_end.requests) == 0) or is_stuck:
+        if (goal.is_reached(head_end.figures, head_end.devices.lines) and len(head_end.requests) == 0) or is_stuck:
             return
         if elapsed_s >= seconds or head_end.stop.drain.is_set():
             return

@@ -65,9 +65,9 @@ class Goal:
         registers, profile = figures.plan(REGISTERS_PLAN), figures.plan(PROFILE_PLAN)
         return registers.turns > 0 and profile.turns > 0 and profile.backfill_pending == 0
 
-    def is_reached(self, figures: Figures) -> bool:
-        """Whether all lines are in."""
-        return self.is_tried(figures) and figures.lines >= self.lines
+    def is_reached(self, figures: Figures, others: int = 0) -> bool:
+        """Whether all lines are in; `others` are lines of Modbus devices."""
+        return self.is_tried(figures) and figures.lines - others >= self.lines
 
     @staticmethod
     def _edge_us(moment_us: int) -> int:
@@ -99,6 +99,8 @@ class Result:
     curve: list[float] = field(default_factory=list)
     """Average power of the first sample meter in each capture period, in watts, oldest first."""
     curve_of: str = ""
+    ders: list[dict[str, Any]] = field(default_factory=list)
+    """Inverters, storage and sub-meters, and how each was limited and went back."""
 
     @property
     def exit_status(self) -> int:
@@ -140,15 +142,26 @@ def document(result: Result) -> dict[str, Any]:
         "database": result.database,
         "database_octets": result.database_octets,
         "samples": result.samples,
+        "ders": result.ders,
     }
 
 
-def result(config: Config, goal: Goal, figures: Figures, associated: int, duration_s: float, cpu_s: float) -> Result:
+def result(
+    config: Config,
+    goal: Goal,
+    figures: Figures,
+    associated: int,
+    duration_s: float,
+    cpu_s: float,
+    ders: list[dict[str, Any]],
+) -> Result:
     """Count what is in the store; nothing is taken from what the head-end says of itself but the times."""
     from ipss_headend.field.reactor import Outcome
 
     with places.open_store(config) as database, database.reading() as connection:
-        fleet = registry.all_meters(connection)
+        fleet = [
+            one for one in registry.all_meters(connection) if not str(one.protocol["transport"]).startswith("modbus")
+        ]
         layouts = registry.all_layouts(connection)
         missing = _missing(connection, goal, fleet, layouts)
         samples = _samples(connection, fleet, layouts)
@@ -174,6 +187,7 @@ def result(config: Config, goal: Goal, figures: Figures, associated: int, durati
         samples=samples,
         curve=curve,
         curve_of=fleet[0].name if fleet else "",
+        ders=ders,
     )
 
 

@@ -164,6 +164,14 @@ def summary(output: Output, result: Result, commands: list[str]) -> None:
         width = min(96, max(40, shutil.get_terminal_size().columns - 14))
         for line in plot(result.curve, width=width, unit="W"):
             output.line(line)
+    if result.ders:
+        output.line()
+        names = ("device", "power_w", "limit_percent", "power_limited_w", "reverted_after_s")
+        output.table(
+            ("device", "power W", "limited to %", "power then W", "went back by itself after s"),
+            [tuple("-" if one[name] is None else str(one[name]) for name in names) for one in result.ders],
+            title="inverters and storage, limited and let go",
+        )
     output.line()
     output.line(f"database: {result.database} ({result.database_octets / 1e6:.1f} MB)")
     if commands:

@@ -277,6 +277,8 @@ class Devices:
         self._known: dict[int, Known] = {}
         self._again: dict[int, float] = {}
         self._finding = trio.Lock()
+        self.lines = 0
+        """Lines stored of devices."""
         self._log: Logger = logger("devices")
 
     async def run(self) -> None:
@@ -324,6 +326,7 @@ class Devices:
         await self._requests.finish(submissions)
         if rows:
             written = await self._store.write(WriteBatch(readings=rows))
+            self.lines += written.readings
             self._figures.lines += written.readings
             self._figures.values += sum(len(self._columns(row[0], poll)) for row in rows)
 

@@ -182,6 +182,16 @@ class SetPoints:
         kept.wake()
         return kept
 
+    async def abandon(self, meter: FleetMeter) -> None:
+        """Forget all that is wanted of a device without a word to it: it goes back by itself."""
+        await self._store.change(lambda connection: rows.forget(connection, [meter.meter_id], 0))
+        kept = self._kept.pop(meter.meter_id, None)
+        if kept is not None:
+            kept.wishes.clear()
+            if kept.keeper is not None:
+                kept.keeper.held.clear()
+            kept.wake()
+
     def devices(self) -> list[FleetMeter]:
         """The devices of the registry that speak Modbus, by name."""
         return sorted(
