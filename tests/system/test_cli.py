@@ -370,6 +370,8 @@ def test_demo_reads_every_meter_and_keeps_what_it_read(ipss: Ipss, tmp_path: Pat
     assert said["lines_stored"] >= 50 * (2 * 96 + 3 - 1)
     assert said["values_stored"] > said["lines_stored"]
     assert said["samples"][0]["unit"] == "Wh"
+    assert [one["limit_percent"] for one in said["ders"]] == [40, 40, 40, 40, None]
+    assert all(one["reverted_after_s"] > 0 for one in said["ders"][:4])
     assert said["p50_ms"] <= said["p99_ms"]
     stored = ipss(
         "readings",

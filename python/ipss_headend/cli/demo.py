@@ -226,7 +226,7 @@ async def _operate(config: Config, goal: Goal, fleet: Fleet, seconds: float, out
             cpu_s = time.process_time() - cpu_s
             with trio.move_on_after(demo_der.LONGEST_S):
                 await shown.wait()
-            associated = head_end.reactor.stats()["associated"]
+            associated = head_end.reactor.stats()["associated"] - len(head_end.devices)
             stop.drain.set()
             with trio.move_on_after(STOP_S):
                 await over.wait()

@@ -281,6 +281,10 @@ class Devices:
         """Lines stored of devices."""
         self._log: Logger = logger("devices")
 
+    def __len__(self) -> int:
+        """How many devices have said what they are."""
+        return len(self._known)
+
     async def run(self) -> None:
         """Read each class at its period, until cancelled."""
         async with trio.open_nursery() as nursery:

@@ -212,7 +212,7 @@ type Listed = (String, String, String, String, usize);
 #[pyfunction]
 fn register_maps() -> PyResult<Vec<Listed>> {
     let library = Library::builtin().map_err(|errors| PyRuntimeError::new_err(errors.to_string()))?;
-    let row = |map: &Arc<ipss_modbus::map::Map>| {
+    let row = |map: &Arc<Map>| {
         (map.name.clone(), map.manufacturer.clone(), map.title.clone(), map.source.clone(), map.points.len())
     };
     Ok(library.maps().map(row).collect())
@@ -236,7 +236,7 @@ fn register_map_signs() -> PyResult<Vec<Known>> {
     for map in library.maps() {
         for known in &map.matches {
             let Some((table, address)) = known.register else { continue };
-            let table = if table == ipss_modbus::Table::Input { "input" } else { "holding" };
+            let table = if table == Table::Input { "input" } else { "holding" };
             signs.push((map.name.clone(), table, address, known.values.clone()));
         }
     }
