@@ -34,6 +34,7 @@ pub use unsolicited::CONFIRMED;
 pub use work::{Access, AccessList, Attributes, Buffer, Invocation, Item, Plan, Wanted, Work};
 
 use self::alarm::Alarm;
+use self::unsolicited::EARLY;
 use crate::apdu::ciphered::is_protected;
 use crate::apdu::initiate::Conformance;
 use crate::apdu::tags::{self, KeyKind};
@@ -291,6 +292,7 @@ impl HeadEnd {
     /// Take one whole frame's APDU.
     fn take_apdu(&mut self, apdu: &mut [u8], step: &mut Step<Work>, cx: &mut Context<'_>) {
         let result = match self.state {
+            State::Associating if apdu.first().is_some_and(|tag| EARLY.contains(tag)) => self.take_early(apdu, cx),
             State::Associating => self.take_aare(apdu, step, cx),
             State::Releasing if apdu.first() == Some(&tags::RLRE) => {
                 if self.link.close(cx.now.monotonic, cx.to_send) {
@@ -408,7 +410,10 @@ impl HeadEnd {
                         let found = format!("from {source} to {destination}");
                         let wanted = format!("from {} to {}", self.profile.server, self.profile.client);
                         let message = format!("a frame {found}, expected {wanted}");
-                        if self.link.is_lossy() {
+                        // What answers the greeter's question may still come when the meter's session has the line.
+                        let greeted = self.state == State::Associating
+                            && (source, destination) == (self.profile.server, Profile::public().client);
+                        if self.link.is_lossy() || greeted {
                             cx.batch.event(self.meter, cx.now.wall, EventKind::UnexpectedAnswer, 0, message);
                             continue;
                         }

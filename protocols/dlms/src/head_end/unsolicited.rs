@@ -5,6 +5,7 @@ use ipss_session::{Cell, Context, EventKind, Line, Outcome, ProtocolError, Step,
 use super::rows::stamp;
 use super::{HeadEnd, State, Work};
 use crate::apdu::LongInvokeId;
+use crate::apdu::ciphered::is_protected;
 use crate::apdu::exception::ExceptionResponse;
 use crate::apdu::initiate::ConfirmedServiceError;
 use crate::apdu::notification::{DataNotification, DataNotificationConfirm, EventNotification};
@@ -38,6 +39,36 @@ impl HeadEnd {
         // The meter does not say which question it means, and the association may be gone: start afresh, later.
         self.abandon(step, Outcome::Interrupted, detail);
         Ok(())
+    }
+
+    /// A push that came before the association stands: opened as the profile demands, and nothing but a push.
+    pub(super) fn take_early(&mut self, apdu: &mut [u8], cx: &mut Context<'_>) -> Result<(), ProtocolError> {
+        let mut place = 0..apdu.len();
+        if let Some(channel) = self.channel.as_mut().filter(|_| self.profile.is_ciphered()) {
+            let tag = apdu.first().copied().unwrap_or_default();
+            if !is_protected(tag) {
+                let message =
+                    format!("a push with tag {tag:02X} in the clear, but protection is pinned for this meter");
+                return Err(ProtocolError::remote("ciphering", 0, "weaker-security", message));
+            }
+            let plain = channel.unprotect(&self.profile, apdu)?;
+            if plain.lasting {
+                cx.batch.peer_counter(self.meter, plain.counter);
+            }
+            if plain.jump {
+                cx.batch.event(self.meter, cx.now.wall, EventKind::CounterJump, i64::from(plain.counter), "");
+            }
+            place = plain.start..plain.end;
+        }
+        let plain = &apdu[place];
+        match plain.first() {
+            Some(&tags::DATA_NOTIFICATION) => self.take_notification(plain, cx),
+            Some(&tags::EVENT_NOTIFICATION_REQUEST) => self.take_event(plain, cx),
+            _ => {
+                let message = "neither an AARE nor a push before the association";
+                Err(ProtocolError::remote("association", 0, "unexpected-apdu", message))
+            }
+        }
     }
 
     /// A push: a line of one cell, the plain APDU as it came. What is in it is for who knows the meter's push layouts
@@ -118,6 +149,15 @@ impl HeadEnd {
         }
     }
 }
+
+/// The first octets of what may be a push before the association stands.
+pub(super) const EARLY: [u8; 5] = [
+    tags::DATA_NOTIFICATION,
+    tags::EVENT_NOTIFICATION_REQUEST,
+    tags::GENERAL_GLO_CIPHERING,
+    tags::GENERAL_CIPHERING,
+    tags::GENERAL_SIGNING,
+];
 
 /// The detail of [`EventKind::Notified`] for a push that waits to be confirmed.
 pub const CONFIRMED: &str = "confirmed";
