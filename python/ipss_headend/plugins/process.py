@@ -145,9 +145,9 @@ class PluginProcess:
     async def _ask(self, hook: str, arguments: Mapping[str, Any], limit_s: float, shared: Shared | None) -> Answer:
         if len(self._waiting) >= WAITING:
             raise self._failed(hook, "overloaded", "has too many invocations in work")
-        number, self._next = self._next, self._next + 1
+        number, self._next = self._next, (self._next + 1) & 0xFFFFFFFF
         params = [self._wall_us(), limit_s, None if shared else arguments, shared.layout if shared else None]
-        octets = _encoder.encode([0, number & 0xFFFFFFFF, hook, params])
+        octets = _encoder.encode([0, number, hook, params])
         if len(octets) > MOST_OCTETS:
             raise self._failed(
                 hook, "error", f"would be asked with {len(octets)} octets, at most {MOST_OCTETS} are sent"
