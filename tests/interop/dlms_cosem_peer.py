@@ -35,7 +35,7 @@ import structlog
 from dlms_cosem import cosem, dlms_data, enumerations, security, utils
 from dlms_cosem.client import DlmsClient
 from dlms_cosem.connection import XDlmsApduFactory, make_conformance
-from dlms_cosem.io import BlockingTcpIO, TcpTransport
+from dlms_cosem.io import BlockingTcpIO, HdlcTransport, TcpTransport
 from dlms_cosem.protocol import acse, xdlms
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -287,8 +287,10 @@ def client_of(request: dict[str, Any]) -> DlmsClient:
             "client_system_title": octets(request, "system_title"),
             "client_initial_invocation_counter": request["counter"],
         }
+    # Its HDLC transport is meant for serial lines; any stream does.
+    transport = HdlcTransport if request.get("hdlc") else TcpTransport
     return DlmsClient(
-        transport=TcpTransport(
+        transport=transport(
             client_logical_address=request.get("client", 1),
             server_logical_address=request.get("server", 1),
             io=BlockingTcpIO(host=request.get("host", "127.0.0.1"), port=request["port"], timeout=5),
