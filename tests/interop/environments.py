@@ -20,7 +20,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = Path(__file__).resolve().parent / "requirements"
-NAMES = ("gurux", "dlms-cosem", "uvloop", "sunspec", "pymodbus")
+OLD = ("msgpack-rpc-python", "mprpc")
+"""They have no wheels and no say about what builds them: that is pinned in `build-old.lock`."""
+NAMES = ("gurux", "dlms-cosem", "uvloop", "sunspec", "pymodbus", *OLD, "aio-msgpack-rpc", "pynvim")
 
 # One install is a handful of small wheels: a slow mirror may take this long, no longer.
 INSTALL_TIMEOUT_S = 600
@@ -35,7 +37,10 @@ def make(name: str) -> Path:
     """Make the environment `name` unless it is up to date, and return its interpreter."""
     directory = ROOT / f".venv-{name}"
     lock = LOCKS / f"{name}.lock"
-    wanted = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()
+    build = LOCKS / "build-old.lock"
+    wanted = hashlib.sha256(
+        lock.read_bytes() + (build.read_bytes() if name in OLD else b"") + sys.version.encode()
+    ).hexdigest()
     stamp = directory / "lock.sha256"
     python = interpreter(name)
     if python.exists() and stamp.exists() and stamp.read_text() == wanted:
@@ -43,13 +48,36 @@ def make(name: str) -> Path:
 
     shutil.rmtree(directory, ignore_errors=True)
     venv.create(directory, with_pip=True, symlinks=True)
-    subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--require-hashes", "--no-deps", "-r", lock],
-        check=True,
-        timeout=INSTALL_TIMEOUT_S,
-    )
+    pip = [str(python), "-m", "pip"]
+    locked = ["--quiet", "--require-hashes", "--no-deps"]
+    if name in OLD:
+        _run([*pip, "install", *locked, "-r", str(build)])
+        locked.append("--no-build-isolation")
+    if name == "mprpc":
+        _regenerated_mprpc(python, pip, lock, directory)
+    else:
+        _run([*pip, "install", *locked, "-r", str(lock)])
     stamp.write_text(wanted)
     return python
+
+
+def _regenerated_mprpc(python: Path, pip: list[str], lock: Path, directory: Path) -> None:
+    """Install mprpc with C made anew from its own Cython: the C that it ships includes a header that 3.11 moved."""
+    sources = directory / "sources"
+    prefer = ["--no-build-isolation", "--no-binary", "mprpc,gsocketpool,msgpack-python"]
+    _run([*pip, "download", "--quiet", "--require-hashes", "--no-deps", *prefer, "-d", str(sources), "-r", str(lock)])
+    [archive] = sources.glob("mprpc-*.tar.gz")
+    shutil.unpack_archive(archive, sources)
+    archive.unlink()
+    [source] = [path for path in sources.glob("mprpc-*") if path.is_dir()]
+    modules = sorted(str(path) for path in (source / "mprpc").glob("*.pyx"))
+    _run([str(python), "-m", "cython", "-2", *modules])
+    others = sorted(str(path) for path in sources.iterdir() if path.is_file())
+    _run([*pip, "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", *others, str(source)])
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, timeout=INSTALL_TIMEOUT_S)
 
 
 def main(names: list[str]) -> int:

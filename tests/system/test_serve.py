@@ -45,14 +45,14 @@ every = "1h"
 """
 
 
-def serving(path: Path, use: Callable[[HeadEnd], Awaitable[None]]) -> HeadEnd:
+def serving(path: Path, use: Callable[[HeadEnd], Awaitable[None]], *, limit_s: float = 30) -> HeadEnd:
     """Run a head-end in this process, use it, and let it drain; what is left of it."""
 
     async def main() -> HeadEnd:
         async with trio.open_nursery() as nursery:
             stop = Stop()
             started: HeadEnd = await nursery.start(run, config.load(path), stop)
-            with trio.fail_after(30):
+            with trio.fail_after(limit_s):
                 await use(started)
             stop.ask()
         return started

@@ -1,0 +1,19 @@
+"""Calls a head-end with mprpc 0.1.17: HOST PORT. Runs in that package's environment."""
+
+import json
+import sys
+
+from mprpc import RPCClient
+from mprpc.exceptions import RPCError
+
+client = RPCClient(sys.argv[1], int(sys.argv[2]), timeout=20)
+found = {
+    "ping": client.call("rpc.ping", {}),
+    "devices": client.call("device.list", {"limit": 10}),
+    "last": client.call("read.last", {"points": ["virtual-00001"], "items": ["1.0.1.8.0.255"]}),
+}
+try:
+    client.call("read.last", {"points": ["nobody"], "items": ["1.0.1.8.0.255"]})
+except RPCError as error:
+    found["failure"] = str(error)
+print(json.dumps(found))
