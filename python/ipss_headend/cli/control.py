@@ -1,9 +1,8 @@
 """`ipss-headend control`: critical commands. Works on the store; the running server does what is approved."""
 
-import os
 import time
-import uuid
-from collections.abc import Sequence
+from collections.abc import Callable
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,21 +12,30 @@ from sqlalchemy import Connection
 
 from ipss_headend.cli import places
 from ipss_headend.cli.app import JSON, app, command
+from ipss_headend.cli.control_tools import (
+    account,
+    known_order,
+    life_s_of,
+    meters_of,
+    order_of,
+    order_shown,
+    passphrase_of,
+    preview_shown,
+    show,
+    signer_of,
+    text_of,
+    uuid_of,
+)
 from ipss_headend.cli.output import Output, say
-from ipss_headend.config import Config
-from ipss_headend.errors import DONE, PARTLY_DONE, REFUSED, UNREACHABLE, ConfigError, NotAuthorised, RequestError
+from ipss_headend.errors import DONE, PARTLY_DONE, REFUSED, UNREACHABLE, NotAuthorised, RequestError
 from ipss_headend.field.control import machine, orders
-from ipss_headend.field.control.desk import Desk, Preview, transact
+from ipss_headend.field.control.desk import Desk, transact
 from ipss_headend.field.control.machine import State
 from ipss_headend.field.control.orders import Order
 from ipss_headend.field.control.task import touch
-from ipss_headend.schedule import duration_s
-from ipss_headend.security import principals
-from ipss_headend.security.principals import Signer
+from ipss_headend.security import audit, principals
 from ipss_headend.store import commands as rows
-from ipss_headend.store import registry
-from ipss_headend.store.database import Database, now_us
-from ipss_headend.store.registry import Meter
+from ipss_headend.store.database import now_us
 
 control = typer.Typer(
     name="control", help="Critical commands: switching supply.", no_args_is_help=True, rich_markup_mode=None
@@ -76,35 +84,92 @@ def switch(
       ipss-headend control switch meter-7 --to off --reason "unpaid since May" --key ada.key
       ipss-headend control switch group:district-3 --to on --reason "fault cleared" --dry-run
     """
+
+    def make(meters: list[tuple[int, bytes]], **common: Any) -> Order:
+        return orders.switch(to.value, meters, **common)
+
+    _ask(make, targets, reason, not_after, order, key, config, dry_run=dry_run, json_output=json_output)
+
+
+@command(control, "limit")
+def limit(
+    targets: Targets,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why; stands in the audit trail.")],
+    watts: Annotated[int | None, typer.Option("--watts", metavar="N", help="What may be drawn at most.")] = None,
+    release: Annotated[bool, typer.Option("--release", help="Take the limit away.")] = False,
+    scaler: Annotated[
+        int, typer.Option("--scaler", min=-9, max=9, metavar="N", help="Of the register that the limiter monitors.")
+    ] = 0,
+    not_after: Annotated[str, typer.Option("--not-after", help="How long it may wait, as 15min.")] = "",
+    order: Annotated[
+        str, typer.Option("--order", help="The order's number (UUID): the same again changes nothing.")
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")] = False,
+    key: KeyFile = None,
+    config: places.CONFIG = places.DEFAULT_CONFIG,
+    json_output: JSON = False,
+) -> None:
+    r"""Ask for the limiter's threshold to be set, or taken away. Nothing happens before others approve it.
+
+    \b
+    Examples:
+      ipss-headend control limit meter-7 --watts 1000 --reason "feeder 12 is full" --key ada.key
+      ipss-headend control limit meter-7 --release --reason "feeder 12 is repaired" --key ada.key
+    """
+    if (watts is None) != release:
+        raise RequestError("say how much with --watts, or --release")
+    threshold = None if watts is None else Decimal(watts).scaleb(-scaler)
+    if threshold is not None and threshold != int(threshold):
+        raise RequestError(f"--watts {watts} is no whole number of 10^{scaler} W; round it")
+
+    def make(meters: list[tuple[int, bytes]], **common: Any) -> Order:
+        return orders.limit(None if threshold is None else int(threshold), meters, **common)
+
+    _ask(make, targets, reason, not_after, order, key, config, dry_run=dry_run, json_output=json_output)
+
+
+def _ask(
+    make: Callable[..., Order],
+    targets: list[str],
+    reason: str,
+    not_after: str,
+    order: str,
+    key: Path | None,
+    config: Path,
+    *,
+    dry_run: bool,
+    json_output: bool,
+) -> None:
+    """Say what an order would do and, unless it is a dry run, ask for it."""
     loaded, output = places.load_config(config), Output(json_output=json_output)
     desk = Desk(loaded.control, loaded.principals)
-    signer = None if dry_run and key is None else _signer(loaded, key)
+    signer = None if dry_run and key is None else signer_of(loaded, key)
     with places.open_store(loaded) as database:
         with database.reading() as connection:
-            meters = _targets(connection, targets)
-        made = orders.switch(
-            to.value,
+            meters = meters_of(connection, targets)
+        made = make(
             [(meter.meter_id, meter.system_title or b"") for meter in meters],
             reason=reason,
             requester=signer.principal.name if signer else "nobody",
             created_us=now_us(),
-            life_s=_life_s(not_after, loaded),
-            order_id=_uuid(order) if order else None,
+            life_s=life_s_of(not_after, loaded),
+            order_id=uuid_of(order) if order else None,
         )
         with database.reading() as connection:
             preview = desk.preview(connection, made)
         if not dry_run:
             assert signer is not None
             signature = signer.sign("propose", 0, made.octets())
-            known = _known(database, made)
+            known = known_order(database, made)
             if known is None:
                 transact(database, lambda connection: desk.propose(connection, made.octets(), signature))
-    shown: dict[str, Any] = {"order": None if dry_run else orders.shown(made.order_id), **_shown(preview)}
+    shown: dict[str, Any] = {"order": None if dry_run else orders.shown(made.order_id), **preview_shown(preview)}
     if json_output:
         output.document(shown)
         return
     for name, value in shown.items():
-        output.line(f"{name.replace('_', ' ')}: {value}")
+        output.line(f"{name.replace('_', ' ')}: {text_of(value)}")
     if not dry_run:
         output.line(
             f"next, by {preview.approvers} other(s): ipss-headend control approve {shown['order']} --key THEIRS"
@@ -122,14 +187,14 @@ def approve(
       ipss-headend control approve 3f1c --key bob.key
     """
     loaded, output = places.load_config(config), Output(json_output=json_output)
-    desk, signer = Desk(loaded.control, loaded.principals), _signer(loaded, key)
+    desk, signer = Desk(loaded.control, loaded.principals), signer_of(loaded, key)
     with places.open_store(loaded) as database:
-        number, made = _order(database, order)
+        number, made = order_of(database, order)
         if not json_output:
             with database.reading() as connection:
-                preview = _shown(desk.preview(connection, made))
+                preview = preview_shown(desk.preview(connection, made))
             say(f"{made.kind} for {made.requester}, because: {made.reason}")
-            say(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in preview.items()))
+            say(", ".join(f"{name.replace('_', ' ')} {text_of(value)}" for name, value in preview.items()))
         approved = transact(database, lambda connection: desk.approve(connection, number, signer))
     if json_output:
         output.document(
@@ -156,11 +221,11 @@ def release(
       ipss-headend control release 3f1c --key bob.key
     """
     loaded = places.load_config(config)
-    desk, signer = Desk(loaded.control, loaded.principals), _signer(loaded, key)
+    desk, signer = Desk(loaded.control, loaded.principals), signer_of(loaded, key)
     with places.open_store(loaded) as database:
-        number, _ = _order(database, order)
+        number, _ = order_of(database, order)
         count = transact(database, lambda connection: desk.end_quarantine(connection, number, signer))
-    _say(json_output, {"order": orders.shown(number), "commands": count})
+    show(json_output, {"order": orders.shown(number), "commands": count})
 
 
 @command(control, "cancel")
@@ -174,9 +239,9 @@ def cancel(order: OrderId, *, config: places.CONFIG = places.DEFAULT_CONFIG, jso
     loaded = places.load_config(config)
     desk = Desk(loaded.control, loaded.principals)
     with places.open_store(loaded) as database:
-        number, _ = _order(database, order)
-        count = transact(database, lambda connection: desk.cancel(connection, number, _account()))
-    _say(json_output, {"order": orders.shown(number), "cancelled": count})
+        number, _ = order_of(database, order)
+        count = transact(database, lambda connection: desk.cancel(connection, number, account()))
+    show(json_output, {"order": orders.shown(number), "cancelled": count})
 
 
 @command(control, "stop")
@@ -198,8 +263,8 @@ def stop(
     touch(loaded.control.stop_file)  # first: it works at once, whatever the store does
     desk = Desk(loaded.control, loaded.principals)
     with places.open_store(loaded, create=True) as database:
-        held = transact(database, lambda connection: desk.stop(connection, _account(), reason))
-    _say(json_output, {"stopped": True, "held": held})
+        held = transact(database, lambda connection: desk.stop(connection, account(), reason))
+    show(json_output, {"stopped": True, "held": held})
 
 
 @command(control, "resume")
@@ -211,7 +276,7 @@ def resume(*, key: KeyFile = None, config: places.CONFIG = places.DEFAULT_CONFIG
       ipss-headend control resume --key bob.key
     """
     loaded = places.load_config(config)
-    desk, signer = Desk(loaded.control, loaded.principals), _signer(loaded, key)
+    desk, signer = Desk(loaded.control, loaded.principals), signer_of(loaded, key)
     if not signer.principal.may_approve:
         raise NotAuthorised(f"{signer.principal.name} may not resume; who may approve commands may")
     with places.open_store(loaded) as database:
@@ -219,12 +284,12 @@ def resume(*, key: KeyFile = None, config: places.CONFIG = places.DEFAULT_CONFIG
         transact(database, lambda connection: desk.stop(connection, signer.principal.name, "before resuming"))
         loaded.control.stop_file.unlink(missing_ok=True)
         generation = transact(database, lambda connection: desk.resume(connection, signer))
-    _say(json_output, {"stopped": False, "generation": generation})
+    show(json_output, {"stopped": False, "generation": generation})
 
 
 @command(control, "status")
 def status(*, config: places.CONFIG = places.DEFAULT_CONFIG, json_output: JSON = False) -> None:
-    r"""Show the stop switch, the commands that are open, the budgets and how many meters are protected.
+    r"""Show the stop switch, how many commands are in each state, the budgets, the protected meters, the audit trail.
 
     \b
     Example:
@@ -239,6 +304,8 @@ def status(*, config: places.CONFIG = places.DEFAULT_CONFIG, json_output: JSON =
             "stopped": state.stopped or loaded.control.stop_file.exists(),
             "generation": state.generation,
             "commands": rows.counts(connection, State),
+            "quarantined": rows.held(connection),
+            "alarmed": rows.alarmed(connection),
             "budgets": {
                 name: {
                     "spent_in_24h": pool.spent_today(state.budget_us),
@@ -248,8 +315,12 @@ def status(*, config: places.CONFIG = places.DEFAULT_CONFIG, json_output: JSON =
             },
             "protected": len(rows.protected_meters(connection)),
             "principals": [one.name for one in loaded.principals],
+            "audit": {
+                "records": audit.newest(connection)[0],
+                "signed": max((one.seq for one in audit.stored_checkpoints(connection)), default=0),
+            },
         }
-    _say(json_output, shown)
+    show(json_output, shown)
 
 
 @command(control, "list")
@@ -269,14 +340,14 @@ def list_(
     """
     loaded, output = places.load_config(config), Output(json_output=json_output)
     with places.open_store(loaded) as database:
-        found = [_order(database, order)[0]] if order is not None else None
+        found = [order_of(database, order)[0]] if order is not None else None
         with database.reading() as connection:
             chosen = (
                 [row for number in found if (row := rows.order_of(connection, number))]
                 if found is not None
                 else rows.newest_orders(connection, last)
             )
-            listed = [_order_shown(connection, row, whole=found is not None) for row in chosen]
+            listed = [order_shown(connection, row, whole=found is not None) for row in chosen]
     if json_output:
         output.document({"orders": listed})
         return
@@ -312,7 +383,7 @@ def wait(
     loaded = places.load_config(config)
     deadline = time.monotonic() + timeout
     with places.open_store(loaded) as database:
-        number, _ = _order(database, order)
+        number, _ = order_of(database, order)
         while True:
             with database.reading() as connection:
                 states = [State(one.state) for one in rows.commands_of(connection, number)]
@@ -321,7 +392,7 @@ def wait(
                 break
             time.sleep(0.2)
     shown = {state.value: states.count(state) for state in State if state in states}
-    _say(json_output, {"order": orders.shown(number), "states": shown})
+    show(json_output, {"order": orders.shown(number), "states": shown})
     confirmed = shown.get(State.CONFIRMED, 0)
     if left:
         return UNREACHABLE
@@ -346,16 +417,16 @@ def protect_add(
     desk = Desk(loaded.control, loaded.principals)
     with places.open_store(loaded) as database:
         with database.reading() as connection:
-            meters = _targets(connection, targets)
+            meters = meters_of(connection, targets)
 
         def add(connection: Connection) -> int:
             return sum(
-                desk.protect(connection, one.meter_id, one.system_title or b"", one.name, _account(), reason)
+                desk.protect(connection, one.meter_id, one.system_title or b"", one.name, account(), reason)
                 for one in meters
             )
 
         added = transact(database, add)
-    _say(json_output, {"protected": added, "already": len(meters) - added})
+    show(json_output, {"protected": added, "already": len(meters) - added})
 
 
 @command(protect, "remove")
@@ -369,16 +440,16 @@ def protect_remove(
       ipss-headend control protect remove meter-7 --key bob.key
     """
     loaded = places.load_config(config)
-    desk, signer = Desk(loaded.control, loaded.principals), _signer(loaded, key)
+    desk, signer = Desk(loaded.control, loaded.principals), signer_of(loaded, key)
     with places.open_store(loaded) as database:
         with database.reading() as connection:
-            meters = _targets(connection, targets)
+            meters = meters_of(connection, targets)
 
         def remove(connection: Connection) -> int:
             return sum(desk.unprotect(connection, one.meter_id, signer) for one in meters)
 
         removed = transact(database, remove)
-    _say(json_output, {"removed": removed, "waiting_for_second_person": len(meters) - removed})
+    show(json_output, {"removed": removed, "waiting_for_second_person": len(meters) - removed})
 
 
 @command(protect, "list")
@@ -414,7 +485,7 @@ def operator(
     Example:
       ipss-headend control operator ada --key-file ada.key
     """
-    public_key = principals.create_key_file(key_file, _passphrase(passphrase_file)).hex()
+    public_key = principals.create_key_file(key_file, passphrase_of(passphrase_file)).hex()
     if json_output:
         Output(json_output=True).document({"name": name, "public_key": public_key, "key_file": str(key_file)})
         return
@@ -428,142 +499,3 @@ def operator(
         "approve = true",
     ):
         output.line(line)
-
-
-def _signer(config: Config, key: Path | None) -> Signer:
-    if key is None:
-        raise RequestError("who are you? name your private key with --key, or in IPSS_HEADEND_KEY")
-    passphrase = os.environ.get("IPSS_HEADEND_PASSPHRASE_FILE")
-    loaded = principals.load_key_file(key, _passphrase(Path(passphrase) if passphrase else None))
-    return principals.signer(config.principals, loaded)
-
-
-def _passphrase(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}; expected a passphrase") from error
-
-
-def _targets(connection: Connection, targets: Sequence[str]) -> list[Meter]:
-    """The meters that these words name, each once."""
-    everybody = registry.all_meters(connection)
-    named = {meter.name: meter for meter in everybody}
-    found: dict[int, Meter] = {}
-    for word in targets:
-        if word.startswith("group:"):
-            members = [meter for meter in everybody if meter.group == word.removeprefix("group:")]
-            if not members:
-                raise RequestError(f'no meter is in the group "{word.removeprefix("group:")}"')
-            names = [meter.name for meter in members]
-        elif word.startswith("@"):
-            try:
-                names = [line.strip() for line in Path(word[1:]).read_text(encoding="utf-8").splitlines()]
-            except OSError as error:
-                raise ConfigError(f"{word[1:]}: {error.strerror or error}; expected a file of names") from error
-        else:
-            names = [word]
-        for name in filter(None, names):
-            meter = named.get(name) or registry.meter_named(connection, name)
-            found[meter.meter_id] = meter
-    return list(found.values())
-
-
-def _order(database: Database, text: str) -> tuple[bytes, Order]:
-    """An order by its number or the beginning of it."""
-    wanted = text.replace("-", "").lower()
-    with database.reading() as connection:
-        hits = [row for row in rows.newest_orders(connection, 10_000) if row.order_id.hex().startswith(wanted)]
-    if len(hits) != 1 or not wanted:
-        raise RequestError(f'"{text}" is the number of {"more than one order" if hits else "no order"}')
-    return hits[0].order_id, Order.decode(hits[0].octets)
-
-
-def _known(database: Database, made: Order) -> Order | None:
-    """The order that has this number already, if it asks for the same."""
-    with database.reading() as connection:
-        row = rows.order_of(connection, made.order_id)
-    if row is None:
-        return None
-    known = Order.decode(row.octets)
-    same = (known.kind, known.effect, known.expected, known.reason, known.requester, known.targets) == (
-        made.kind,
-        made.effect,
-        made.expected,
-        made.reason,
-        made.requester,
-        made.targets,
-    )
-    # Another order under this number goes to the desk, which refuses it and writes that down.
-    return known if same else None
-
-
-def _order_shown(connection: Connection, row: rows.OrderRow, *, whole: bool) -> dict[str, Any]:
-    made = Order.decode(row.octets)
-    found = rows.commands_of(connection, row.order_id)
-    shown: dict[str, Any] = {
-        "order": orders.shown(row.order_id),
-        "kind": row.kind,
-        "requester": row.requester,
-        "meters": row.targets,
-        "reason": made.reason,
-        "not_after_us": row.not_after_us,
-        "quarantined": sum(one.quarantined for one in found),
-        "states": {state.value: count for state in State if (count := sum(one.state == state for one in found))},
-    }
-    if whole:
-        names = rows.groups_of(connection, [one.meter_id for one in found])
-        shown["commands"] = [
-            {
-                "command": orders.shown(one.command_id),
-                "meter": names.get(one.meter_id, (f"#{one.meter_id}",))[0],
-                "state": one.state,
-                "alarmed": bool(one.alarmed),
-                "detail": one.detail,
-            }
-            for one in found
-        ]
-    return shown
-
-
-def _shown(preview: Preview) -> dict[str, Any]:
-    return {
-        "kind": preview.kind,
-        "meters": preview.meters,
-        "groups": preview.groups,
-        "protected": list(preview.protected),
-        "over_budget": preview.over_budget,
-        "approvers_needed": preview.approvers,
-        "spread_s": preview.spread_s,
-        "not_after_us": preview.not_after_us,
-    }
-
-
-def _life_s(text: str, config: Config) -> float:
-    try:
-        return duration_s(text) if text else config.control.not_after_s
-    except ValueError as error:
-        raise RequestError(f"--not-after: {error}") from None
-
-
-def _uuid(text: str) -> bytes:
-    try:
-        return uuid.UUID(text).bytes
-    except ValueError:
-        raise RequestError(f'--order: "{text}" is no UUID') from None
-
-
-def _account() -> str:
-    """The account that runs this command, where no key is asked for."""
-    return f"account {os.getuid()}"
-
-
-def _say(json_output: bool, shown: dict[str, Any]) -> None:
-    output = Output(json_output=json_output)
-    if json_output:
-        output.document(shown)
-        return
-    for name, value in shown.items():
-        output.line(f"{name.replace('_', ' ')}: {value}")

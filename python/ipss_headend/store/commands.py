@@ -265,6 +265,18 @@ def counts(connection: Connection, states: Iterable[str]) -> dict[str, int]:
     return {row[0]: row[1] for row in connection.execute(grouped)}
 
 
+def held(connection: Connection) -> int:
+    """How many commands are quarantined and could still go."""
+    chosen = (commands.c.quarantined == 1) & (commands.c.state == "approved")
+    return connection.scalar(select(func.count()).where(chosen).select_from(commands)) or 0
+
+
+def alarmed(connection: Connection) -> int:
+    """How many commands somebody was alarmed about whose fate is not known yet."""
+    chosen = (commands.c.alarmed == 1) & (commands.c.state == "unknown")
+    return connection.scalar(select(func.count()).where(chosen).select_from(commands)) or 0
+
+
 def spend(connection: Connection, rows: Sequence[tuple[str, str, str, int, bytes]]) -> None:
     """Note what was taken from the budgets: pool, principal, group, moment on the budgets' clock, command."""
     if rows:

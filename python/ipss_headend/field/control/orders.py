@@ -32,6 +32,9 @@ Expected = Literal["disconnected", "on", "ready", "written", "done"]
 written; nothing, the meter's own word is all there is."""
 
 DISCONNECTOR = bytes((0, 0, 96, 3, 10, 255))
+LIMITER = bytes((0, 0, 17, 0, 0, 255))
+NO_LIMIT = 0xFFFF_FFFF
+"""The highest threshold of a limiter."""
 NO_PARAMETER = bytes((15, 0))
 """integer 0: what both methods of class 70 take."""
 
@@ -146,6 +149,41 @@ def switch(
         kind,
         effect,
         expected,
+        meters,
+        reason=reason,
+        requester=requester,
+        created_us=created_us,
+        life_s=life_s,
+        order_id=order_id,
+    )
+
+
+def limit(
+    threshold: int | None,
+    meters: Sequence[tuple[int, bytes]],
+    *,
+    reason: str,
+    requester: str,
+    created_us: int,
+    life_s: float,
+    order_id: bytes | None = None,
+) -> Order:
+    """An order to write the limiter's normal threshold (class 71, attribute 4); None: the highest, which never limits.
+
+    `threshold` is in the unit and scaler of the register that the limiter monitors, a double-long-unsigned. The meter
+    cuts supply by itself while more is drawn, so this is as critical as switching off, the release included: whoever
+    releases one who is protected takes the meter off that list first.
+
+    Raises:
+        RequestError: not a double-long-unsigned; and as `order`.
+    """
+    if threshold is not None and not 0 <= threshold < NO_LIMIT:
+        raise RequestError(f"a limit of {threshold} does not fit; 0 to {NO_LIMIT - 1} does, --release takes it away")
+    value = bytes((6,)) + (NO_LIMIT if threshold is None else threshold).to_bytes(4, "big")
+    return order(
+        "limit",
+        Effect("set", 71, LIMITER, 4, value),
+        "written",
         meters,
         reason=reason,
         requester=requester,

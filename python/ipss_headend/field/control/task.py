@@ -211,7 +211,8 @@ class Control:
 
     async def _switch(self, state: rows.ControlRow) -> bool:
         """Follow the stop switch; whether anything may go."""
-        if state.stopped:
+        if state.stopped and not self._gate.stopped:
+            # Once only: a look that is later than a resume must not put the file back.
             self._gate.stop()
             touch(self._settings.stop_file)
         elif self._gate.stopped and not self._open and self._asked is None:
