@@ -19,7 +19,7 @@ import typer
 
 from ipss_headend.cli import places
 from ipss_headend.cli.app import error_document
-from ipss_headend.cli.conversation import Conversation, Reply, converse_with, numeric
+from ipss_headend.cli.conversation import METER, Conversation, Reply, converse_with, numeric
 from ipss_headend.cli.decode import explain
 from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.targets import serial_line
@@ -277,6 +277,9 @@ async def _operate(
             if pdu is None:
                 await _read(conversation, wanted, results)
             else:
+                # The operator asked for these registers and no others, by hand; the gate lets nothing else through.
+                first, count = int.from_bytes(pdu[1:3]), int.from_bytes(pdu[3:5])
+                conversation.reactor.open_registers(METER, [(first, first + count - 1)])
                 reply = await conversation.ask([conversation.core.ModbusItem.ask(pdu)])
                 if 0 in reply.refusals:
                     results[0].fail(_refusal(conversation, reply.refusals[0]), REFUSED)

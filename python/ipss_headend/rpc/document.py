@@ -35,7 +35,7 @@ from ipss_headend.client import Client
 
 with Client("unix:utility/data/rpc.sock") as head_end:
     print(head_end.call("read.last", points=["virtual-00001"], items=["1.0.1.8.0.255"])["values"])
-    for happened in head_end.stream("readings", cursor=0):      # goes on where it was, whatever breaks
+    for happened in head_end.stream("readings", cursor=0):  # goes on where it was, whatever breaks
         print(happened["cursor"], len(happened["events"]))
 ```
 

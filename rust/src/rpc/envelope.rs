@@ -179,8 +179,11 @@ mod tests {
     use super::super::scan::DEEPEST;
     use super::*;
 
-    /// Everything the scanner finds in `octets`, fed in pieces of `step`: id, method, params; and how it ended.
-    fn scan(octets: &[u8], step: usize) -> (Vec<(u8, u32, Vec<u8>, Vec<u8>)>, Option<Fault>) {
+    /// Kind, number, method, params.
+    type Found = (u8, u32, Vec<u8>, Vec<u8>);
+
+    /// Everything the scanner finds in `octets`, fed in pieces of `step`, and how it ended.
+    fn scan(octets: &[u8], step: usize) -> (Vec<Found>, Option<Fault>) {
         let mut scanner = Scanner::new(Limits { octets: 4096, ..Limits::default() });
         let mut calls = Vec::new();
         for piece in octets.chunks(step) {
