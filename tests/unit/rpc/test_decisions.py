@@ -61,7 +61,7 @@ def test_pycasbin_decides_the_same() -> None:
             role: frozenset(seeded.sample((*GROUPS, "*"), seeded.randint(0, 2)))
             for role in seeded.sample(list(Role), seeded.randint(0, 3))
         }
-        right, group = seeded.choice(methods).right, seeded.choice(GROUPS)
-        assert right is not None
-        expected = any(verdicts[role, scope, right, group] for role, held in scopes.items() for scope in held)
-        assert Principal("p", frozenset(scopes), frozenset(), scopes).may(right, group) == expected
+        needed, group = seeded.choice(methods).right, seeded.choice(GROUPS)
+        assert needed is not None
+        expected = any(verdicts[role, scope, needed, group] for role, held in scopes.items() for scope in held)
+        assert Principal("p", frozenset(scopes), frozenset(), scopes).may(needed, group) == expected

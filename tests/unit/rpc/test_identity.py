@@ -14,6 +14,7 @@ from sqlalchemy import select
 from tests.unit.rpc.conftest import Client, World
 
 from ipss_headend.rpc import logins
+from ipss_headend.rpc.limits import RateLimit
 from ipss_headend.rpc.server import Server
 from ipss_headend.security import identity
 from ipss_headend.security.permission import ALL_GROUPS, Principal, Right, Role
@@ -309,3 +310,18 @@ def test_a_role_reaches_its_own_scope_alone() -> None:
     assert not two.may(Right.MANAGE, "south")
     assert two.everywhere(Right.VIEW)
     assert not two.everywhere(Right.MANAGE)
+
+
+async def test_one_caller_at_a_hundred_times_takes_nothing_from_others(world: World) -> None:
+    async with site(world) as at:
+        at.server._limit = RateLimit(0.001, 10, trio.current_time)
+        noisy = await at.connect(Principal("noisy", frozenset({Role.VIEWER})), None)
+        quiet = await at.connect(Principal("quiet", frozenset({Role.VIEWER})), None)
+
+        await noisy.send(*([0, number, "rpc.ping", [{}]] for number in range(1000)))
+        heard = [await quiet.call("rpc.ping") for _ in range(10)]
+        refused = [answer[2] for answer in await noisy.hear(1000) if answer[2] is not None]
+
+    assert all(isinstance(one, dict) for one in heard)
+    assert len(refused) == 990
+    assert all("retry_after_ms=" in words for words in refused)
