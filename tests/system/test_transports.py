@@ -118,6 +118,23 @@ def test_device_says_no_to_what_it_has_not_and_the_rest_is_read() -> None:
     assert bad["error"]["number"] == 2
 
 
+def test_points_of_a_register_map_are_read_by_their_names() -> None:
+    def answer(request: bytes) -> bytes:
+        if request[1] == 4 and request[2:4] == b"\x00\x00":
+            return bytes((request[0], 4, 4)) + struct.pack(">f", 230.5)
+        return bytes((request[0], request[1] | 0x80, 2))
+
+    with tcp_device(lambda frame: frame[:4] + len(told := answer(frame[6:])).to_bytes(2) + told) as port:
+        url = f"modbus+tcp://127.0.0.1:{port}/1"
+        [volts] = items(url, "voltage_l1", "--map", "eastron-sdm120")
+        unknown = headend("read", url, "volts", "--map", "eastron-sdm120", expect=2)
+        nameless = headend("read", url, "voltage_l1", expect=2)
+
+    assert (volts["value"], volts["unit"]) == ("230.5", "V")
+    assert "has no point volts; it has" in unknown
+    assert "only with --map NAME" in nameless
+
+
 def test_write_of_a_register_is_done_and_of_a_coil_is_refused() -> None:
     with tcp_device(mbap) as port:
         url = f"modbus+tcp://127.0.0.1:{port}/1"

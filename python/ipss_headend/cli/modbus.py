@@ -24,8 +24,9 @@ from ipss_headend.cli.decode import explain
 from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.targets import serial_line
 from ipss_headend.cli.trace import as_tree, joined
-from ipss_headend.config import ModbusConfig
+from ipss_headend.config import Config, ModbusConfig
 from ipss_headend.errors import DONE, REFUSED, AuthenticationFailed, ConfigError, MeterError, MeterRefused, RequestError
+from ipss_headend.field.devices import MapSource, load_maps
 from ipss_headend.field.results import overall
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class Registers:
         match = _REGISTERS.fullmatch(text.strip())
         if match is None:
             raise RequestError(
-                f"{text}: not of the form holding/40001:2, input/1:10, coil/1, discrete/1, identification or sunspec"
+                f"{text}: not of the form holding/40001:2, input/1:10, coil/1, discrete/1, identification or "
+                "sunspec, and a map's point only with --map NAME"
             )
         table, direct, digits, count_text = match.groups()
         number, count = int(digits), int(count_text or 1)
@@ -206,6 +208,7 @@ def read(
     objects: Sequence[str],
     *,
     proof: Proof,
+    map_name: str | None,
     set_value: str | None,
     yes: bool,
     timeout_s: float,
@@ -215,17 +218,22 @@ def read(
 ) -> int:
     """Ask, print, and say how it went."""
     target = target_of(url, proof)
-    wanted = [None if name in {"sunspec", "identification"} else Registers.parse(name) for name in objects]
+    loaded = places.load_config(config) if config.exists() else None
+    points = None if map_name is None else _points(map_name, objects, loaded)
+    wanted = [
+        None if name in {"sunspec", "identification"} or (points and name in points.names) else Registers.parse(name)
+        for name in objects
+    ]
     pdu = None
     if set_value is not None:
         pdu = _write(wanted, set_value)
         if not yes:
             typer.confirm(f"{target.name}: {objects[0]}: write {set_value}. Do it?", abort=True, err=True)
-    rules = places.load_config(config).modbus if config.exists() else ModbusConfig()
+    rules = ModbusConfig() if loaded is None else loaded.modbus
     results = [Result(name) for name in objects]
     started = time.monotonic()
     conversation: list[Conversation] = []
-    trio.run(_operate, target, rules, wanted, results, pdu, timeout_s, trace, conversation)
+    trio.run(_operate, target, rules, wanted, points, results, pdu, timeout_s, trace, conversation)
     duration_s = time.monotonic() - started
     traced = [] if not conversation else _trace(target, conversation[0].traced)
     output = Output(json_output=json_output)
@@ -264,6 +272,7 @@ async def _operate(
     target: ModbusTarget,
     rules: ModbusConfig,
     wanted: Sequence[Registers | None],
+    points: "Points | None",
     results: list[Result],
     pdu: bytes | None,
     timeout_s: float,
@@ -275,7 +284,7 @@ async def _operate(
         async with converse_with(target.name, meter, timeout_s=timeout_s) as conversation:
             opened.append(conversation)
             if pdu is None:
-                await _read(conversation, wanted, results)
+                await _read(conversation, wanted, points, results)
             else:
                 # The operator asked for these registers and no others, by hand; the gate lets nothing else through.
                 first, count = int.from_bytes(pdu[1:3]), int.from_bytes(pdu[3:5])
@@ -291,6 +300,58 @@ async def _operate(
         for one in results:
             if not one.document:
                 one.fail(error_document(error), error.exit_status)
+
+
+class Points:
+    """Points of a register map that were asked for by their names."""
+
+    def __init__(self, source: MapSource, names: Sequence[str]) -> None:
+        self._source = source
+        self.names = frozenset(names)
+
+    async def read(self, conversation: Conversation, results: Sequence[Result]) -> None:
+        """Ask for the points and for what their values need, and describe them."""
+        source = self._source
+        asked = source.points(sorted(self.names))
+        reply = await conversation.ask(
+            [conversation.core.ModbusItem.read(0, [(*place, "raw")]) for place in source.registers(asked)]
+        )
+        said = {name: reply.cell(item) for item, name in enumerate(asked)}
+        for result in results:
+            if result.text not in self.names:
+                continue
+            octets = said[result.text]
+            if octets is None:
+                item = asked.index(result.text)
+                result.fail(_refusal(conversation, reply.refusals.get(item, 0)), REFUSED)
+                continue
+            value, unit = source.value(result.text, said), source.unit(result.text)
+            result.document = {
+                "object": result.text,
+                "ok": True,
+                "value": value,
+                "unit": unit or None,
+                "raw": octets.hex(),
+            }
+            result.shown = "not there" if value is None else f"{value} {unit}".strip()
+
+
+def _points(name: str, objects: Sequence[str], config: Config | None) -> Points:
+    """The objects that are points of this map.
+
+    Raises:
+        RequestError: there is no such map, or an object is neither a point of it nor anything else.
+    """
+    from ipss_headend import _core
+
+    own = [] if config is None else load_maps(config.data_directory / "maps")
+    try:
+        source = MapSource(_core, name, own)
+        named = [one for one in objects if one not in {"sunspec", "identification"} and "/" not in one]
+        source.points(named)
+    except ValueError as error:
+        raise RequestError(f"--map {name}: {error}; `ipss-headend modbus maps` lists the maps") from error
+    return Points(source, named)
 
 
 async def _meter(target: ModbusTarget, rules: ModbusConfig, timeout_s: float, *, trace: bool) -> "Meter":
@@ -335,15 +396,22 @@ def _tls(target: ModbusTarget) -> Any:
     return tls
 
 
-async def _read(conversation: Conversation, wanted: Sequence[Registers | None], results: Sequence[Result]) -> None:
+async def _read(
+    conversation: Conversation,
+    wanted: Sequence[Registers | None],
+    points: "Points | None",
+    results: Sequence[Result],
+) -> None:
     core = conversation.core
     asked = [(one, result) for one, result in zip(wanted, results, strict=True) if one is not None]
     if asked:
         reply = await conversation.ask([core.ModbusItem.read(0, [one.point]) for one, _ in asked])
         for item, (one, result) in enumerate(asked):
             _describe(conversation, reply, item, one, result)
+    if points is not None and points.names:
+        await points.read(conversation, results)
     for place, result in enumerate(results):
-        if wanted[place] is None:
+        if wanted[place] is None and not (points and result.text in points.names):
             try:
                 await (_sunspec if result.text == "sunspec" else _identification)(conversation, result)
             except MeterRefused as error:

@@ -130,6 +130,10 @@ def read(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --set and --action.")] = False,
     ca: Annotated[Path | None, typer.Option(help="Trusted authorities, PEM, for modbus+tls://.")] = None,
     certificate: Annotated[Path | None, typer.Option(help="Our certificate, PEM, for modbus+tls://.")] = None,
+    map_name: Annotated[
+        str | None,
+        typer.Option("--map", metavar="NAME", help="Register map whose points are named."),
+    ] = None,
     private_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, metavar="S", help="Seconds for the whole operation.")] = 30.0,
     trace: Annotated[bool, typer.Option("--trace", help="Show each frame both ways, decoded.")] = False,
@@ -150,6 +154,7 @@ def read(
       ipss-headend read dlms+tcp://192.0.2.7 --client 1 --keys keys.toml 7/1.0.99.1.0.255:4 --set 900
       ipss-headend read "dlms+hdlc+serial:///dev/ttyUSB0?baud=9600" 1.0.1.8.0.255
       ipss-headend read modbus+tcp://192.0.2.8:502/1 holding/40001:2 identification --json
+      ipss-headend read modbus+tcp://192.0.2.8:502/1 voltage_l1 active_power --map eastron-sdm120
     """
     if modbus.is_modbus(url):
         proof = modbus.Proof(ca, certificate, private_key)
@@ -157,6 +162,7 @@ def read(
             url,
             objects,
             proof=proof,
+            map_name=map_name,
             set_value=set_value,
             yes=yes,
             timeout_s=timeout,
