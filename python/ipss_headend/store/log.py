@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgpack
+import msgspec
 from sqlalchemy import Connection, delete, func, select
 
 from ipss_headend.errors import StoreDamaged
@@ -23,7 +24,7 @@ ENTRY_ROWS = 500
 """Rows of one entry at most: some 40 KiB."""
 
 
-_packer = msgpack.Packer(use_bin_type=True)
+_encoder = msgspec.msgpack.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ def append(connection: Connection, at_us: int, rows: Mapping[str, Sequence[Seque
     entries = []
     for topic, said in rows.items():
         for start in range(0, len(said), ENTRY_ROWS):
-            content = _packer.pack(said[start : start + ENTRY_ROWS])
+            content = _encoder.encode(said[start : start + ENTRY_ROWS])
             entries.append((at_us, topic, content, zlib.crc32(content)))
     if entries:
         connection.exec_driver_sql("INSERT INTO log (at_us, topic, content, crc) VALUES (?, ?, ?, ?)", entries)

@@ -14,7 +14,7 @@ pub struct PyScanner(Mutex<Scanner>);
 #[pymethods]
 impl PyScanner {
     #[new]
-    #[pyo3(signature = (*, octets=1 << 20, depth=16, values=131_072))]
+    #[pyo3(signature = (*, octets=1_048_576, depth=16, values=131_072))]
     fn new(octets: usize, depth: usize, values: u32) -> Self {
         Self(Mutex::new(Scanner::new(Limits { octets, depth, values })))
     }
