@@ -7,26 +7,24 @@ import sys
 
 from benches.peers import asking
 from gurux_dlms.objects import GXDLMSRegister
-from tests.interop.gurux_client import Line, associate, make_client
+from tests.interop.gurux_client import Line, arguments, associate, make_client
 
 REGISTER = GXDLMSRegister("1.0.1.8.0.255")
+DEFAULTS = vars(arguments().parse_args(["--port", "0"]))
+"""Taken once: what a connection costs is measured."""
 
 
 def connect(number: int, port: int) -> Line:
     client = make_client(
         argparse.Namespace(
-            client=1,
-            server=1,
-            auth="hls-gmac",
-            password=None,
-            protection="auth+enc",
-            client_title=asking.CLIENT_TITLE.hex(),
-            encryption_key=asking.key(asking.KEYS[0], number).hex(),
-            authentication_key=asking.key(asking.KEYS[1], number).hex(),
-            invocation_counter=asking.counter(),
-            dedicated=False,
-            max_pdu=8192,
-            general_protection=False,
+            **DEFAULTS
+            | {
+                "client_title": asking.CLIENT_TITLE.hex(),
+                "encryption_key": asking.key(asking.KEYS[0], number).hex(),
+                "authentication_key": asking.key(asking.KEYS[1], number).hex(),
+                "invocation_counter": asking.counter(),
+                "max_pdu": 8192,
+            }
         )
     )
     line = Line(client, asking.address(number), port, 10)

@@ -223,7 +223,7 @@ def shown(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
-def main() -> int:
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("objects", nargs="*")
     parser.add_argument("--host", default="127.0.0.1")
@@ -249,7 +249,11 @@ def main() -> int:
     parser.add_argument("--invocation-counter", type=int, default=1)
     parser.add_argument("--max-pdu", type=int, default=1024)
     parser.add_argument("--timeout", type=float, default=10, help="for the whole run, seconds")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> int:
+    options = arguments().parse_args()
 
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
