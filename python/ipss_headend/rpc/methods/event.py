@@ -114,7 +114,7 @@ async def query(call: Call, params: Query) -> Events:
 
 @method("event.ack", Right.OPERATE, example={"events": [1, 2], "key": "shift-17-ack-1"})
 async def ack(call: Call, params: Acknowledge) -> Acknowledged:
-    """Write down that somebody has seen to these events."""
+    """Write down that somebody has seen to these events; those of meters outside the caller's scope are passed over."""
     rows = [
         {"event_id": event, "principal": call.principal.name, "at_us": now_us()}
         for event in dict.fromkeys(params.events[:LONGEST_PAGE])
@@ -122,8 +122,17 @@ async def ack(call: Call, params: Acknowledge) -> Acknowledged:
     if not rows:
         return Acknowledged(acknowledged=0)
 
+    meters, who = call.services.field.meters, call.principal
+
     def write(connection: Connection) -> int:
-        known = set(connection.scalars(select(events.c.event_id).where(events.c.event_id.in_(params.events))))
+        stored = connection.execute(
+            select(events.c.event_id, events.c.meter_id).where(events.c.event_id.in_([row["event_id"] for row in rows]))
+        )
+        known = {
+            event_id
+            for event_id, meter_id in stored
+            if who.may(Right.OPERATE, meters[meter_id].group if meter_id in meters else "")
+        }
         found = [row for row in rows if row["event_id"] in known]
         if not found:
             return 0
