@@ -240,11 +240,8 @@ class Requests:
             await self.finish([submission])
         if not ends:
             raise errors.MeterTimeout(f"{name or meter}: no end within {timeout_s + GRACE_S:g} s; is the store slow?")
-        _, _, number, exchanges, duration_us, detail = ends[0]
-        outcome = Outcome(number)
-        if outcome not in {Outcome.DONE, Outcome.REFUSED}:
-            said = f": {detail}" if detail else ""
-            raise _FAULTS.get(outcome, errors.RequestError)(f"{name or meter}: {outcome.label}{said}")
+        exchanges, duration_us = ends[0][3:5]
+        outcome = answered(name or str(meter), ends[0])
         return Answer(outcome, tuple(lines), refusals, exchanges, duration_us)
 
     def marks(self, ends: Iterable[EndRow]) -> list[MarkRow]:
@@ -293,6 +290,19 @@ class Requests:
         place = bisect_right(self._firsts, submission.first) - 1
         if place >= 0 and self._submissions[place] is submission:
             del self._firsts[place], self._submissions[place]
+
+
+def answered(name: str, end: EndRow) -> Outcome:
+    """How a request ended that the meter answered, be it with a *no*. `name` is the meter's, for messages.
+
+    Raises:
+        MeterTimeout, MeterGone, ProtocolViolation, AuthenticationFailed, RequestError: it was not answered.
+    """
+    outcome, detail = Outcome(end[2]), end[5]
+    if outcome not in {Outcome.DONE, Outcome.REFUSED}:
+        said = f": {detail}" if detail else ""
+        raise _FAULTS.get(outcome, errors.RequestError)(f"{name}: {outcome.label}{said}")
+    return outcome
 
 
 _FAULTS: dict[Outcome, type[errors.HeadEndError]] = {

@@ -48,13 +48,6 @@ H = TypeVar("H", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
-    """A call that documentation shows and a test makes."""
-
-    params: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class Method:
     """One method of the catalogue."""
 

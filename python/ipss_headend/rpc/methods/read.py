@@ -14,7 +14,7 @@ import trio
 
 from ipss_headend import errors
 from ipss_headend.field.fleet import FleetMeter
-from ipss_headend.field.reactor import Outcome
+from ipss_headend.field.requests import answered
 from ipss_headend.field.results import result_name
 from ipss_headend.names import ObjectName
 from ipss_headend.rpc.call import Call
@@ -506,10 +506,7 @@ async def _ask(
     except RuntimeError as error:
         raise Fault("E_BUSY", f"{meter.name}: not asked: {error}; try again later") from error
     await field.requests.finish([submission])
-    outcome = Outcome(ends[0][2])
-    if outcome not in {Outcome.DONE, Outcome.REFUSED}:
-        said = f"; {ends[0][5]}" if ends[0][5] else ""
-        raise _FAULTS.get(outcome, errors.RequestError)(f"{meter.name}: {outcome.label}{said}")
+    answered(meter.name, ends[0])
     await services.layouts.refresh(services.store)
     wanted = [(meter.meter_id, layout) for layout in layouts if layout]
     loaded = await services.store.read(lambda connection: services.latest.load(connection, wanted))
@@ -529,13 +526,3 @@ async def _ask(
         if value is not None:
             values.append(value)
     return Asked(values=values, refused=[(items[place], result_name(code)) for place, code in refused.items()])
-
-
-_FAULTS: dict[Outcome, type[errors.HeadEndError]] = {
-    Outcome.TIMED_OUT: errors.MeterTimeout,
-    Outcome.UNREACHABLE: errors.MeterGone,
-    Outcome.VIOLATION: errors.ProtocolViolation,
-    Outcome.AUTHENTICATION_FAILED: errors.AuthenticationFailed,
-    Outcome.COUNTERS_EXHAUSTED: errors.AuthenticationFailed,
-    Outcome.UNKNOWN: errors.MeterGone,
-}
