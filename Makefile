@@ -49,6 +49,7 @@ lint: $(VENV)/built
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	cargo clippy --locked -p ipss-core --features python -- -D warnings
+	scripts/check-msrv
 	scripts/cargo-deny
 
 bench: $(VENV)/built $(VENV)/peers

@@ -91,10 +91,10 @@ class Fleet:
 
     def again(self, batch: Any) -> None:
         """A cycle is over when its connection is released and closed; only then the meter is asked again."""
-        gone = array.array("I", [event[0] for event in batch.events() if event[2] == DISCONNECTED])
-        self.meter.exchanges += len(gone)
+        gone = batch.event_meters(DISCONNECTED)
+        self.meter.exchanges += len(gone) // 4
         if gone and self.asking:
-            self.submit(gone.tobytes(), len(gone))
+            self.submit(gone, len(gone) // 4)
 
     async def pace(self) -> None:
         """Ask `rate` meters a second, those that have waited longest first."""

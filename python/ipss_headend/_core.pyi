@@ -358,6 +358,8 @@ class Batch:
         """
     def events(self) -> list[tuple[int, int, int, int, str]]:
         """Meter, at_us, kind, number, detail."""
+    def event_meters(self, kind: int) -> bytes:
+        """The meters of the events of one kind, u32 each, native order."""
     def ends(self) -> list[tuple[int, int, int, int, int, str]]:
         """Request, meter, outcome, exchanges, duration_us, detail."""
     def ended_requests(self) -> bytes:

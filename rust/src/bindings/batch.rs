@@ -85,6 +85,13 @@ impl PyBatch {
         )
     }
 
+    /// The meters of the events of one kind, one unsigned 32-bit number each in the machine's order.
+    fn event_meters<'py>(&self, py: Python<'py>, kind: u16) -> Bound<'py, PyBytes> {
+        let events = self.0.events.iter().filter(|event| event.kind as u16 == kind);
+        let octets: Vec<u8> = events.flat_map(|event| event.meter.to_ne_bytes()).collect();
+        PyBytes::new(py, &octets)
+    }
+
     /// (request, meter, outcome, exchanges, duration_us, detail) of each request that is over.
     fn ends<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let ends = self.0.ends.iter();

@@ -319,13 +319,12 @@ fn dial(remote: SocketAddr, local: Option<IpAddr>) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
+/// Whether a dial has come to its end. A peer's address says that it has; only where there is none the socket is asked
+/// for the reason.
 fn connected(tcp: &TcpStream) -> io::Result<()> {
-    if let Some(error) = tcp.take_error()? {
-        return Err(error);
-    }
     match tcp.peer_addr() {
         Err(error) if error.kind() == ErrorKind::NotConnected || in_progress(&error) => {
-            Err(ErrorKind::WouldBlock.into())
+            Err(tcp.take_error()?.unwrap_or_else(|| ErrorKind::WouldBlock.into()))
         }
         other => other.map(drop),
     }
