@@ -30,7 +30,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--mode", choices=["saturated", "paced", "cycle", "held"], required=True)
     parser.add_argument("--rate", type=float, default=10_000)
     parser.add_argument("--tick-ms", type=float, default=5)
-    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--concurrency", type=int, default=1)
     parser.add_argument("--warm-up", type=float, default=1)
     parser.add_argument("--seconds", type=float, default=3)
     given = parser.parse_args()
