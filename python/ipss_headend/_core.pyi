@@ -389,7 +389,7 @@ class Gate:
 
         Orders for more than `bulk` meters (25 at most) need two approvers.
         """
-    def limit(self, per_day: int, reconnects_per_day: int) -> None:
+    def limit(self, per_day: int, reconnects_per_day: int, changes_per_day: int = 0) -> None:
         """How many commands may leave in 24 hours; none until this is said."""
     def protect(self, meters: Sequence[tuple[int, bytes]]) -> None:
         """Never cut or limit these: number and system title (empty for none)."""
@@ -409,6 +409,12 @@ class Gate:
 
 def order_of(octets: bytes) -> dict[str, Any]:
     """What the canonical octets of an order say (docs/commands.md). Raises ValueError for what is not one."""
+
+def key_transfer(suite: int, master_key: bytes, encryption_key: bytes, authentication_key: bytes) -> bytes:
+    """A key_transfer's parameters: both keys wrapped under the meter's master key (RFC 3394), A-XDR.
+
+    Raises ValueError if a key is not the suite's.
+    """
 
 def signed_octets(purpose: str, generation: int, principal: str, octets: bytes) -> bytes:
     """What a principal signs to "propose" or "approve" the order with these canonical octets."""
@@ -471,8 +477,10 @@ class Reactor:
 
         Raises PermissionError, with the reason, for whatever may not go.
         """
-    def release(self, order: bytes, command: bytes, timeout_s: float) -> int:
+    def release(self, order: bytes, command: bytes, timeout_s: float, made: bytes = b"") -> int:
         """Send one command of an admitted order, both named by 16 octets; the request's number.
+
+        `made` is what a key transfer's keys were made into for this meter (`key_transfer`); empty for everything else.
 
         Checked again in the step that seals its octets. Raises PermissionError if it may not go, RuntimeError if the
         reactor takes nothing.
@@ -486,8 +494,11 @@ class Reactor:
         """Whether the octets of a released command may have left. If not, they never will."""
     def believe(self, wall_us: int) -> None:
         """The wall clock was at least here once. Nothing is admitted before this is said, or while it is behind."""
-    def count(self, ages_s: Sequence[float], reconnect: bool) -> None:
-        """Commands that left so long ago, oldest first, count against the ceiling of 24 hours."""
+    def count(self, ages_s: Sequence[float], pool: str) -> None:
+        """Commands that left so long ago, oldest first, count against the ceiling of their pool in 24 hours.
+
+        `pool`: cut, reconnect or change.
+        """
     def cancel(self, requests: Sequence[tuple[int, int]]) -> None:
         """Withdraw requests, (meter, request) each.
 

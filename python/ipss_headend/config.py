@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from ipss_headend.errors import ConfigError, NotAuthorised, UnknownLogicalName
 from ipss_headend.names import ObjectName, logical_name
+from ipss_headend.rings import Rings, parse_size
 from ipss_headend.schedule import DAY_S, Every, duration_s
 
 T = TypeVar("T")
@@ -172,6 +173,11 @@ class ControlConfig:
     reconnects_per_day_least: int = 50
     reconnect_window_s: int = 60
     """The reconnections of one order are spread over this time (R19)."""
+    changes_per_minute: int = 600
+    """Of what changes meters and cuts nobody: keys, firmware, tariffs. Their order is that of `[rollout]`."""
+    changes_per_hour: int = 20_000
+    changes_per_day_percent: float = 25.0
+    changes_per_day_least: int = 100
     answer_s: float = 60.0
     """How long a command may wait for its meter's line and answer."""
     read_back_s: float = 30.0
@@ -279,6 +285,8 @@ class Config:
     listeners: tuple[ListenerConfig, ...] = ()
     plans: tuple[PlanConfig, ...] = ()
     control: ControlConfig = ControlConfig()
+    rollout: Rings = field(default_factory=Rings)
+    """`[rollout]`: how changes of keys, firmware and tariffs spread over their meters."""
     principals: tuple[PrincipalConfig, ...] = ()
     audit: AuditConfig = AuditConfig()
     metrics: MetricsConfig = MetricsConfig()
@@ -336,6 +344,7 @@ def _config(top: "_Table", directory: Path) -> Config:
         listeners=tuple(_listener(table) for table in top.tables("listeners")),
         plans=tuple(_plan(table) for table in top.tables("plans")),
         control=_control(top.table("control"), data_directory),
+        rollout=_rollout(top.table("rollout")),
         principals=_principals(top),
         audit=_audit(top.table("audit"), data_directory),
         metrics=_metrics(top.table("metrics")),
@@ -484,11 +493,27 @@ def _control(table: "_Table", data_directory: Path) -> ControlConfig:
             "reconnects_per_day_least", default.reconnects_per_day_least, 0, 1_000_000
         ),
         reconnect_window_s=table.parsed("reconnect_window", "60s", duration_s),
+        changes_per_minute=table.integer("changes_per_minute", default.changes_per_minute, 0, 100_000),
+        changes_per_hour=table.integer("changes_per_hour", default.changes_per_hour, 0, 1_000_000),
+        changes_per_day_percent=table.percent("changes_per_day", "25%"),
+        changes_per_day_least=table.integer("changes_per_day_least", default.changes_per_day_least, 0, 1_000_000),
         answer_s=table.seconds("answer", default.answer_s),
         read_back_s=table.seconds("read_back", default.read_back_s),
     )
     table.finish()
     return control
+
+
+def _rollout(table: "_Table") -> Rings:
+    default = Rings()
+    sizes = tuple(table.parsed_list("rings", parse_size))
+    rings = Rings(
+        sizes=sizes if "rings" in table.values else default.sizes,
+        failures_percent=table.percent("failures", "5%"),
+        rest_s=float(table.parsed("rest", "60s", duration_s)),
+    )
+    table.finish()
+    return rings
 
 
 def _principals(top: "_Table") -> tuple[PrincipalConfig, ...]:

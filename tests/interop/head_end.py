@@ -103,7 +103,7 @@ def switch_off(address: str, profile: _core.Profile, stop_file: Path, **keys: An
     gate = _core.Gate(stop_file=stop_file, principals=[(who.name, who.public_key, True, True) for who in principals])
     reactor = _core.Reactor(threads=1, gate=gate)
     try:
-        gate.limit(1, 1)
+        gate.limit(1, 1, 1)
         assert gate.resume(1)
         reactor.believe(0)
         reactor.add([_core.Meter(1, address, profile, **keys)])

@@ -43,7 +43,7 @@ def test_every_setting_is_documented_and_every_documented_one_exists() -> None:
     documented = _documented()
 
     tables = {"database", "keystore", "reactor", "listeners", "plans", "metrics", "modbus", "rpc", "log"}
-    tables |= {"control", "principals", "audit", "plugins"}
+    tables |= {"control", "principals", "audit", "plugins", "rollout"}
     assert set(documented) == tables | {""}
     for section, settings in documented.items():
         assert set(settings) == _known(section) - tables, section
@@ -51,7 +51,10 @@ def test_every_setting_is_documented_and_every_documented_one_exists() -> None:
 
 def test_documented_defaults_are_the_defaults() -> None:
     text = '[keystore]\nkey_file = "k"\n'
-    sections = ("database", "reactor", "listeners", "control", "audit", "metrics", "modbus", "rpc", "plugins", "log")
+    sections = [
+        *("database", "reactor", "listeners", "control", "rollout", "audit", "metrics", "modbus", "rpc"),
+        *("plugins", "log"),
+    ]
     for section in sections:
         opened = f"[[{section}]]" if section == "listeners" else f"[{section}]"
         text += f"{opened}\n" + "".join(f"{key} = {value}\n" for key, value in _documented()[section].items()).replace(

@@ -143,7 +143,7 @@ def _ask(
 ) -> None:
     """Say what an order would do and, unless it is a dry run, ask for it."""
     loaded, output = places.load_config(config), Output(json_output=json_output)
-    desk = Desk(loaded.control, loaded.principals)
+    desk = Desk(loaded.control, loaded.principals, loaded.rollout)
     signer = None if dry_run and key is None else signer_of(loaded, key)
     with places.open_store(loaded) as database:
         with database.reading() as connection:
@@ -187,7 +187,7 @@ def approve(
       ipss-headend control approve 3f1c --key bob.key
     """
     loaded, output = places.load_config(config), Output(json_output=json_output)
-    desk, signer = Desk(loaded.control, loaded.principals), signer_of(loaded, key)
+    desk, signer = Desk(loaded.control, loaded.principals, loaded.rollout), signer_of(loaded, key)
     with places.open_store(loaded) as database:
         number, made = order_of(database, order)
         if not json_output:
@@ -221,7 +221,7 @@ def release(
       ipss-headend control release 3f1c --key bob.key
     """
     loaded = places.load_config(config)
-    desk, signer = Desk(loaded.control, loaded.principals), signer_of(loaded, key)
+    desk, signer = Desk(loaded.control, loaded.principals, loaded.rollout), signer_of(loaded, key)
     with places.open_store(loaded) as database:
         number, _ = order_of(database, order)
         count = transact(database, lambda connection: desk.end_quarantine(connection, number, signer))
@@ -237,7 +237,7 @@ def cancel(order: OrderId, *, config: places.CONFIG = places.DEFAULT_CONFIG, jso
       ipss-headend control cancel 3f1c
     """
     loaded = places.load_config(config)
-    desk = Desk(loaded.control, loaded.principals)
+    desk = Desk(loaded.control, loaded.principals, loaded.rollout)
     with places.open_store(loaded) as database:
         number, _ = order_of(database, order)
         count = transact(database, lambda connection: desk.cancel(connection, number, account()))
@@ -261,7 +261,7 @@ def stop(
     """
     loaded = places.load_config(config)
     touch(loaded.control.stop_file)  # first: it works at once, whatever the store does
-    desk = Desk(loaded.control, loaded.principals)
+    desk = Desk(loaded.control, loaded.principals, loaded.rollout)
     with places.open_store(loaded, create=True) as database:
         held = transact(database, lambda connection: desk.stop(connection, account(), reason))
     show(json_output, {"stopped": True, "held": held})
@@ -276,7 +276,7 @@ def resume(*, key: KeyFile = None, config: places.CONFIG = places.DEFAULT_CONFIG
       ipss-headend control resume --key bob.key
     """
     loaded = places.load_config(config)
-    desk, signer = Desk(loaded.control, loaded.principals), signer_of(loaded, key)
+    desk, signer = Desk(loaded.control, loaded.principals, loaded.rollout), signer_of(loaded, key)
     if not signer.principal.may_approve:
         raise NotAuthorised(f"{signer.principal.name} may not resume; who may approve commands may")
     with places.open_store(loaded) as database:
@@ -296,7 +296,7 @@ def status(*, config: places.CONFIG = places.DEFAULT_CONFIG, json_output: JSON =
       ipss-headend control status --json
     """
     loaded = places.load_config(config)
-    desk = Desk(loaded.control, loaded.principals)
+    desk = Desk(loaded.control, loaded.principals, loaded.rollout)
     with places.open_store(loaded) as database, database.reading() as connection:
         state, budget = rows.control(connection), desk.spent(connection)
         fleet = rows.fleet_size(connection)
@@ -414,7 +414,7 @@ def protect_add(
       ipss-headend control protect add group:hospitals --reason hospital
     """
     loaded = places.load_config(config)
-    desk = Desk(loaded.control, loaded.principals)
+    desk = Desk(loaded.control, loaded.principals, loaded.rollout)
     with places.open_store(loaded) as database:
         with database.reading() as connection:
             meters = meters_of(connection, targets)
@@ -440,7 +440,7 @@ def protect_remove(
       ipss-headend control protect remove meter-7 --key bob.key
     """
     loaded = places.load_config(config)
-    desk, signer = Desk(loaded.control, loaded.principals), signer_of(loaded, key)
+    desk, signer = Desk(loaded.control, loaded.principals, loaded.rollout), signer_of(loaded, key)
     with places.open_store(loaded) as database:
         with database.reading() as connection:
             meters = meters_of(connection, targets)

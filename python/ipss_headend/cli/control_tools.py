@@ -139,6 +139,7 @@ def preview_shown(preview: Preview) -> dict[str, Any]:
         "over_budget": preview.over_budget,
         "approvers_needed": preview.approvers,
         "spread_s": preview.spread_s,
+        "rings": list(preview.rings),
         "not_after_us": preview.not_after_us,
     }
 

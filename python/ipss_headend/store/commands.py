@@ -253,6 +253,33 @@ def end_quarantine(connection: Connection, order_id: bytes) -> int:
     return connection.execute(update(commands).where(held).values(quarantined=0, detail="")).rowcount
 
 
+def quarantine_order(connection: Connection, order_id: bytes, why: str) -> int:
+    """Hold all approved commands of an order; returns how many were not held."""
+    chosen = (commands.c.order_id == order_id) & (commands.c.state == "approved") & (commands.c.quarantined == 0)
+    return connection.execute(update(commands).where(chosen).values(quarantined=1, detail=why)).rowcount
+
+
+def startable(connection: Connection, command_ids: Sequence[bytes], most: int) -> list[CommandRow]:
+    """The first of these, in the order given, that are approved and not held."""
+    found: list[CommandRow] = []
+    for start in range(0, len(command_ids), _CHUNK):
+        part = command_ids[start : start + _CHUNK]
+        chosen = commands.c.command_id.in_(part) & (commands.c.state == "approved") & (commands.c.quarantined == 0)
+        known = {row.command_id: CommandRow(*row) for row in connection.execute(select(commands).where(chosen))}
+        found += [known[number] for number in part if number in known]
+        if len(found) >= most:
+            return found[:most]
+    return found
+
+
+def tally(connection: Connection, order_id: bytes) -> list[tuple[str, int, int, int]]:
+    """An order's commands by state and alarm: both, how many, and when the newest of them changed."""
+    columns = commands.c
+    grouped = select(columns.state, columns.alarmed, func.count(), func.max(columns.changed_us))
+    chosen = grouped.where(columns.order_id == order_id).group_by(columns.state, columns.alarmed)
+    return [(row[0], row[1], row[2], row[3]) for row in connection.execute(chosen)]
+
+
 def alarm(connection: Connection, command_id: bytes) -> None:
     """Somebody was told that this command's fate is not known."""
     connection.execute(update(commands).where(commands.c.command_id == command_id).values(alarmed=1))

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 from ipss_headend.errors import UnknownMeter
 from ipss_headend.store.database import now_us
 from ipss_headend.store.schema import (
+    key_counters,
     key_fingerprints,
     key_generations,
     layout_columns,
@@ -162,7 +163,7 @@ def meter_named(connection: Connection, name: str) -> Meter:
 
 def remove_meter(connection: Connection, meter_id: int) -> None:
     """Take a meter and its keys out of the registry. Its readings and its invocation counters stay."""
-    for table in (key_fingerprints, key_generations, pending_keys, meter_keys, meters):
+    for table in (key_fingerprints, key_generations, key_counters, pending_keys, meter_keys, meters):
         connection.execute(delete(table).where(table.c.meter_id == meter_id))
 
 

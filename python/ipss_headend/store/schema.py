@@ -16,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Raised by one with each change; a store with a higher one is refused (R46)."""
 
 metadata = MetaData()
@@ -84,6 +84,14 @@ key_generations = Table(
     Column("meter_id", Integer, primary_key=True, autoincrement=False),
     Column("generation", Integer, nullable=False),
     comment="Which keys of a meter are in use, counted from 0; no row: those that it was imported with.",
+)
+
+key_counters = Table(
+    "key_counters",
+    metadata,
+    Column("meter_id", Integer, primary_key=True, autoincrement=False),
+    Column("next", BigInteger, nullable=False),
+    comment="Our invocation counter under the pending keys, where it begins anew: the counter in use is near its end.",
 )
 
 key_fingerprints = Table(
@@ -402,6 +410,18 @@ spends = Table(
     Column("command_id", LargeBinary, nullable=False),
     sqlite_autoincrement=True,
     comment="What was taken from the budgets, on the budgets' own clock.",
+)
+
+spreads = Table(
+    "spreads",
+    metadata,
+    Column("subject", LargeBinary, primary_key=True),
+    Column("ring", Integer, nullable=False),
+    Column("failed_before", Integer, nullable=False),
+    Column("halted", Text, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    comment="Where what goes out in rings stands, by its order: see ipss_headend.rings.",
 )
 
 control_state = Table(

@@ -4,11 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use ipss_dlms::security::Key;
+use ipss_dlms::security::setup::KeyId;
 use ipss_session::MeterId;
 use pyo3::exceptions::{PyPermissionError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::meter::suite_numbered;
+use crate::control::effect::transfer;
 use crate::control::{Gate, Limits, Order, Policy, Principal, Purpose, Refusal, Signature, approval, order};
 
 /// How often the stop file is looked for: well below the second that R17 allows.
@@ -42,8 +46,9 @@ impl PyGate {
         Ok(Self { gate, stop_file })
     }
 
-    fn limit(&self, per_day: usize, reconnects_per_day: usize) {
-        self.gate.limit(Limits { per_day, reconnects_per_day });
+    #[pyo3(signature = (per_day, reconnects_per_day, changes_per_day=0))]
+    fn limit(&self, per_day: usize, reconnects_per_day: usize, changes_per_day: usize) {
+        self.gate.limit(Limits { per_day, reconnects_per_day, changes_per_day });
     }
 
     fn protect(&self, meters: Vec<(MeterId, Vec<u8>)>) {
@@ -153,9 +158,23 @@ fn signed_octets(purpose: &str, generation: u64, principal: &str, octets: &[u8])
     Ok(approval::message(purpose_named(purpose)?, generation, principal, &order::digest(octets)))
 }
 
+/// The parameters of a key_transfer; see `_core.pyi`.
+#[pyfunction]
+fn key_transfer(suite: u8, master_key: &[u8], encryption_key: &[u8], authentication_key: &[u8]) -> PyResult<Vec<u8>> {
+    let suite = suite_numbered(suite)?;
+    let key = |name: &str, octets: &[u8]| {
+        Key::for_suite(suite, octets).map_err(|error| PyValueError::new_err(format!("{name}: {}", error.message)))
+    };
+    let master = key("master_key", master_key)?;
+    let (encryption, authentication) =
+        (key("encryption_key", encryption_key)?, key("authentication_key", authentication_key)?);
+    Ok(transfer(&master, [(KeyId::GlobalUnicast, &encryption), (KeyId::Authentication, &authentication)]))
+}
+
 /// Put the functions into the module.
 pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyGate>()?;
     module.add_function(wrap_pyfunction!(order_of, module)?)?;
+    module.add_function(wrap_pyfunction!(key_transfer, module)?)?;
     module.add_function(wrap_pyfunction!(signed_octets, module)?)
 }

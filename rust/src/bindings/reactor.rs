@@ -14,10 +14,10 @@ use pyo3::types::PyDict;
 use super::batch::PyBatch;
 use super::control::{self, PyGate, Signed};
 use super::endpoint::PyTlsServer;
-use super::meter::{PyMeter, seconds};
+use super::meter::{PyMeter, not_one_of, seconds};
 use super::modbus::PyModbusPlan;
 use super::plan::PyPlan;
-use crate::control::{Gate, Policy};
+use crate::control::{Gate, Policy, Pool};
 use crate::reactor::{Accepted, Config, Handle, MioNetwork, Reactor, Stats, SubmitError};
 use crate::sessions::{Peer, Work};
 
@@ -152,10 +152,11 @@ impl PyReactor {
         self.gate.admit(order, &signatures, now).map(drop).map_err(|refusal| control::refused(&refusal))
     }
 
-    fn release(&self, order: [u8; 16], command: [u8; 16], timeout_s: f64) -> PyResult<u64> {
+    #[pyo3(signature = (order, command, timeout_s, made=Vec::new()))]
+    fn release(&self, order: [u8; 16], command: [u8; 16], timeout_s: f64, made: Vec<u8>) -> PyResult<u64> {
         let now = self.lock().now();
         let request = self.next.fetch_add(1, Ordering::Relaxed);
-        let armed = self.gate.arm(order, command, request, now).map_err(|refusal| control::refused(&refusal))?;
+        let armed = self.gate.arm(order, command, request, &made, now).map_err(|refusal| control::refused(&refusal))?;
         let deadline = armed.deadline.min(now.monotonic + seconds("timeout_s", timeout_s)?);
         // One try: what may have left is never sent again.
         let submitted =
@@ -180,10 +181,11 @@ impl PyReactor {
         self.gate.believe(WallTime(wall_us), now);
     }
 
-    fn count(&self, ages_s: Vec<f64>, reconnect: bool) -> PyResult<()> {
+    fn count(&self, ages_s: Vec<f64>, pool: &str) -> PyResult<()> {
+        let pool = Pool::named(pool).ok_or_else(|| not_one_of("pool", pool, "cut, reconnect, change"))?;
         let now = self.lock().now();
         for age_s in ages_s {
-            self.gate.count(reconnect, seconds("age_s", age_s)?, now);
+            self.gate.count(pool, seconds("age_s", age_s)?, now);
         }
         Ok(())
     }

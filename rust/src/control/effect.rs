@@ -1,10 +1,13 @@
 //! What a command does on the wire, and which objects only a released command may touch.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipss_dlms::cosem::{AttributeDescriptor, LogicalName, MethodDescriptor};
 use ipss_dlms::head_end::{Access, Item, Plan, Work};
-use ipss_session::WallTime;
+use ipss_dlms::security::Key;
+use ipss_dlms::security::setup::{KeyId, Method};
+use ipss_session::{Limits, WallTime};
 
 /// What a critical effect is about. The names are those that people sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +50,45 @@ impl Kind {
     pub fn may_cut(self) -> bool {
         matches!(self, Self::Disconnect | Self::Limit | Self::Script)
     }
+
+    /// Whose ceiling it counts against.
+    pub fn pool(self) -> Pool {
+        match self {
+            Self::Reconnect => Pool::Reconnect,
+            Self::Firmware | Self::KeyChange | Self::Tariff => Pool::Change,
+            Self::Disconnect | Self::Limit | Self::Script => Pool::Cut,
+        }
+    }
+
+    /// The longest time between an order's making and its not-after: what changes meters goes out in rings, and those
+    /// of a fleet take weeks.
+    pub fn longest_life(self) -> Duration {
+        const DAY: Duration = Duration::from_secs(24 * 3_600);
+        if self.pool() == Pool::Change { DAY * 30 } else { DAY }
+    }
+}
+
+/// What has a ceiling of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pool {
+    /// What may take supply from a customer.
+    Cut,
+    /// What gives it back.
+    Reconnect,
+    /// What changes the meter and cuts nobody: keys, firmware, tariffs.
+    Change,
+}
+
+impl Pool {
+    /// The pool with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "cut" => Some(Self::Cut),
+            "reconnect" => Some(Self::Reconnect),
+            "change" => Some(Self::Change),
+            _ => None,
+        }
+    }
 }
 
 /// One service to one object: all that a command may send. It fits one APDU.
@@ -56,7 +98,13 @@ pub enum Effect {
     Action(MethodDescriptor, Box<[u8]>),
     /// Write an attribute (A-XDR).
     Set(AttributeDescriptor, Box<[u8]>),
+    /// Invoke key_transfer of a security setup for these keys, by their numbers, each once and rising. The keys are made
+    /// for each meter when its command leaves, and wrapped under the master key that only it has: nobody signs them.
+    Transfer(MethodDescriptor, Box<[u8]>),
 }
+
+/// The method of a security setup that takes wrapped keys.
+pub const KEY_TRANSFER: i8 = 2;
 
 impl Effect {
     /// What it is about; `None` if it is nothing critical.
@@ -64,9 +112,14 @@ impl Effect {
         kind_of(&self.item())
     }
 
-    /// The same as the only work of a request.
-    pub fn work(&self) -> Work {
-        Work { plan: Arc::new(Plan { items: Box::new([self.item()]) }), from: WallTime(0), to: WallTime(0) }
+    /// The same as the only work of a request; `made` is what was made for this meter alone. `None` if the effect does
+    /// not want that, or something else.
+    pub fn work(&self, made: &[u8]) -> Option<Work> {
+        let item = match self {
+            Self::Action(..) | Self::Set(..) => made.is_empty().then(|| self.item())?,
+            Self::Transfer(method, keys) => transfers(made, keys).then(|| Item::Action(*method, Some(made.into())))?,
+        };
+        Some(Work { plan: Arc::new(Plan { items: Box::new([item]) }), from: WallTime(0), to: WallTime(0) })
     }
 
     /// Whether this work is this effect and nothing else.
@@ -74,6 +127,9 @@ impl Effect {
         match (&work.plan.items[..], self) {
             ([Item::Action(method, parameters)], Self::Action(own, octets)) => {
                 method == own && parameters.as_deref().unwrap_or_default() == &octets[..]
+            }
+            ([Item::Action(method, Some(parameters))], Self::Transfer(own, keys)) => {
+                method == own && transfers(parameters, keys)
             }
             ([Item::Set(values)], Self::Set(own, octets)) => {
                 matches!(&values[..], [(descriptor, value)] if descriptor == own && value == octets)
@@ -86,8 +142,31 @@ impl Effect {
         match self {
             Self::Action(method, octets) => Item::Action(*method, (!octets.is_empty()).then(|| octets.clone())),
             Self::Set(descriptor, value) => Item::Set(Box::new([(*descriptor, value.clone())])),
+            Self::Transfer(method, _) => Item::Action(*method, None),
         }
     }
+}
+
+/// Whether these parameters transfer exactly these keys, each wrapped (RFC 3394: 8 octets more than a key of 16 or 32).
+fn transfers(parameters: &[u8], keys: &[u8]) -> bool {
+    let Ok(Some(Method::KeyTransfer(found))) = Method::decode(KEY_TRANSFER, parameters, &Limits::default()) else {
+        return false;
+    };
+    found.len() == keys.len()
+        && found.iter().zip(keys).all(|((id, wrapped), key)| *id as u8 == *key && matches!(wrapped.len(), 24 | 40))
+}
+
+/// Whether these are numbers of keys that a transfer may name: each once, rising. The broadcast key is none: it protects
+/// nothing here (R24).
+pub fn are_keys(numbers: &[u8]) -> bool {
+    !numbers.is_empty()
+        && numbers.windows(2).all(|pair| pair[0] < pair[1])
+        && numbers.iter().all(|number| KeyId::from_number(*number).is_some_and(|id| id != KeyId::GlobalBroadcast))
+}
+
+/// The parameters of a transfer: these keys, wrapped under the meter's master key.
+pub fn transfer<'a>(master: &Key, keys: impl IntoIterator<Item = (KeyId, &'a Key)>) -> Vec<u8> {
+    Method::transfer(master, keys).encode()
 }
 
 /// Whether anything of this work is for commands alone.

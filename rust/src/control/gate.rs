@@ -12,13 +12,10 @@ use ipss_session::{Instant, MeterId, Now, RequestId, WallTime};
 use thiserror::Error;
 
 use super::approval::{NoQuorum, Policy, Signature};
-use super::effect::{Kind, is_critical};
+use super::effect::{Kind, Pool, is_critical};
 use super::order::{NoOrder, Order};
 use crate::reactor::Guard;
 use crate::sessions;
-
-/// The longest time between an order's making and its not-after.
-pub const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
 /// How far two clocks of the house may differ without doubt.
 const SLACK_US: i64 = 5 * WallTime::SECOND;
@@ -29,10 +26,12 @@ const DAY: Duration = Duration::from_secs(24 * 3_600);
 /// How many commands may leave within any 24 hours of the monotonic clock: the second line behind the budgets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// All but reconnections.
+    /// What may take supply from a customer.
     pub per_day: usize,
     /// Reconnections.
     pub reconnects_per_day: usize,
+    /// Changes of keys, firmware and tariffs.
+    pub changes_per_day: usize,
 }
 
 /// Why something critical may not go.
@@ -57,7 +56,7 @@ pub enum Refusal {
     #[error("the wall clock went back: nothing critical leaves until it is right")]
     ClockInDoubt,
     /// Its times do not fit together.
-    #[error("written in the future, or to live longer than 24 hours")]
+    #[error("written in the future, or to live longer than its kind may")]
     BadTimes,
     /// The meter is on the never-disconnect list.
     #[error("the meter is protected: it is never cut or limited")]
@@ -105,8 +104,8 @@ struct State {
     protected_titles: HashSet<Box<[u8]>>,
     /// Registers that may be written without an order: first and last of each part.
     registers: HashMap<MeterId, Box<[(u16, u16)]>>,
-    left: VecDeque<Instant>,
-    left_reconnects: VecDeque<Instant>,
+    /// What left within a day, by [`Pool`].
+    left: [VecDeque<Instant>; 3],
     /// A moment of both clocks that is believed: the wall clock may not be behind it.
     believed: Option<Now>,
 }
@@ -195,10 +194,9 @@ impl Gate {
     }
 
     /// A command that left `age` ago counts against the ceiling. The oldest first.
-    pub fn count(&self, reconnect: bool, age: Duration, now: Now) {
+    pub fn count(&self, pool: Pool, age: Duration, now: Now) {
         let at = Instant(now.monotonic.0.saturating_sub(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)));
-        let mut state = self.lock();
-        if reconnect { state.left_reconnects.push_back(at) } else { state.left.push_back(at) }
+        self.lock().left[pool as usize].push_back(at);
     }
 
     /// The wall clock was at least here once: the newest time stamp of the audit log.
@@ -221,7 +219,8 @@ impl Gate {
         self.policy.check(&order, signatures, state.generation)?;
         state.check_clock(now)?;
         let life = order.not_after.0.saturating_sub(order.created.0);
-        if order.created.0 > now.wall.0 + SLACK_US || !(0..=LONGEST_LIFE.as_micros() as i64).contains(&life) {
+        let longest = order.kind.longest_life().as_micros() as i64;
+        if order.created.0 > now.wall.0 + SLACK_US || !(0..=longest).contains(&life) {
             return Err(Refusal::BadTimes);
         }
         let left = order.not_after.0 - now.wall.0;
@@ -243,11 +242,19 @@ impl Gate {
         Ok(order)
     }
 
-    /// A ticket for one command of an admitted order, under the number that its request will have.
+    /// A ticket for one command of an admitted order, under the number that its request will have. `made` is what the
+    /// effect wants made for the meter alone: the wrapped keys of a transfer, else nothing.
     ///
     /// # Errors
     /// [`Refusal`]: it may not go. A command that got a ticket never gets another.
-    pub fn arm(&self, order: [u8; 16], command: [u8; 16], request: RequestId, now: Now) -> Result<Armed, Refusal> {
+    pub fn arm(
+        &self,
+        order: [u8; 16],
+        command: [u8; 16],
+        request: RequestId,
+        made: &[u8],
+        now: Now,
+    ) -> Result<Armed, Refusal> {
         let mut state = self.lock();
         let admitted = state.orders.get(&order).ok_or(Refusal::Unknown("no such order was admitted"))?.clone();
         let target = admitted.order.targets.iter().position(|target| target.command == command);
@@ -257,11 +264,13 @@ impl Gate {
             self.check(&state, &ticket, now)?;
             ticket
         };
+        let work =
+            admitted.order.effect.work(made).ok_or(Refusal::Unknown("what was made is not what was approved"))?;
         if !state.spent.insert(command) {
             return Err(Refusal::Spent);
         }
         let meter = admitted.order.targets[target].meter;
-        let armed = Armed { work: admitted.order.effect.work(), meter, deadline: admitted.deadline };
+        let armed = Armed { work, meter, deadline: admitted.deadline };
         state.armed.insert(request, Ticket { admitted, target });
         Ok(armed)
     }
@@ -359,13 +368,14 @@ impl Guard<Work> for Gate {
         if let Err(refusal) = self.check(&state, &ticket, now) {
             return refused(refusal);
         }
-        let reconnect = order.kind == Kind::Reconnect;
-        let State { limits, left, left_reconnects, taken, .. } = &mut *state;
-        let (left, most) = match (limits, reconnect) {
-            (Some(limits), false) => (left, limits.per_day),
-            (Some(limits), true) => (left_reconnects, limits.reconnects_per_day),
-            (None, _) => (left, 0),
-        };
+        let pool = order.kind.pool();
+        let State { limits, left, taken, .. } = &mut *state;
+        let left = &mut left[pool as usize];
+        let most = limits.as_ref().map_or(0, |limits| match pool {
+            Pool::Cut => limits.per_day,
+            Pool::Reconnect => limits.reconnects_per_day,
+            Pool::Change => limits.changes_per_day,
+        });
         while left.front().is_some_and(|at| now.monotonic.since(*at) >= DAY) {
             left.pop_front();
         }

@@ -27,6 +27,6 @@ pub mod order;
 mod tests;
 
 pub use approval::{Policy, Principal, Purpose, Signature};
-pub use effect::{Effect, Kind, kind_of};
+pub use effect::{Effect, Kind, Pool, kind_of};
 pub use gate::{Gate, Limits, Refusal};
 pub use order::{Order, Target};

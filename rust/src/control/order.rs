@@ -4,11 +4,12 @@
 //! exactly one encoding; whatever else decodes is refused, so no two octet strings mean the same order.
 
 use ipss_dlms::cosem::{AttributeDescriptor, LogicalName, MethodDescriptor};
+use ipss_dlms::security::setup::CLASS_ID;
 use ipss_session::{MeterId, WallTime};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::effect::{Effect, Kind};
+use super::effect::{Effect, KEY_TRANSFER, Kind, are_keys};
 
 /// The most meters of one order: a list of 50,000 is the fault catalogue's, and two octet strings of each fit.
 pub const MOST_TARGETS: usize = 100_000;
@@ -144,6 +145,9 @@ fn effect(reader: &mut Reader<'_>) -> Result<Effect, NoOrder> {
     let logical_name = LogicalName(name);
     match service {
         "action" => Ok(Effect::Action(MethodDescriptor { class_id, logical_name, method: number }, value.into())),
+        "key-transfer" if class_id == CLASS_ID && number == KEY_TRANSFER && are_keys(value) => {
+            Ok(Effect::Transfer(MethodDescriptor { class_id, logical_name, method: number }, value.into()))
+        }
         "set" => Ok(Effect::Set(AttributeDescriptor { class_id, logical_name, attribute: number }, value.into())),
         _ => Err(NoOrder("a service that no command has")),
     }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use ed25519_dalek::{Signer, SigningKey};
 use ipss_dlms::cosem::{AttributeDescriptor, LogicalName};
 use ipss_dlms::head_end::{Attributes, Item, Plan, Work};
+use ipss_dlms::security::Key;
+use ipss_dlms::security::setup::KeyId;
 use ipss_session::{Instant, Now, WallTime};
 
 use super::approval::message;
@@ -45,7 +47,7 @@ fn policy() -> Policy {
 
 fn gate() -> Gate {
     let gate = Gate::new(policy());
-    gate.limit(Limits { per_day: 1_000, reconnects_per_day: 1_000 });
+    gate.limit(Limits { per_day: 1_000, reconnects_per_day: 1_000, changes_per_day: 1_000 });
     gate.believe(WallTime(START), at(0));
     gate.resume(1);
     (0..100).for_each(|meter| gate.know(meter, &TITLE));
@@ -130,13 +132,13 @@ fn r14_released_command_leaves_once_and_with_the_octets_that_were_signed() {
     let gate = gate();
     admitted(&gate, 1, 1);
 
-    let armed = gate.arm([1; 16], command(1, 2), 7, at(2)).unwrap();
+    let armed = gate.arm([1; 16], command(1, 2), 7, &[], at(2)).unwrap();
 
     assert_eq!(armed.meter, 2);
     assert_eq!(gate.permit(2, 7, &armed.work, at(3)), Ok(()));
     assert!(gate.permit(2, 7, &armed.work, at(3)).is_err());
     assert!(gate.settle(7) && !gate.settle(7));
-    assert_eq!(gate.arm([1; 16], command(1, 2), 8, at(4)).unwrap_err(), Refusal::Spent);
+    assert_eq!(gate.arm([1; 16], command(1, 2), 8, &[], at(4)).unwrap_err(), Refusal::Spent);
 }
 
 #[test]
@@ -145,7 +147,7 @@ fn r14_same_command_a_thousand_times_is_one_effect() {
     let mut effects = 0;
     for request in 0..1_000 {
         admitted(&gate, 1, 1);
-        if let Ok(armed) = gate.arm([1; 16], command(1, 0), request, at(2)) {
+        if let Ok(armed) = gate.arm([1; 16], command(1, 0), request, &[], at(2)) {
             effects += usize::from(gate.permit(0, request, &armed.work, at(2)).is_ok());
         }
     }
@@ -157,7 +159,7 @@ fn r14_same_command_a_thousand_times_is_one_effect() {
 fn r14_ticket_that_was_settled_is_void() {
     let gate = gate();
     admitted(&gate, 1, 1);
-    let armed = gate.arm([1; 16], command(1, 0), 7, at(2)).unwrap();
+    let armed = gate.arm([1; 16], command(1, 0), 7, &[], at(2)).unwrap();
 
     assert!(!gate.settle(7));
     assert!(gate.permit(0, 7, &armed.work, at(2)).is_err());
@@ -169,7 +171,7 @@ fn r14_not_after_holds_by_either_clock() {
     for (now, gone) in [(at(899), false), (at(901), true), (stuck(10, 901), true), (stuck(901, 899), true)] {
         let gate = gate();
         admitted(&gate, 1, 1);
-        let armed = gate.arm([1; 16], command(1, 0), 7, at(2)).unwrap();
+        let armed = gate.arm([1; 16], command(1, 0), 7, &[], at(2)).unwrap();
 
         assert_eq!(gate.permit(0, 7, &armed.work, now).is_err(), gone, "{now:?}");
     }
@@ -188,7 +190,7 @@ fn r42_clock_that_goes_back_closes_the_gate_and_gives_no_more_time() {
     gate.believe(WallTime(START), Now { wall: at(100).wall, ..at(600) });
     gate.admit(&octets, &signatures, Now { wall: at(100).wall, ..at(600) }).unwrap();
     assert_eq!(
-        gate.arm([1; 16], command(1, 0), 7, Now { wall: at(500).wall, ..at(1_000) }).unwrap_err(),
+        gate.arm([1; 16], command(1, 0), 7, &[], Now { wall: at(500).wall, ..at(1_000) }).unwrap_err(),
         Refusal::Expired
     );
 }
@@ -251,14 +253,14 @@ fn r15_longer_encodings_of_the_same_are_no_order() {
 fn r17_stop_voids_tickets_and_approvals() {
     let gate = gate();
     admitted(&gate, 1, 1);
-    let armed = gate.arm([1; 16], command(1, 0), 7, at(2)).unwrap();
+    let armed = gate.arm([1; 16], command(1, 0), 7, &[], at(2)).unwrap();
 
     gate.stop();
     assert!(gate.permit(0, 7, &armed.work, at(2)).is_err());
-    assert_eq!(gate.arm([1; 16], command(1, 1), 8, at(2)).unwrap_err(), Refusal::Stopped);
+    assert_eq!(gate.arm([1; 16], command(1, 1), 8, &[], at(2)).unwrap_err(), Refusal::Stopped);
 
     gate.resume(2);
-    assert_eq!(gate.arm([1; 16], command(1, 1), 9, at(3)).unwrap_err(), Refusal::Stopped);
+    assert_eq!(gate.arm([1; 16], command(1, 1), 9, &[], at(3)).unwrap_err(), Refusal::Stopped);
     let octets = order(1, 1, 3, "ada");
     assert!(gate.admit(&octets, &signed(&octets, "ada", &["bob"]), at(3)).is_err());
     let mut again = signed(&octets, "ada", &[]);
@@ -274,8 +276,8 @@ fn r18_protected_meter_is_never_cut_by_number_or_by_device() {
         admitted(&gate, 1, 1);
         admitted(&gate, 2, 2);
 
-        assert_eq!(gate.arm([1; 16], command(1, 0), 7, at(2)).unwrap_err(), Refusal::Protected);
-        assert!(gate.arm([2; 16], command(2, 0), 8, at(2)).is_ok());
+        assert_eq!(gate.arm([1; 16], command(1, 0), 7, &[], at(2)).unwrap_err(), Refusal::Protected);
+        assert!(gate.arm([2; 16], command(2, 0), 8, &[], at(2)).is_ok());
     }
 }
 
@@ -283,7 +285,7 @@ fn r18_protected_meter_is_never_cut_by_number_or_by_device() {
 fn r18_protection_that_comes_after_the_ticket_holds() {
     let gate = gate();
     admitted(&gate, 1, 1);
-    let armed = gate.arm([1; 16], command(1, 0), 7, at(2)).unwrap();
+    let armed = gate.arm([1; 16], command(1, 0), 7, &[], at(2)).unwrap();
 
     gate.protect(0, &[]);
 
@@ -294,17 +296,17 @@ fn r18_protection_that_comes_after_the_ticket_holds() {
 fn command_for_another_device_or_meter_or_work_is_refused() {
     let gate = gate();
     admitted(&gate, 1, 1);
-    let armed = gate.arm([1; 16], command(1, 0), 7, at(2)).unwrap();
+    let armed = gate.arm([1; 16], command(1, 0), 7, &[], at(2)).unwrap();
     assert!(gate.permit(1, 7, &armed.work, at(2)).is_err());
 
-    let armed = gate.arm([1; 16], command(1, 1), 8, at(2)).unwrap();
+    let armed = gate.arm([1; 16], command(1, 1), 8, &[], at(2)).unwrap();
     let mut items = armed.work.plan.items.to_vec();
     items.extend(armed.work.plan.items.to_vec());
     let twice = Work { plan: Plan { items: items.into() }.into(), ..armed.work };
     assert!(gate.permit(1, 8, &twice, at(2)).is_err());
 
     gate.know(2, b"MTRother");
-    assert!(matches!(gate.arm([1; 16], command(1, 2), 9, at(2)), Err(Refusal::Unknown(_))));
+    assert!(matches!(gate.arm([1; 16], command(1, 2), 9, &[], at(2)), Err(Refusal::Unknown(_))));
 }
 
 #[test]
@@ -313,7 +315,7 @@ fn ordinary_work_needs_no_ticket_and_critical_work_does() {
         AttributeDescriptor { class_id: 70, logical_name: LogicalName([0, 0, 96, 3, 10, 255]), attribute: 2 };
     let item = Item::Attributes(Attributes { layout: 0, attributes: Box::new([descriptor]), capture_time: None });
     let read = Work { plan: Plan { items: Box::new([item]) }.into(), from: WallTime(0), to: WallTime(0) };
-    let cut = Order::decode(&order(1, 1, 1, "ada")).unwrap().effect.work();
+    let cut = Order::decode(&order(1, 1, 1, "ada")).unwrap().effect.work(&[]).unwrap();
 
     assert!(!gate().guarded(&read));
     assert!(gate().guarded(&cut));
@@ -323,15 +325,15 @@ fn ordinary_work_needs_no_ticket_and_critical_work_does() {
 #[test]
 fn r16_ceiling_is_exact_and_reconnections_have_their_own() {
     let gate = gate();
-    gate.limit(Limits { per_day: 5, reconnects_per_day: 2 });
-    gate.count(false, Duration::from_secs(23 * 3_600), at(1));
+    gate.limit(Limits { per_day: 5, reconnects_per_day: 2, changes_per_day: 1 });
+    gate.count(Pool::Cut, Duration::from_secs(23 * 3_600), at(1));
     let mut left = [0, 0];
     for id in 1..8 {
         let method = 1 + id % 2;
         admitted(&gate, id, method);
         for meter in 0..3 {
             let request = u64::from(id) * 10 + u64::from(meter);
-            let armed = gate.arm([id; 16], command(id, meter), request, at(2)).unwrap();
+            let armed = gate.arm([id; 16], command(id, meter), request, &[], at(2)).unwrap();
             left[usize::from(method - 1)] += usize::from(gate.permit(armed.meter, request, &armed.work, at(3)).is_ok());
         }
     }
@@ -414,7 +416,7 @@ fn r15_hundred_thousand_random_steps_release_nothing_without_quorum() {
                         admitted_at[id] = generation;
                     }
                     let meter = below(3) as u8;
-                    let armed = gate.arm([id as u8; 16], command(id as u8, meter), request, at(2));
+                    let armed = gate.arm([id as u8; 16], command(id as u8, meter), request, &[], at(2));
                     if let Ok(armed) = armed {
                         assert!(admitted_at[id] == generation && !stopped && sent.insert((id, meter)));
                         assert!(gate.permit(armed.meter, request, &armed.work, at(2)).is_ok());
@@ -456,4 +458,86 @@ fn only_opened_registers_are_written_without_an_order() {
     assert!(!permitted(8, &[&one(100)]));
     assert!(!permitted(7, &[&[5, 0, 100, 0xFF, 0]]));
     assert!(!permitted(7, &[&[22, 0, 100, 0, 1, 0, 1]]));
+}
+
+/// An order to change both keys of meters 0 to `meters`, that lives for `life` microseconds.
+fn change(id: u8, keys: &[u8], meters: u8, life: i64) -> Vec<u8> {
+    let mut out = vec![0x9B];
+    text(&mut out, "ipss-headend order");
+    out.push(1);
+    octets(&mut out, &[id; 16]);
+    text(&mut out, "key-change");
+    out.push(0x95);
+    text(&mut out, "key-transfer");
+    out.push(64);
+    octets(&mut out, &[0, 0, 43, 0, 0, 255]);
+    out.push(2);
+    octets(&mut out, keys);
+    text(&mut out, "rekeyed");
+    text(&mut out, "yearly");
+    moment(&mut out, START);
+    moment(&mut out, START + life);
+    text(&mut out, "ada");
+    out.push(0x90 | meters);
+    for meter in 0..meters {
+        out.push(0x93);
+        octets(&mut out, &command(id, meter));
+        out.push(meter);
+        octets(&mut out, &TITLE);
+    }
+    out
+}
+
+fn wrapped(ids: &[KeyId]) -> Vec<u8> {
+    let (master, fresh) = (Key::Aes128([9; 16]), Key::Aes128([4; 16]));
+    effect::transfer(&master, ids.iter().map(|id| (*id, &fresh)))
+}
+
+const BOTH: [KeyId; 2] = [KeyId::GlobalUnicast, KeyId::Authentication];
+
+#[test]
+fn approved_key_change_sends_wrapped_keys_of_the_kinds_that_were_signed_and_nothing_else() {
+    let gate = gate();
+    let octets = change(1, &[0, 2], 3, 15 * MINUTE);
+    gate.admit(&octets, &signed(&octets, "ada", &["bob"]), at(1)).unwrap();
+    let mut other = wrapped(&BOTH);
+    other.pop();
+
+    for made in [vec![], wrapped(&BOTH[..1]), wrapped(&[KeyId::Authentication, KeyId::GlobalUnicast]), other] {
+        let refused = gate.arm([1; 16], command(1, 0), 7, &made, at(2)).unwrap_err();
+        assert!(matches!(refused, Refusal::Unknown(_)), "{refused}");
+    }
+    let armed = gate.arm([1; 16], command(1, 0), 7, &wrapped(&BOTH), at(2)).unwrap();
+    // Other keys of the same kinds are what the meter's own change would be, so they pass; another service does not.
+    let cut = Order::decode(&order(2, 1, 1, "ada")).unwrap().effect.work(&[]).unwrap();
+    assert!(gate.permit(0, 7, &cut, at(3)).is_err());
+    let again = gate.arm([1; 16], command(1, 1), 8, &wrapped(&BOTH), at(3)).unwrap();
+    assert_eq!(gate.permit(1, 8, &again.work, at(3)), Ok(()));
+    assert_eq!(armed.meter, 0);
+}
+
+#[test]
+fn key_change_counts_against_a_ceiling_of_its_own_and_may_live_for_a_month() {
+    let gate = gate();
+    gate.limit(Limits { per_day: 0, reconnects_per_day: 0, changes_per_day: 1 });
+    let month = change(1, &[0, 2], 2, 30 * 24 * 60 * MINUTE);
+    let longer = change(2, &[0, 2], 2, 30 * 24 * 60 * MINUTE + 1);
+
+    assert!(gate.admit(&longer, &signed(&longer, "ada", &["bob"]), at(1)).is_err());
+    gate.admit(&month, &signed(&month, "ada", &["bob"]), at(1)).unwrap();
+    for (meter, passes) in [(0, true), (1, false)] {
+        let request = u64::from(meter);
+        let armed = gate.arm([1; 16], command(1, meter), request, &wrapped(&BOTH), at(2)).unwrap();
+        assert_eq!(gate.permit(u32::from(meter), request, &armed.work, at(2)).is_ok(), passes);
+    }
+}
+
+#[test]
+fn broadcast_keys_and_unordered_numbers_are_no_key_change() {
+    for keys in [&[][..], &[1], &[0, 1], &[2, 0], &[0, 0], &[0, 4]] {
+        assert!(Order::decode(&change(1, keys, 1, MINUTE)).is_err(), "{keys:?}");
+    }
+    for keys in [&[0][..], &[2], &[0, 2], &[0, 2, 3]] {
+        assert!(Order::decode(&change(1, keys, 1, MINUTE)).is_ok(), "{keys:?}");
+    }
 }

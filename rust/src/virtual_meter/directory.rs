@@ -281,7 +281,7 @@ static OBJECTS: [Object; 36] = {
         Object::profile(EventLog, [0, 0, 99, 98, 0, 255]),
         Object::new(Association, 15, 1, LogicalName::CURRENT_ASSOCIATION.0, 9).secret(7).method_count(4, &[]).public(),
         Object::new(ServiceAccessPoints, 17, 0, LogicalName::SAP_ASSIGNMENT.0, 2).method_count(1, &[]).public(),
-        Object::new(SecuritySetup, 64, 0, SECURITY_SETUP.0, 5).method_count(2, &[]),
+        Object::new(SecuritySetup, 64, 0, SECURITY_SETUP.0, 5).method_count(2, &[2]),
         Object::new(Disconnector, 70, 0, DISCONNECTOR.0, 4).writable(&[4]).method_count(2, &[1, 2]),
         Object::new(PushSetup, 40, 0, [0, 0, 25, 9, 0, 255], 7).method_count(1, &[1]),
         Object::new(Limiter, 71, 0, [0, 0, 17, 0, 0, 255], 11).writable(&[4, 5, 6, 7]),

@@ -189,7 +189,7 @@ pub struct Fleet {
 const MANUFACTURER: [u8; 3] = *b"VRT";
 
 /// First line of the file that [`Fleet::csv`] writes.
-pub const CSV_HEADER: &str = "name,address,system_title,encryption_key,authentication_key,password,client,server,auth,suite,protection,dedicated,model,group,logical_device_name";
+pub const CSV_HEADER: &str = "name,address,system_title,encryption_key,authentication_key,password,client,server,auth,suite,protection,dedicated,model,group,logical_device_name,master_key";
 
 impl Fleet {
     /// Check a specification.
@@ -337,11 +337,19 @@ impl Fleet {
 
     /// The encryption key and the authentication key of meter `index`, as its suite has them.
     pub fn keys(&self, index: u32) -> (Key, Key) {
-        let key = |purpose| match self.spec.security.suite {
+        (self.key(index, "encryption"), self.key(index, "authentication"))
+    }
+
+    /// The master key of meter `index`, under which new keys come.
+    pub fn master_key(&self, index: u32) -> Key {
+        self.key(index, "master")
+    }
+
+    fn key(&self, index: u32, purpose: &str) -> Key {
+        match self.spec.security.suite {
             Suite::Two => Key::Aes256(self.octets(index, purpose)),
             _ => Key::Aes128(self.secret(index, purpose)),
-        };
-        (key("encryption"), key("authentication"))
+        }
     }
 
     /// The private keys of the head-end and of meter `index`; none in suite 0.
@@ -425,13 +433,14 @@ impl Fleet {
             let (encryption_key, authentication_key) = self.keys(index);
             let _ = write!(
                 csv,
-                "{},{address},{},{},{},{password},1,1,{authentication},{suite},{protection},{dedicated},virtual,{},{}",
+                "{},{address},{},{},{},{password},1,1,{authentication},{suite},{protection},{dedicated},virtual,{},{},{}",
                 identity.name,
                 hex(&identity.system_title),
                 hex(encryption_key.octets()),
                 hex(authentication_key.octets()),
                 self.kind(index).name(),
                 identity.device_name.map(char::from).iter().collect::<String>(),
+                hex(self.master_key(index).octets()),
             );
             if let Some((head_end, meter)) = self.private_keys(index).filter(|_| signs) {
                 let _ = write!(csv, ",{},{}", hex(&head_end.octets()), hex(&meter.public_key().octets()));

@@ -7,7 +7,9 @@ use ipss_dlms::cosem::{
     ActionResult, AttributeDescriptor, DataAccessResult, LogicalName, MethodDescriptor, Selection, ShortNames,
 };
 use ipss_dlms::meter::{Access, Objects};
-use ipss_session::{CivilDateTime, Now, WallTime};
+use ipss_dlms::security::setup::{Method, NewKeys};
+use ipss_dlms::security::{Key, derive};
+use ipss_session::{CivilDateTime, Now, ProtocolError, WallTime};
 
 use super::directory::{self, Item, Object, Quantity, Role};
 use super::encode;
@@ -116,6 +118,10 @@ impl Objects for VirtualMeter {
             self.push_body(now, &mut body);
             body
         })
+    }
+
+    fn new_keys(&mut self) -> Option<NewKeys> {
+        self.changes.as_mut()?.new_keys.take().map(|keys| *keys)
     }
 
     fn counter_believed(&mut self, counter: u32) {
@@ -476,10 +482,40 @@ impl VirtualMeter {
                 _ => {}
             },
             (Item::PushSetup, _) => self.push_due = true,
+            (Item::SecuritySetup, 2) => return self.take_keys(parameters).unwrap_or(ActionResult::OtherReason),
             // reply_to_HLS_authentication and the like are the session's.
             _ => return ActionResult::OtherReason,
         }
         ActionResult::Success
+    }
+}
+
+impl VirtualMeter {
+    /// The key under which new ones come.
+    pub(super) fn master_key(&self) -> Key {
+        let known = self.changes.as_ref().and_then(|changes| changes.master.clone());
+        known.unwrap_or_else(|| self.fleet.master_key(self.index))
+    }
+
+    /// global_key_transfer: all keys or none. They come into use after the answer.
+    fn take_keys(&mut self, parameters: Option<&[u8]>) -> Result<ActionResult, ProtocolError> {
+        let parameters = parameters.unwrap_or_default();
+        let Some(Method::KeyTransfer(wrapped)) = Method::decode(2, parameters, &ipss_session::Limits::default())?
+        else {
+            return Ok(ActionResult::TypeUnmatched);
+        };
+        let master = self.master_key();
+        let suite = self.fleet.spec().security.suite;
+        let mut keys = NewKeys::default();
+        for (id, octets) in wrapped {
+            keys.put(id, Key::for_suite(suite, derive::unwrap(&master, &octets)?.octets())?);
+        }
+        let changes = self.changes_mut();
+        if keys.master.is_some() {
+            changes.master.clone_from(&keys.master);
+        }
+        changes.new_keys = Some(Box::new(keys));
+        Ok(ActionResult::Success)
     }
 }
 

@@ -99,9 +99,10 @@ mod tests {
     use ipss_dlms::axdr::{BufferShape, tag};
     use ipss_dlms::cosem::descriptor::CaptureObject;
     use ipss_dlms::cosem::{AttributeDescriptor, LogicalName, MethodDescriptor};
-    use ipss_dlms::head_end::{Attributes, Buffer, HeadEnd, Item, Plan, Wanted, Work};
+    use ipss_dlms::head_end::{Attributes, Buffer, Control, HeadEnd, Item, Plan, Wanted, Work};
     use ipss_dlms::profile::Authentication;
-    use ipss_dlms::security::{Protection, Suite};
+    use ipss_dlms::security::setup::{self, KeyId};
+    use ipss_dlms::security::{Key, Protection, Suite};
     use ipss_session::rig::Rig;
     use ipss_session::{Input, Outcome, Priority, Request, Session};
 
@@ -243,6 +244,30 @@ mod tests {
         let meter = &rig.far.session.objects;
         let later = WallTime(rig.now.wall.0 + 86_400 * WallTime::SECOND);
         assert_eq!(meter.energy(rig.now.wall), meter.energy(later));
+    }
+
+    #[test]
+    fn key_transfer_under_the_master_key_changes_the_keys_after_the_answer() {
+        for suite in [Suite::Zero, Suite::Two] {
+            let mut rig = rig(spec(Security { suite, ..Security::default() }));
+            let master = rig.far.session.objects.master_key();
+            let fresh = |octet| Key::for_suite(suite, &[octet; 32][..master.octets().len()]).unwrap();
+            let (encryption, authentication) = (fresh(21), fresh(22));
+            let keys = [(KeyId::GlobalUnicast, &encryption), (KeyId::Authentication, &authentication)];
+            let transfer = |master: &Key| {
+                let method = MethodDescriptor { class_id: 64, logical_name: directory::SECURITY_SETUP, method: 2 };
+                Item::Action(method, Some(setup::Method::transfer(master, keys).encode().into()))
+            };
+
+            assert_eq!(ask(&mut rig, vec![transfer(&fresh(9))]), Some(Outcome::Refused), "another master key");
+            assert_eq!(ask(&mut rig, vec![transfer(&master)]), Some(Outcome::Done));
+            let new =
+                setup::NewKeys { encryption: Some(fresh(21)), authentication: Some(fresh(22)), ..Default::default() };
+            rig.tell_near(Input::Control(Control::Rekey { keys: Box::new(new), next: 0, end: 1_000 }));
+            rig.disconnect();
+            rig.connect();
+            assert_eq!(ask(&mut rig, vec![register()]), Some(Outcome::Done), "{suite:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What somebody did to a meter: clock settings, switching, thresholds, events. A meter that nobody touched has none
 //! of it and takes no memory for it.
 
+use ipss_dlms::security::Key;
+use ipss_dlms::security::setup::NewKeys;
+
 use super::consumption::Energy;
 use super::timebase::Stretch;
 
@@ -95,6 +98,10 @@ pub(super) struct Changes {
     pub limits: Limits,
     /// Profile lines from before this true moment (microseconds) are forgotten.
     pub forgotten_us: i64,
+    /// Keys that a key_transfer brought and the session has not taken over yet.
+    pub new_keys: Option<Box<NewKeys>>,
+    /// The master key, where a key_transfer brought another.
+    pub master: Option<Key>,
 }
 
 /// The control mode that meters are delivered with: the head-end may disconnect and reconnect.
@@ -113,6 +120,8 @@ impl Changes {
             mode: DELIVERED_MODE,
             limits: Limits::default(),
             forgotten_us: first.true_us,
+            new_keys: None,
+            master: None,
         }
     }
 

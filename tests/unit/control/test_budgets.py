@@ -21,19 +21,19 @@ REQUESTS = int(os.environ.get("IPSS_BUDGET_REQUESTS", "1000000"))
 def test_r16_a_million_requests_by_five_principals_over_restarts_are_let_through_exactly_as_a_model_says() -> None:
     """The model keeps every spend in one list a scope and counts it anew."""
     rng = random.Random(16)
-    cut, reconnect = Limits(60, 500, 2_000), Limits(20, 100, 300)
-    limits = {"cut": cut, "reconnect": reconnect}
+    cut, reconnect, change = Limits(60, 500, 2_000), Limits(20, 100, 300), Limits(30, 400, 3_000)
+    limits = {"cut": cut, "reconnect": reconnect, "change": change}
     spent: list[tuple[str, Spend]] = []
     scopes: dict[tuple[str, str, str], deque[int]] = {}
-    budgets = Budgets(cut, reconnect)
+    budgets = Budgets(cut, reconnect, change)
     now_us, gone, restarts = 0, 0, 0
     for number in range(REQUESTS):
         now_us += rng.randrange(200_000)
         if number % 10_000 == 9_999:  # kill -9: only what is stored is left
-            budgets = Budgets(cut, reconnect, [one for one in spent if one[1].at_us > now_us - DAY_US])
+            budgets = Budgets(cut, reconnect, change, [one for one in spent if one[1].at_us > now_us - DAY_US])
             restarts += 1
-        kind = "reconnect" if rng.random() < 0.2 else "disconnect"
-        pool = "reconnect" if kind == "reconnect" else "cut"
+        kind, pool = rng.choice((("reconnect", "reconnect"), ("disconnect", "cut"), ("limit", "cut"),
+                                 ("key-change", "change"), ("firmware", "change"), ("tariff", "change")))  # fmt: skip
         spend = Spend(f"p{rng.randrange(5)}", f"g{rng.randrange(8)}", now_us)
 
         let_through = budgets.take(kind, spend) is None
@@ -66,7 +66,7 @@ def test_r16_a_million_requests_by_five_principals_over_restarts_are_let_through
 
 def test_r16_a_budget_of_nothing_lets_nothing_through() -> None:
     for limits in (Limits(60, 500, 0), Limits(60, 0, 10), Limits(0, 500, 10)):
-        assert Budgets(limits, Limits()).take("disconnect", Spend("p", "g", 1)) is not None
+        assert Budgets(limits, Limits(), Limits()).take("disconnect", Spend("p", "g", 1)) is not None
 
 
 def test_r16_budgets_clock_runs_with_the_process_and_not_with_the_wall() -> None:

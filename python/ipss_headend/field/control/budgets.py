@@ -75,12 +75,16 @@ class Budget:
         return [now_us - at_us for at_us in self._day]
 
 
-class Budgets:
-    """The pools: `reconnect` for what gives supply back (R19), `cut` for everything else."""
+CHANGES = frozenset({"key-change", "firmware", "tariff"})
+"""Kinds that change the meter and cut nobody: their own pool, and in rings (`ipss_headend.rings`)."""
 
-    def __init__(self, cut: Limits, reconnect: Limits, spent: Iterable[tuple[str, Spend]] = ()) -> None:
+
+class Budgets:
+    """The pools: `reconnect` for what gives supply back (R19), `change` for `CHANGES`, `cut` for everything else."""
+
+    def __init__(self, cut: Limits, reconnect: Limits, change: Limits, spent: Iterable[tuple[str, Spend]] = ()) -> None:
         """Take the limits and, in the order of time, what was spent within the last day: pool and spend."""
-        self.pools = {"cut": Budget(cut), "reconnect": Budget(reconnect)}
+        self.pools = {"cut": Budget(cut), "reconnect": Budget(reconnect), "change": Budget(change)}
         for pool, spend in spent:
             self.pools[pool].spend(spend)
 
@@ -108,6 +112,8 @@ class BudgetClock:
 
 def pool_of(kind: str) -> str:
     """The pool that a kind of order spends from."""
+    if kind in CHANGES:
+        return "change"
     return "reconnect" if kind == "reconnect" else "cut"
 
 

@@ -20,9 +20,12 @@ from ipss_headend.errors import NotAuthorised, RequestError
 from ipss_headend.field.control import budgets, machine, orders
 from ipss_headend.field.control.machine import State, Step
 from ipss_headend.field.control.orders import Order
+from ipss_headend.field.control.rollout import counts
+from ipss_headend.rings import Rings, resumed
 from ipss_headend.security import audit, principals
 from ipss_headend.security.principals import HandedIn, Principal, Signature, Signer
 from ipss_headend.store import commands as rows
+from ipss_headend.store import spreads
 from ipss_headend.store.commands import ControlRow, OrderRow, ProtectedRow
 from ipss_headend.store.database import Database, now_us
 
@@ -51,6 +54,8 @@ class Preview:
     approvers: int
     spread_s: float
     not_after_us: int
+    rings: tuple[int, ...] = ()
+    """Up to how many meters each ring reaches, of what changes meters and cuts nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +117,9 @@ def released_by_two(
 class Desk:
     """The rules, for whoever has a connection."""
 
-    def __init__(self, settings: ControlConfig, people: Sequence[Principal]) -> None:
+    def __init__(self, settings: ControlConfig, people: Sequence[Principal], rollout: Rings | None = None) -> None:
         self.settings = settings
+        self.rollout = rollout or Rings()
         self.people = tuple(people)
 
     # Asking and approving
@@ -199,6 +205,9 @@ class Desk:
             raise self._refused(connection, order, name, str(error)) from error
         rows.add_signature(connection, order_id, *signature)
         count = rows.end_quarantine(connection, order_id)
+        standing = spreads.load(connection, order_id)
+        if standing.halted:
+            spreads.save(connection, order_id, resumed(standing, counts(connection, order_id).failed))
         self._note(connection, "unquarantine", name, order, {"commands": count})
         return count
 
@@ -233,6 +242,7 @@ class Desk:
             approvers=self.approvers(len(order.targets)),
             spread_s=spread,
             not_after_us=order.not_after_us,
+            rings=self.rollout.ends(len(order.targets)) if order.kind in budgets.CHANGES else (),
         )
 
     def approvers(self, targets: int) -> int:
@@ -246,6 +256,7 @@ class Desk:
         return budgets.Budgets(
             self.limits("cut", fleet),
             self.limits("reconnect", fleet),
+            self.limits("change", fleet),
             ((pool, budgets.Spend(principal, group, at_us)) for pool, principal, group, at_us in spent),
         )
 
@@ -255,6 +266,9 @@ class Desk:
         if pool == "reconnect":
             day = budgets.fleet_limit(fleet, said.reconnects_per_day_percent, said.reconnects_per_day_least)
             return budgets.Limits(said.reconnects_per_minute, said.reconnects_per_hour, day)
+        if pool == "change":
+            day = budgets.fleet_limit(fleet, said.changes_per_day_percent, said.changes_per_day_least)
+            return budgets.Limits(said.changes_per_minute, said.changes_per_hour, day)
         day = budgets.fleet_limit(fleet, said.fleet_per_day_percent, said.fleet_per_day_least)
         return budgets.Limits(said.per_minute, said.per_hour, day)
 

@@ -15,11 +15,14 @@ from typing import Literal, NamedTuple, Self
 import msgpack
 
 from ipss_headend.errors import RequestError
+from ipss_headend.field.control.budgets import CHANGES
 
 FORM = ("ipss-headend order", 1)
 MOST_TARGETS = 100_000
 LONGEST_LIFE_S = 24 * 3600
 """From an order's making to its not-after at most."""
+LONGEST_CHANGE_S = 30 * LONGEST_LIFE_S
+"""The same for `budgets.CHANGES`, which go out in rings."""
 
 Kind = Literal["disconnect", "reconnect", "limit", "script", "firmware", "key-change", "tariff"]
 """What an effect is about; the native gate finds it by the effect itself."""
@@ -27,12 +30,15 @@ Kind = Literal["disconnect", "reconnect", "limit", "script", "firmware", "key-ch
 MAY_CUT = frozenset({"disconnect", "limit", "script"})
 """Never done to a protected meter (R18)."""
 
-Expected = Literal["disconnected", "on", "ready", "written", "done"]
+Expected = Literal["disconnected", "on", "ready", "written", "done", "rekeyed"]
 """What is read back: no supply; supply, or ready for the customer to close; the latter alone; the value that was
-written; nothing, the meter's own word is all there is."""
+written; nothing, the meter's own word is all there is; anything, under the new keys."""
 
 DISCONNECTOR = bytes((0, 0, 96, 3, 10, 255))
 LIMITER = bytes((0, 0, 17, 0, 0, 255))
+SECURITY_SETUP = bytes((0, 0, 43, 0, 0, 255))
+BOTH_KEYS = bytes((0, 2))
+"""Global unicast encryption key, authentication key (Blue Book, "Security setup", key_id)."""
 NO_LIMIT = 0xFFFF_FFFF
 """The highest threshold of a limiter."""
 NO_PARAMETER = bytes((15, 0))
@@ -52,13 +58,14 @@ class Target(NamedTuple):
 class Effect:
     """One service to one object."""
 
-    service: Literal["action", "set"]
+    service: Literal["action", "set", "key-transfer"]
+    """The last: method 2 of a security setup, with keys that are made for each meter when its command leaves."""
     class_id: int
     logical_name: bytes
     number: int
     """Attribute or method."""
     value: bytes
-    """A-XDR."""
+    """A-XDR; of a key transfer the numbers of the keys, rising."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +200,32 @@ def limit(
     )
 
 
+def change_keys(
+    meters: Sequence[tuple[int, bytes]],
+    *,
+    reason: str,
+    requester: str,
+    created_us: int,
+    life_s: float,
+    order_id: bytes | None = None,
+) -> Order:
+    """An order for new global keys (class 64, key_transfer of the unicast encryption and the authentication key).
+
+    The keys are made for each meter when its command leaves, and go wrapped under the meter's own master key.
+    """
+    return order(
+        "key-change",
+        Effect("key-transfer", 64, SECURITY_SETUP, 2, BOTH_KEYS),
+        "rekeyed",
+        meters,
+        reason=reason,
+        requester=requester,
+        created_us=created_us,
+        life_s=life_s,
+        order_id=order_id,
+    )
+
+
 def order(
     kind: str,
     effect: Effect,
@@ -214,8 +247,10 @@ def order(
         raise RequestError("a critical command needs a reason of at most 1,024 octets; say why with --reason")
     if not 1 <= len(meters) <= MOST_TARGETS:
         raise RequestError(f"an order is for 1 to {MOST_TARGETS:,} meters, not for {len(meters):,}")
-    if not 0 < life_s <= LONGEST_LIFE_S:
-        raise RequestError(f"not-after is {life_s:g} s ahead; more than nothing and at most 24 hours are possible")
+    longest_s = LONGEST_CHANGE_S if kind in CHANGES else LONGEST_LIFE_S
+    if not 0 < life_s <= longest_s:
+        most = f"{longest_s // 3600} hours"
+        raise RequestError(f"not-after is {life_s:g} s ahead; more than nothing and at most {most} are possible")
     number = order_id or uuid.uuid4().bytes
     targets = tuple(
         Target(command_id(number, meter_id), meter_id, title) for meter_id, title in sorted(dict(meters).items())

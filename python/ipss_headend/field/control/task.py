@@ -26,6 +26,7 @@ from ipss_headend.field.control.desk import Desk, released_by_two
 from ipss_headend.field.control.machine import State, Step
 from ipss_headend.field.control.orders import Order
 from ipss_headend.field.control.readback import ReadBack, Seen
+from ipss_headend.field.control.rollout import Rollout
 from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.field.reactor import Outcome
 from ipss_headend.field.requests import GRACE_S, Requests
@@ -82,7 +83,7 @@ class Control:
         wall_us: Callable[[], int] = now_us,
     ) -> None:
         """`written` is called when the log has grown, by whomever."""
-        self.desk = Desk(config.control, config.principals)
+        self.desk = Desk(config.control, config.principals, config.rollout)
         self._settings = config.control
         self._store = store
         self._reactor = reactor
@@ -94,6 +95,7 @@ class Control:
         self._written = written
         self._wall_us = wall_us
         self._told = 0
+        self._rollout = Rollout(store, config.rollout, wall_us)
         self._notary = Notary(config.audit.key_file, config.audit.checkpoints)
         self._log: Logger = logger("control")
         self._clock: budgets.BudgetClock
@@ -140,10 +142,11 @@ class Control:
         _, newest_us = await self._store.read(audit.newest)
         self._reactor.believe(newest_us)
         cut, reconnect = self.desk.limits("cut", fleet), self.desk.limits("reconnect", fleet)
-        self._gate.limit(cut.fleet_per_day, reconnect.fleet_per_day)
+        change = self.desk.limits("change", fleet)
+        self._gate.limit(cut.fleet_per_day, reconnect.fleet_per_day, change.fleet_per_day)
         for name, pool in self._budgets.pools.items():
             ages_s = [age_us / 1e6 for age_us in pool.ages_us(self._clock.now_us())]
-            self._reactor.count(ages_s, name == "reconnect")
+            self._reactor.count(ages_s, name)
         self._gate.spend(await self._store.read(sent_ever))
         await self._mirror()
 
@@ -250,11 +253,14 @@ class Control:
             await self._store.change(expire, spend_reserve=True)
 
     async def _release(self, row: OrderRow) -> None:
-        """Let through what signatures, list and budgets allow; the rest is refused or quarantined."""
+        """Let through what signatures, list, rings and budgets allow; the rest waits, is refused or quarantined."""
         order = await self._admit(row)
         if order is None:
             return
-        commands = await self._store.read(lambda connection: rows.commands_of(connection, row.order_id))
+        if order.kind in budgets.CHANGES:
+            commands = await self._rollout.next(order)
+        else:
+            commands = await self._store.read(lambda connection: rows.commands_of(connection, row.order_id))
         meters = {target.command_id: target.meter_id for target in order.targets}
         going: list[bytes] = []
         held: dict[str, list[bytes]] = {}
@@ -272,6 +278,8 @@ class Control:
             if why is None:
                 going.append(one.command_id)
                 spends.append((budgets.pool_of(order.kind), *spend, one.command_id))
+            elif order.kind in budgets.CHANGES:
+                break  # a ring takes the time that its budget wants
             else:
                 held.setdefault(why, []).append(one.command_id)
         if not (going or held or wrong):

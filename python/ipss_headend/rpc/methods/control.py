@@ -549,7 +549,8 @@ async def _status(call: Call) -> Status:
 
 
 def _desk(call: Call) -> Desk:
-    return Desk(call.services.config.control, call.services.config.principals)
+    config = call.services.config
+    return Desk(config.control, config.principals, config.rollout)
 
 
 async def _changed(call: Call, work: Callable[[Connection], T]) -> T:
