@@ -455,6 +455,11 @@ class Reactor:
         """Meter, first and behind the last of a durably reserved block of invocation counters."""
     def confirm(self, pushes: Sequence[tuple[int, int]]) -> None:
         """Tell meters that their confirmed pushes are durable: (meter, the number of the event `notified`)."""
+    def hear(self, pushes: Sequence[tuple[int, int, bytes]]) -> None:
+        """Have meters' sessions open pushes that came over other connections: (meter, a number of yours, one WPDU).
+
+        What is in them comes as any push; how each ended is an event `push-heard` with your number, in the same batch.
+        """
 
     def submit(
         self,
@@ -709,6 +714,12 @@ def read_push(
     Returns capture_time_us (None if the meter gave none), deviation_min, clock_status, the attribute that it is of,
     for each value (class_id, logical_name, attribute, data_index, scaler, unit, name), and the values. Without
     values no layout fits. Raises ValueError for what is no notification and for an unknown profile.
+    """
+
+def unopened_pushes(octets: bytes) -> list[tuple[bytes, int, int, bytes]]:
+    """The protected pushes that stand one behind the other in front of `octets`: whole WPDUs that name their sender.
+
+    Returns the system title, the sender's and our service access point, and the WPDU. Nothing is verified.
     """
 
 def learn_push(name: str, octets: bytes, labels: Sequence[tuple[str, str]] | None = None) -> str:

@@ -105,6 +105,8 @@ class Figures:
     layouts_learnt: int = 0
     notifications: int = 0
     notifications_kept: int = 0
+    pushes_quarantined: int = 0
+    quarantine_dropped: int = 0
     plans: dict[str, PlanFigures] = field(default_factory=dict)
     plan_faults: Counter[str] = field(default_factory=Counter)
     store_trouble: str | None = None
@@ -215,6 +217,18 @@ def metrics(outcomes: Callable[[int], str], kinds: Callable[[int], str]) -> tupl
         Shown("layouts_learnt", "counter", "Layouts learnt from meters.", _one(lambda f: f.layouts_learnt)),
         Shown("notifications", "counter", "Notifications received.", _one(lambda f: f.notifications)),
         Shown("notifications_kept", "counter", "Notifications kept as events.", _one(lambda f: f.notifications_kept)),
+        Shown(
+            "pushes_quarantined",
+            "counter",
+            "Pushes kept that no session could have.",
+            _one(lambda f: f.pushes_quarantined),
+        ),
+        Shown(
+            "pushes_dropped",
+            "counter",
+            "Such pushes dropped, or kept no longer.",
+            lambda f, stats: [((), f.quarantine_dropped + stats.get("pushes_dropped", 0))],
+        ),
         Shown("plan_requests", "gauge", "Requests of a plan's latest turn.", _plan_requests, ("plan", "state")),
         Shown(
             "plan_completeness",

@@ -36,6 +36,7 @@ from ipss_headend.field.fleet import FleetMeter, load_fleet
 from ipss_headend.field.layouts import LayoutBook
 from ipss_headend.field.pump import pump
 from ipss_headend.field.pushes import Pushes, load_profiles
+from ipss_headend.field.quarantine import Quarantine
 from ipss_headend.field.reactor import EventKind, Outcome
 from ipss_headend.field.requests import Requests
 from ipss_headend.field.watch import Watch
@@ -163,6 +164,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
         watch = Watch(names, counters, figures)
         load_profiles(_core, config.data_directory / "profiles")
         pushes = Pushes(store=store, native=_core, models=models, figures=figures)
+        quarantine = Quarantine(store=store, reactor=reactor, native=_core, figures=figures)
         field = _field(config, store, requests, newest, figures, meters, names)
         enrolment = Enrolment(
             store=store,
@@ -173,6 +175,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             meters=meters,
             names=names,
             models=models,
+            quarantine=quarantine,
         )
         await enrolment.add(fleet)
         campaigns = _campaigns(config, field)
@@ -208,6 +211,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             stop=stop,
             jobs=Jobs(),
             enrolment=enrolment,
+            quarantine=quarantine,
             keys=Keys(store),
             logins=Logins(store),
             latest=latest,
@@ -226,6 +230,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             requests=requests,
             reactor=reactor,
             pushes=pushes,
+            quarantine=quarantine,
             watch=watch,
             newest=newest,
             figures=figures,

@@ -5,12 +5,12 @@ mod common;
 use common::*;
 use ipss_dlms::apdu::ciphered::wrap_general;
 use ipss_dlms::apdu::tags::KeyKind;
-use ipss_dlms::head_end::Greeter;
+use ipss_dlms::head_end::{Control, Greeter};
 use ipss_dlms::meter::Fault;
 use ipss_dlms::profile::Profile;
 use ipss_dlms::security::{CounterBlock, Protection, Sealer};
 use ipss_session::rig::Rig;
-use ipss_session::{Cell, EventKind, Session};
+use ipss_session::{Cell, EventKind, Input, Session};
 
 const PUSH: [u8; 11] = [0x0F, 0, 0, 0, 1, 0, 6, 0, 0, 0, 99];
 
@@ -104,4 +104,47 @@ fn what_still_answers_the_greeter_is_passed_over_while_associating() {
     assert!(rig.open);
     rig.inject_near(&frame(&[0x61, 0], 17));
     assert!(!rig.open);
+}
+
+fn hear(rig: &mut TestRig, number: i64, wpdu: Vec<u8>) -> String {
+    rig.tell_near(Input::Control(Control::Hear { number, wpdu }));
+    let mut told = rig.near.batch.events.iter().filter(|event| event.kind == EventKind::PushHeard);
+    let last = told.next_back().unwrap();
+    assert_eq!(last.number, number);
+    last.detail.clone()
+}
+
+#[test]
+fn a_push_of_another_connection_is_opened_once_whatever_the_association_does() {
+    for connected in [false, true] {
+        let mut rig = rig(&secured());
+        if connected {
+            rig.connect();
+        }
+        let associated = rig.near.session.associated();
+        let octets = frame(&ciphered(&PUSH, 70_000, 1), 1);
+
+        assert_eq!(hear(&mut rig, 7, octets.clone()), "");
+        assert_eq!(kept(&rig), [PUSH.to_vec()]);
+        assert_eq!(rig.near.batch.peer_counters.last().unwrap().1, 70_000);
+        assert!(hear(&mut rig, 8, octets).starts_with("replay:"));
+        assert_eq!(kept(&rig).len(), 1);
+        assert_eq!((rig.open, rig.near.session.associated()), (connected, associated), "nothing else happens");
+    }
+}
+
+#[test]
+fn what_is_heard_is_taken_only_whole_and_under_the_meters_own_keys() {
+    let good = frame(&ciphered(&PUSH, 70_000, 1), 1);
+    let mut rig = rig(&secured());
+
+    let detail = hear(&mut rig, 1, frame(&ciphered(&PUSH, 70_000, 3), 1));
+    assert!(detail.starts_with("tag-invalid:"), "{detail}");
+    assert!(hear(&mut rig, 2, frame(&PUSH, 1)).starts_with("weaker-security:"));
+    for cut in 0..good.len() {
+        assert!(!hear(&mut rig, 3, good[..cut].to_vec()).is_empty(), "{cut} octets");
+    }
+    assert!(!hear(&mut rig, 4, [&good[..], &[0]].concat()).is_empty());
+    assert!(kept(&rig).is_empty() && rig.near.batch.peer_counters.is_empty());
+    assert_eq!(hear(&mut rig, 5, good), "");
 }

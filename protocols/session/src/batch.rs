@@ -102,6 +102,12 @@ pub enum EventKind {
     NonceSeen = 21,
     /// Octets as they passed, for who asked to see them. Number: 0 received, 1 sent. Detail: hexadecimal digits.
     Traced = 22,
+    /// An inbound connection brought a push that no session could have: its meter is not known, or has a connection
+    /// already. Detail: the peer's address, a space, and all octets that came in hexadecimal digits.
+    PushUnclaimed = 23,
+    /// A push that the owner handed to a session. Number: what the owner calls it. Detail: nothing if it was taken (its
+    /// lines are in the same batch), else why not.
+    PushHeard = 24,
 }
 
 /// Rows of one or many steps, in the order in which things happened within each kind.

@@ -10,6 +10,7 @@ import trio
 
 from ipss_headend.errors import StaleOwner, StoreDamaged, StoreError, StoreFailed, StoreFull
 from ipss_headend.field.pushes import Kept, Pushes
+from ipss_headend.field.quarantine import Quarantine
 from ipss_headend.field.reactor import CONFIRMED, AnswerRow, EventKind, Outcome, Reactor
 from ipss_headend.field.requests import Requests
 from ipss_headend.field.watch import STORED, Watch
@@ -17,7 +18,7 @@ from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
 from ipss_headend.store import Store, WriteBatch
 from ipss_headend.store.database import now_us
-from ipss_headend.store.journal import EndRow, EventRow, PeerCounterRow, RefusalRow
+from ipss_headend.store.journal import EndRow, EventRow, PeerCounterRow, RefusalRow, Written
 from ipss_headend.store.latest import Latest
 from ipss_headend.store.records import ReadingRow
 
@@ -69,6 +70,7 @@ class Delivery:
         requests: Requests,
         reactor: Reactor,
         pushes: Pushes,
+        quarantine: Quarantine,
         watch: Watch,
         newest: Newest,
         figures: Figures,
@@ -79,6 +81,7 @@ class Delivery:
         self._store = store
         self._reactor = reactor
         self._pushes = pushes
+        self._quarantine = quarantine
         self._requests = requests
         self._watch = watch
         self._newest = newest
@@ -115,10 +118,13 @@ class Delivery:
         unasked = [answer for answer in answers if answer[1] == 0]
         kept = await self._until_taken(lambda: self._pushes.take(unasked, received_us)) if unasked else Kept()
         rows += kept.rows
-        await self._write(
+        found = self._quarantine.sort(events, received_us)
+        written = await self._write(
             WriteBatch(
                 readings=rows,
-                events=[*(event for event in events if event[2] in STORED), *kept.events],
+                events=[*(event for event in found.events if event[2] in STORED), *kept.events],
+                unclaimed=found.unclaimed,
+                heard=found.heard,
                 refusals=refusals,
                 # What a mark or a line proves needs no row of its own.
                 ends=[end for end in ends if end[2] != Outcome.DONE],
@@ -126,11 +132,12 @@ class Delivery:
                 marks=self._requests.marks(ends),
             )
         )
+        self._quarantine.written(written, told=found.told)
         self._confirm(events)
         self._latest.note(rows)
         self._written()
         self._requests.route(answers, refusals, ends)
-        self._watch.events(events)
+        self._watch.events(found.events)
         self._watch.ends(ends)
 
     def _confirm(self, events: Sequence[EventRow]) -> None:
@@ -144,14 +151,15 @@ class Delivery:
             with suppress(RuntimeError):  # a reactor that has stopped; the same push is stored once
                 self._reactor.confirm(waiting)
 
-    async def _write(self, batch: WriteBatch) -> None:
-        if not any((batch.readings, batch.events, batch.refusals, batch.ends, batch.peer_counters, batch.marks)):
-            return
+    async def _write(self, batch: WriteBatch) -> Written:
+        if not any(getattr(batch, rows) for rows in WriteBatch.__slots__):
+            return Written(0, 0)
         started = trio.current_time()
         written = await self._until_taken(lambda: self._store.write(batch))
         self._figures.write_durations.add(int((trio.current_time() - started) * 1e6))
         self._figures.lines += written.readings
         self._figures.duplicate_lines += written.duplicates
+        return written
 
     async def _until_taken(self, write: Callable[[], Awaitable[_T]]) -> _T:
         """Offer it to the store until it is taken; a store that failed takes nothing any more."""

@@ -10,6 +10,7 @@ import trio
 from ipss_headend.field.connect import Addresses, Connector, Knowledge, needs_counters, numeric
 from ipss_headend.field.counters import Counters
 from ipss_headend.field.fleet import FleetMeter
+from ipss_headend.field.quarantine import Quarantine
 from ipss_headend.metrics import Figures
 from ipss_headend.store import Store
 from ipss_headend.store.counters import peer_high_water
@@ -32,8 +33,9 @@ class Enrolment:
         meters: MutableMapping[int, FleetMeter],
         names: MutableMapping[int, str],
         models: MutableMapping[int, str],
+        quarantine: Quarantine,
     ) -> None:
-        """What is known of meters is kept in the last three, which others look into."""
+        """What is known of meters is kept in the three mappings, which others look into."""
         self._store = store
         self._reactor = reactor
         self._connector = connector
@@ -42,6 +44,7 @@ class Enrolment:
         self._meters = meters
         self._names = names
         self._models = models
+        self._quarantine = quarantine
         self._unknown: list[FleetMeter] = []
         self._wanted = trio.Event()
 
@@ -54,25 +57,29 @@ class Enrolment:
             await self._counters.first_blocks(meter.meter_id for meter in new if needs_counters(meter)),
             await self._store.read(lambda connection: peer_high_water(connection, [meter.meter_id for meter in new])),
         )
-        known = []
+        known, reached, waiting = [], [], []
         for meter in new:
             address = numeric(meter)
             if address is None and meter.host is not None:
-                self._unknown.append(meter)
+                waiting.append(meter)
             else:
+                reached.append(meter)
                 known.append(self._connector.meter(meter, address, knowledge))
         self._reactor.add(known)
         self._knowledge = knowledge
         self._meters.update({meter.meter_id: meter for meter in new})
         self._names.update({meter.meter_id: meter.name for meter in new})
         self._models.update({meter.meter_id: meter.model for meter in new})
-        if self._unknown:
+        await self._quarantine.enrolled(reached, waiting=waiting)
+        self._unknown += waiting
+        if waiting:
             self._wanted.set()
 
     def retire(self, meter: FleetMeter) -> None:
         """The engine lets go of a meter: its association is released and its requests end. Its name stays for logs."""
         self._meters.pop(meter.meter_id, None)
         self._reactor.remove([meter.meter_id])
+        self._quarantine.retired(meter)
 
     async def look_up(self) -> None:
         """Look up host names until cancelled."""
@@ -93,3 +100,4 @@ class Enrolment:
     def _found(self, meter: FleetMeter, address: str, knowledge: Knowledge) -> None:
         if meter.meter_id in self._meters:
             self._reactor.add([self._connector.meter(meter, address, knowledge)])
+            self._quarantine.found(meter.meter_id)

@@ -6,7 +6,7 @@ from ipss_headend.field.counters import Counters
 from ipss_headend.field.reactor import EventKind, Outcome
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
-from ipss_headend.store.journal import EndRow, EventRow
+from ipss_headend.store.journal import NOBODY, EndRow, EventRow
 
 SECURITY = frozenset(
     {
@@ -26,9 +26,6 @@ FAULTS = frozenset({EventKind.ASSOCIATION_REJECTED, EventKind.PROTOCOL_VIOLATION
 
 STORED = SECURITY | FAULTS | {EventKind.COUNTERS_EXHAUSTED, EventKind.BACKED_OFF}
 """Connections that come and go are counted, not stored: they would be most of the table."""
-
-NOBODY = 2**32 - 1
-"""Who a connection is from that dialled in and is not known yet (the reactor's `NO_METER`)."""
 
 _HEARD = frozenset({Outcome.DONE, Outcome.REFUSED})
 

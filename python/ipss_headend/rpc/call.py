@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ipss_headend.field.der.desk import SetPoints
     from ipss_headend.field.enrolment import Enrolment
     from ipss_headend.field.fleet import FleetMeter
+    from ipss_headend.field.quarantine import Quarantine
     from ipss_headend.metrics import Figures
     from ipss_headend.rpc.idempotency import Keys
     from ipss_headend.rpc.jobs import Jobs
@@ -45,6 +46,7 @@ class Services:
     stop: Stop
     jobs: Jobs
     enrolment: Enrolment
+    quarantine: Quarantine
     keys: Keys
     logins: Logins
     latest: Latest

@@ -1,14 +1,16 @@
 """What the reactor hands over becomes durable here: one batch, one transaction, all or nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
-from ipss_headend.store import counters, log, marks
+from ipss_headend.store import counters, log, marks, quarantine
 from ipss_headend.store.marks import MarkRow
+from ipss_headend.store.quarantine import KeptPush, PushRow
 from ipss_headend.store.records import READING_COLUMNS, ReadingRow
+from ipss_headend.store.schema import meters
 
 EventRow = tuple[int, int, int, int, str]
 """(meter_id, at_us, kind, number, detail); kinds are the session's EventKind."""
@@ -23,6 +25,13 @@ PeerCounterRow = tuple[int, int]
 """(meter_id, counter)."""
 
 
+NOBODY = 2**32 - 1
+"""Stands for the meter in events about a peer that is not known to be one (the reactor's `NO_METER`)."""
+
+PUSH_UNCLAIMED = 23
+"""The kind of the event about an unknown sender; `field/reactor.py` has all kinds."""
+
+
 @dataclass(frozen=True, slots=True)
 class WriteBatch:
     """Rows of any number of the reactor's batches, in order, and the marks that they justify."""
@@ -33,6 +42,10 @@ class WriteBatch:
     ends: Sequence[EndRow] = ()
     peer_counters: Sequence[PeerCounterRow] = ()
     marks: Sequence[MarkRow] = ()
+    unclaimed: Sequence[PushRow] = ()
+    """Pushes whose sender has no session that could take them."""
+    heard: Sequence[int] = ()
+    """The numbers of kept pushes that a session has opened or refused: they are kept no longer."""
 
 
 class Written(NamedTuple):
@@ -40,6 +53,10 @@ class Written(NamedTuple):
 
     readings: int
     duplicates: int
+    unclaimed: Sequence[KeptPush] = ()
+    """The pushes that are kept now."""
+    dropped: int = 0
+    """Kept pushes that gave way to these."""
 
 
 def write(connection: Connection, batch: WriteBatch, received_us: int, epoch: int) -> Written:
@@ -48,16 +65,26 @@ def write(connection: Connection, batch: WriteBatch, received_us: int, epoch: in
     if batch.readings:
         added = connection.exec_driver_sql(_READINGS, list(batch.readings)).rowcount
         connection.exec_driver_sql(_LEDGER, (received_us, epoch, added))
-    if batch.events:
-        connection.exec_driver_sql(_EVENTS, list(batch.events))
+    kept = quarantine.keep(connection, batch.unclaimed, received_us) if batch.unclaimed else quarantine.Kept([], 0, [])
+    events = [*batch.events, *_noticed(connection, kept.new)]
+    if events:
+        connection.exec_driver_sql(_EVENTS, events)
     if batch.refusals:
         connection.exec_driver_sql(_REFUSALS, [(*row, received_us, epoch) for row in batch.refusals])
     if batch.ends:
         connection.exec_driver_sql(_ENDS, [(*row, received_us, epoch) for row in batch.ends])
-    log.append(connection, received_us, {log.READINGS: batch.readings, log.EVENTS: batch.events})
+    log.append(connection, received_us, {log.READINGS: batch.readings, log.EVENTS: events})
     counters.raise_peer(connection, batch.peer_counters)
     marks.advance(connection, batch.marks)
-    return Written(added, len(batch.readings) - added)
+    quarantine.release(connection, batch.heard)
+    return Written(added, len(batch.readings) - added, kept.pushes, kept.dropped)
+
+
+def _noticed(connection: Connection, pushes: Iterable[PushRow]) -> Iterator[EventRow]:
+    """The events of senders that nobody knows and that were not kept before; later pushes are counted only."""
+    for title, address, received_us, wpdu in pushes:
+        if connection.scalar(select(meters.c.meter_id).where(meters.c.system_title == title)) is None:
+            yield (NOBODY, received_us, PUSH_UNCLAIMED, len(wpdu), f"{title.hex()} from {address}")
 
 
 _READINGS = (

@@ -311,6 +311,28 @@ account_roles = Table(
     comment="`scope`: a group of meters, or * for all.",
 )
 
+quarantine_senders = Table(
+    "quarantine_senders",
+    metadata,
+    Column("system_title", LargeBinary, primary_key=True),
+    Column("address", Text, nullable=False),
+    Column("first_us", BigInteger, nullable=False),
+    Column("last_us", BigInteger, nullable=False, index=True),
+    Column("pushes", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    comment="Who pushed and is in no registry, by the title that it gave itself: see quarantine.py.",
+)
+
+quarantine_pushes = Table(
+    "quarantine_pushes",
+    metadata,
+    Column("push_id", Integer, primary_key=True),
+    Column("system_title", LargeBinary, nullable=False, index=True),
+    Column("received_us", BigInteger, nullable=False),
+    Column("wpdu", LargeBinary, nullable=False),
+    sqlite_autoincrement=True,
+)
+
 plugin_cursors = Table(
     "plugin_cursors",
     metadata,

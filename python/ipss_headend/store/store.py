@@ -36,7 +36,7 @@ class Store:
         self.database.close()
 
     async def write(self, batch: WriteBatch) -> Written:
-        """Make one batch durable: lines, events, refusals, ends, the meters' counters and the marks, all or nothing.
+        """Make one batch durable: lines, events, ends, the meters' counters, the marks, what is quarantined.
 
         Raises:
             StoreFull: nothing was written; the batch may be offered again.

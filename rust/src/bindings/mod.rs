@@ -23,7 +23,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 /// The kinds of event by number and name; a test compares them with the enumeration.
-const EVENT_KINDS: [(u16, &str); 22] = [
+const EVENT_KINDS: [(u16, &str); 24] = [
     (1, "connected"),
     (2, "associated"),
     (3, "disconnected"),
@@ -46,6 +46,8 @@ const EVENT_KINDS: [(u16, &str); 22] = [
     (20, "released"),
     (21, "nonce-seen"),
     (22, "traced"),
+    (23, "push-unclaimed"),
+    (24, "push-heard"),
 ];
 
 #[pymodule]

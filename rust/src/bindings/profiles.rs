@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use ipss_dlms::axdr::Data;
 use ipss_dlms::cosem::lookup;
+use ipss_dlms::head_end::Unopened;
 use ipss_dlms::push::companion::{self, Companion, Quirk};
 use ipss_dlms::push::learn;
 use ipss_dlms::push::{Column, PushedValue, read};
@@ -20,6 +21,7 @@ pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(profile_names, module)?)?;
     module.add_function(wrap_pyfunction!(profile, module)?)?;
     module.add_function(wrap_pyfunction!(read_push, module)?)?;
+    module.add_function(wrap_pyfunction!(unopened_pushes, module)?)?;
     module.add_function(wrap_pyfunction!(learn_push, module)?)
 }
 
@@ -98,6 +100,14 @@ fn read_push<'py>(py: Python<'py>, apdu: &[u8], profile: &str) -> PyResult<Bound
     let cells = pushed.values.iter().map(|value| cell(py, value)).collect::<PyResult<Vec<_>>>()?;
     let columns = PyTuple::new(py, columns)?;
     (time, pushed.deviation, pushed.clock_status, source, columns, PyList::new(py, cells)?).into_pyobject(py)
+}
+
+/// See `_core.pyi`.
+#[pyfunction]
+fn unopened_pushes<'py>(py: Python<'py>, octets: &[u8]) -> PyResult<Bound<'py, PyList>> {
+    let found = Unopened::all(octets)
+        .map(|push| (PyBytes::new(py, push.system_title), push.source, push.destination, PyBytes::new(py, push.wpdu)));
+    PyList::new(py, found.collect::<Vec<_>>())
 }
 
 fn column<'py>(py: Python<'py>, column: &Column) -> PyResult<Bound<'py, PyTuple>> {

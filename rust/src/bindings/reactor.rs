@@ -110,6 +110,11 @@ impl PyReactor {
         self.handle.control(words).map_err(refused)
     }
 
+    fn hear(&self, pushes: Vec<(u32, i64, Vec<u8>)>) -> PyResult<()> {
+        let words = pushes.into_iter().map(|(meter, number, wpdu)| (meter, Control::Hear { number, wpdu })).collect();
+        self.handle.control(words).map_err(refused)
+    }
+
     #[pyo3(signature = (plan, meters, *, timeout_s, priority="scheduled", attempts=3, from_us=0, to_us=0))]
     #[allow(clippy::too_many_arguments)]
     fn submit(
@@ -272,6 +277,8 @@ pub fn counts<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict
         ("connect_failures", stats.connect_failures),
         ("accepts", stats.accepts),
         ("claims_refused", stats.claims_refused),
+        ("pushes_unclaimed", stats.pushes_unclaimed),
+        ("pushes_dropped", stats.pushes_dropped),
         ("admission_delays", stats.admission_delays),
         ("octets_in", stats.octets_in),
         ("octets_out", stats.octets_out),

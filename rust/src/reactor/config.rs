@@ -49,6 +49,13 @@ pub struct Config {
     pub claim_grace: Duration,
     /// A meter that is silent for so long ends its turn on a shared connection if others wait for theirs.
     pub turn: Duration,
+    /// Pushes a second, over all threads, that are handed to the owner although no session can have them: anybody may
+    /// send one. 0 for no bound.
+    pub unclaimed_per_second: u32,
+    /// Such pushes at once after a rest.
+    pub unclaimed_burst: u32,
+    /// Octets that one refused connection may leave so: two pushes of the greatest length before an association.
+    pub unclaimed_octets: usize,
     /// Octets of an incomplete frame that a connection may keep.
     pub partial: usize,
     /// Octets that a peer may leave unread before it is cut off.
@@ -78,6 +85,9 @@ impl Default for Config {
             breaker: 5,
             claim_grace: Duration::from_secs(10),
             turn: Duration::from_secs(20),
+            unclaimed_per_second: 50,
+            unclaimed_burst: 200,
+            unclaimed_octets: 8_208,
             partial: 65_536 + 64,
             unsent: 1 << 20,
         }

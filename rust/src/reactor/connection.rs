@@ -162,9 +162,9 @@ where
         let now = self.now;
         let Some(entry) = self.entries.get_mut(slot) else { return };
         let Some(link) = &entry.link else { return };
-        let bound = if entry.greeter { self.config.identify_timeout } else { self.config.associate_timeout };
+        let bound = if entry.greeter.is_some() { self.config.identify_timeout } else { self.config.associate_timeout };
         (entry.state, entry.state_deadline) = (State::Associating, now.monotonic + bound);
-        if !entry.greeter && !link.turn {
+        if entry.greeter.is_none() && !link.turn {
             self.batch.event(entry.meter, now.wall, EventKind::Connected, link.inbound.into(), peer);
         }
         self.tell(slot, Input::Opened);
@@ -356,7 +356,7 @@ where
         if std::mem::take(&mut entry.associated) {
             self.stats.associated -= 1;
         }
-        let greeter = entry.greeter;
+        let greeter = entry.greeter.is_some();
         let meter = entry.meter;
         // A meter that did not answer leaves a shared connection alone for a while, however its turn ended.
         let orderly = orderly && !(link.failed && entry.line.is_some());
@@ -473,7 +473,7 @@ where
                 let why = format!("no connection within {:?}", self.config.connect_timeout);
                 self.connect_failed(slot, &why);
             }
-            State::Associating if entry.greeter => self.greeter_over(slot),
+            State::Associating if entry.greeter.is_some() => self.greeter_over(slot),
             State::Associating if !draining && !yields => {
                 let why = format!("no association within {:?}", self.config.associate_timeout);
                 self.close(slot, &why, false);

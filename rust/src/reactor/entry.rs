@@ -1,6 +1,6 @@
 //! What the reactor keeps of one peer: its session, its connection, and the requests that wait for it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipss_session::{Instant, MeterId, Outcome, RequestId};
@@ -104,8 +104,8 @@ pub(super) struct Entry<S: ipss_session::Session, K> {
     pub armed: Instant,
     /// Connections in a row that came to nothing.
     pub failures: u32,
-    /// The session greets inbound connections whose meter is not known yet.
-    pub greeter: bool,
+    /// The session greets an inbound connection whose meter is not known yet: from where it came.
+    pub greeter: Option<Box<SocketAddr>>,
     /// Counted as associated.
     pub associated: bool,
     /// The session panicked: it is never stepped again.
@@ -215,7 +215,7 @@ pub(super) struct Active {
 pub(super) const NEVER: Instant = Instant(u64::MAX);
 
 impl<S: ipss_session::Session, K> Entry<S, K> {
-    pub fn new(meter: MeterId, session: S, route: Route, greeter: bool) -> Self {
+    pub fn new(meter: MeterId, session: S, route: Route, greeter: Option<SocketAddr>) -> Self {
         Self {
             session,
             meter,
@@ -230,7 +230,7 @@ impl<S: ipss_session::Session, K> Entry<S, K> {
             queue_deadline: NEVER,
             armed: NEVER,
             failures: 0,
-            greeter,
+            greeter: greeter.map(Box::new),
             associated: false,
             dead: false,
         }

@@ -1,6 +1,8 @@
 //! Connections that peers open: listeners, greeters that find out who calls, and claims to be a meter.
 
+use std::fmt::Write;
 use std::io::ErrorKind;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
@@ -62,7 +64,7 @@ where
                 self.hand_on(Adoption { meter, inbound, received: Vec::new(), newest_wins, claim });
             }
             Accepted::Greet(session) => {
-                let slot = self.entries.insert(Entry::new(NO_METER, session, Route::inbound(), true));
+                let slot = self.entries.insert(Entry::new(NO_METER, session, Route::inbound(), Some(inbound.peer)));
                 let peer = inbound.peer.to_string();
                 self.start_inbound(slot, inbound.socket, Vec::new(), &peer);
                 if self.entries.get(slot).is_some_and(|entry| entry.state == State::Idle) {
@@ -81,7 +83,8 @@ where
     /// the claim.
     pub(super) fn claim(&mut self, slot: u32, identity: Vec<u8>) {
         self.flush(slot);
-        let Some(entry) = self.entries.get_mut(slot).filter(|entry| entry.greeter) else { return };
+        let Some(entry) = self.entries.get_mut(slot) else { return };
+        let Some(peer) = entry.greeter.as_deref().copied() else { return };
         let Some(mut link) = entry.link.take() else { return };
         if let Some(step) = self.step(slot, Input::Closed) {
             drop(step);
@@ -92,14 +95,13 @@ where
         let known = self.shared.identities.read().unwrap_or_else(PoisonError::into_inner).get(&identity).copied();
         let claim = printable(&identity);
         let Some(meter) = known else {
-            self.refuse_claim(NO_METER, link.socket, &format!("{claim} is not known"));
-            return self.check_batch();
+            return self.refuse_push(NO_METER, link.socket, peer, &link.received, &format!("{claim} is not known"));
         };
         if self.network.disown(&mut link.socket).is_err() {
             return self.refuse_claim(meter, link.socket, &format!("{claim}: the connection broke"));
         }
-        let nowhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
-        let inbound = Inbound { socket: link.socket, local: nowhere, peer: nowhere };
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let inbound = Inbound { socket: link.socket, local: nowhere, peer };
         self.hand_on(Adoption { meter, inbound, received: link.received, newest_wins: false, claim });
     }
 
@@ -120,15 +122,18 @@ where
         let Adoption { meter, inbound, received, newest_wins, claim } = adoption;
         let now = self.now.monotonic;
         let Some(slot) = self.meters.get(&meter).copied() else {
-            return self.refuse_claim(NO_METER, inbound.socket, &format!("{claim}: no such meter"));
+            let why = format!("{claim}: no such meter");
+            return self.refuse_push(NO_METER, inbound.socket, inbound.peer, &received, &why);
         };
         let Some(entry) = self.entries.get(slot) else { return };
         if entry.dead || (entry.state == State::BackingOff && entry.route.address.is_none()) {
-            return self.refuse_claim(meter, inbound.socket, &format!("{claim}: the meter is left alone for a while"));
+            let why = format!("{claim}: the meter is left alone for a while");
+            return self.refuse_push(meter, inbound.socket, inbound.peer, &received, &why);
         }
         if !newest_wins && !entry.gives_way(now, self.config.claim_grace) {
             let associated = entry.associated;
-            self.refuse_claim(meter, inbound.socket, &format!("{claim}: the meter has a connection"));
+            let why = format!("{claim}: the meter has a connection");
+            self.refuse_push(meter, inbound.socket, inbound.peer, &received, &why);
             if associated {
                 self.probe(slot);
             }
@@ -138,6 +143,28 @@ where
         let Some(entry) = self.entries.get_mut(slot) else { return };
         entry.state = State::Idle;
         self.start_inbound(slot, inbound.socket, received, &claim);
+    }
+
+    /// Refuse a connection that may have brought a push: what came goes to the owner, who may know more.
+    fn refuse_push(&mut self, meter: MeterId, socket: N::Socket, peer: SocketAddr, received: &[u8], why: &str) {
+        if received.is_empty() {
+            return self.refuse_claim(meter, socket, why);
+        }
+        self.network.close(socket);
+        self.connection_gone();
+        self.stats.claims_refused += 1;
+        if received.len() > self.config.unclaimed_octets || !self.unclaimed.take(self.now.monotonic) {
+            self.stats.pushes_dropped += 1;
+            return;
+        }
+        self.stats.pushes_unclaimed += 1;
+        let mut detail = format!("{peer} ");
+        detail.reserve_exact(2 * received.len());
+        received.iter().for_each(|octet| {
+            let _ = write!(detail, "{octet:02x}");
+        });
+        self.batch.event(meter, self.now.wall, EventKind::PushUnclaimed, 0, detail);
+        self.check_batch();
     }
 
     fn refuse_claim(&mut self, meter: MeterId, socket: N::Socket, detail: &str) {

@@ -92,7 +92,7 @@ where
                 self.close(slot, "the session closed it", false);
                 return Flow::Gone;
             }
-            if entry.greeter {
+            if entry.greeter.is_some() {
                 return identified.map_or(Flow::Open, Flow::Identified);
             }
             if entry.associated != entry.session.associated() {

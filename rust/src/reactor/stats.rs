@@ -27,6 +27,10 @@ pub struct Stats {
     pub accepts: u64,
     /// Inbound connections refused (unknown, or their meter is associated already).
     pub claims_refused: u64,
+    /// Pushes of refused connections that were handed to the owner.
+    pub pushes_unclaimed: u64,
+    /// Such pushes that were dropped: too many, or too long.
+    pub pushes_dropped: u64,
     /// Times that a new connection had to wait for the token bucket or for a descriptor.
     pub admission_delays: u64,
     /// Octets read.
@@ -62,6 +66,8 @@ impl Stats {
         self.connect_failures += other.connect_failures;
         self.accepts += other.accepts;
         self.claims_refused += other.claims_refused;
+        self.pushes_unclaimed += other.pushes_unclaimed;
+        self.pushes_dropped += other.pushes_dropped;
         self.admission_delays += other.admission_delays;
         self.octets_in += other.octets_in;
         self.octets_out += other.octets_out;

@@ -35,6 +35,8 @@ pub(super) struct Engine<S: Session, N: Network> {
     pub(super) wheel: Wheel,
     pub(super) listeners: Vec<Listening<S, N>>,
     pub(super) bucket: TokenBucket,
+    /// Pushes of refused connections that may be handed over.
+    pub(super) unclaimed: TokenBucket,
     /// Slots that wait for a connection: first those that somebody waits for.
     pub(super) urgent: VecDeque<u32>,
     pub(super) ordinary: VecDeque<u32>,
@@ -102,6 +104,11 @@ where
             wheel: Wheel::new(now.monotonic),
             listeners: Vec::new(),
             bucket: TokenBucket::new(rate, burst, now.monotonic),
+            unclaimed: TokenBucket::new(
+                config.unclaimed_per_second.div_ceil(share),
+                config.unclaimed_burst.div_ceil(share),
+                now.monotonic,
+            ),
             urgent: VecDeque::new(),
             ordinary: VecDeque::new(),
             lines: Slab::default(),
@@ -345,7 +352,7 @@ where
         if self.meters.contains_key(&new.meter) {
             self.remove(new.meter);
         }
-        let slot = self.entries.insert(Entry::new(new.meter, new.session, new.route, false));
+        let slot = self.entries.insert(Entry::new(new.meter, new.session, new.route, None));
         self.meters.insert(new.meter, slot);
         self.stats.meters += 1;
         if !new.identities.is_empty() {

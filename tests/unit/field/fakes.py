@@ -75,6 +75,7 @@ class FakeReactor:
         self.cancelled: list[tuple[int, int]] = []
         self.granted: list[tuple[int, int, int]] = []
         self.confirmed: list[tuple[int, int]] = []
+        self.heard: list[tuple[int, int, bytes]] = []
         self.full = 0
         self._next = 1
         self._batches: list[FakeBatch] = []
@@ -133,6 +134,9 @@ class FakeReactor:
     def confirm(self, pushes: Sequence[tuple[int, int]]) -> None:
         self.confirmed += pushes
 
+    def hear(self, pushes: Sequence[tuple[int, int, bytes]]) -> None:
+        self.heard += pushes
+
 
 class FakeItem:
     """Items as tuples that a test can read."""
@@ -175,6 +179,9 @@ class FakeNative:
         if (apdu, profile) not in self.pushes:
             raise ValueError("no notification")
         return self.pushes[apdu, profile]
+
+    def unopened_pushes(self, octets: bytes) -> list[tuple[bytes, int, int, bytes]]:
+        return [(octets[:8], 1, 16, octets)] if len(octets) > 8 else []
 
     def unit_symbol(self, unit: int) -> str:
         return {30: "Wh", 32: "varh"}.get(unit, "")

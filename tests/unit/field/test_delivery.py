@@ -1,18 +1,20 @@
 from array import array
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from structlog.testing import capture_logs
-from tests.unit.field.fakes import FakeBatch, FakeNative, FakeReactor
+from tests.unit.field.fakes import FakeBatch, FakeNative, FakeReactor, meter
 from trio.testing import MockClock
 
 from ipss_headend.errors import ConfigError, StoreError, StoreFailed, StoreFull
 from ipss_headend.field.counters import Counters
 from ipss_headend.field.delivery import Delivery, Newest
 from ipss_headend.field.pushes import LAYOUTS_PER_METER, Pushes, load_profiles
+from ipss_headend.field.quarantine import Quarantine
 from ipss_headend.field.questions import Attributes
 from ipss_headend.field.reactor import EventKind, Outcome
 from ipss_headend.field.requests import Requests
@@ -33,11 +35,13 @@ class Parts:
         self.requests = Requests(reactor, self.native)
         self.newest = Newest()
         counters = Counters(store, reactor, self.figures, 100)
+        self.quarantine = Quarantine(store=store, reactor=reactor, native=self.native, figures=self.figures)
         self.delivery = Delivery(
             store=store,
             requests=self.requests,
             reactor=reactor,
             pushes=Pushes(store=store, native=self.native, models={1: "M1", 2: "kaifa"}, figures=self.figures),
+            quarantine=self.quarantine,
             watch=Watch({1: "meter-1"}, counters, self.figures),
             newest=self.newest,
             figures=self.figures,
@@ -257,3 +261,36 @@ def test_profiles_of_the_utility_are_taken_in_whatever_order_they_inherit(tmp_pa
     (tmp_path / "c.toml").write_text("inherits d", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"c\.toml: no profile is called"):
         load_profiles(native, tmp_path)
+
+
+def test_push_that_nobody_could_have_is_kept_and_handed_to_its_session_when_that_is_known(
+    store: Store, reactor: FakeReactor
+) -> None:
+    parts = Parts(store, reactor)
+    ours = replace(meter(1), system_title=b"TITLE-01")
+    brought = FakeBatch(noticed=[(2**32 - 1, T0, EventKind.PUSH_UNCLAIMED, 0, f"10.0.0.7:9 {b'TITLE-01'.hex()}aabb")])
+
+    parts.deliver(brought)
+    assert reactor.heard == []
+    trio.run(lambda: parts.quarantine.enrolled([ours]))
+    assert reactor.heard == [(1, 1, b"TITLE-01\xaa\xbb")]
+    parts.deliver(FakeBatch(noticed=[(1, T0, EventKind.PUSH_HEARD, 1, "tag-invalid: no")]))
+    trio.run(lambda: parts.quarantine.enrolled([ours]))
+    assert reactor.heard[1:] == [(1, 1, b"TITLE-01\xaa\xbb")], "kept until it opens"
+    parts.deliver(FakeBatch(noticed=[(1, T0, EventKind.PUSH_HEARD, 1, "")]))
+    parts.deliver(brought)
+
+    assert reactor.heard[2:] == [(1, 2, b"TITLE-01\xaa\xbb")], "from now on at once"
+    assert parts.figures.pushes_quarantined == 2
+
+
+def test_what_an_unknown_connection_brought_and_is_no_push_is_a_refused_claim(
+    store: Store, reactor: FakeReactor
+) -> None:
+    parts = Parts(store, reactor)
+
+    parts.deliver(FakeBatch(noticed=[(2**32 - 1, T0, EventKind.PUSH_UNCLAIMED, 0, "10.0.0.7:9 0102")]))
+
+    with store.database.reading() as connection:
+        events = connection.exec_driver_sql("SELECT kind, detail FROM events").all()
+    assert [tuple(event) for event in events] == [(EventKind.CLAIM_REFUSED, "10.0.0.7:9: 2 octets")]

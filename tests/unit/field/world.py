@@ -20,6 +20,7 @@ from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.field.layouts import LayoutBook
 from ipss_headend.field.pump import pump
 from ipss_headend.field.pushes import Pushes
+from ipss_headend.field.quarantine import Quarantine
 from ipss_headend.field.reactor import Outcome
 from ipss_headend.field.requests import Requests
 from ipss_headend.field.watch import Watch
@@ -114,6 +115,7 @@ class World:
             requests=self.requests,
             reactor=reactor,
             pushes=Pushes(store=store, native=native, models={}, figures=self.figures),
+            quarantine=Quarantine(store=store, reactor=reactor, native=native, figures=self.figures),
             watch=self.watch,
             newest=newest,
             figures=self.figures,

@@ -130,6 +130,7 @@ def services(store: Store) -> Services:
         stop=nothing,
         jobs=Jobs(),
         enrolment=nothing,
+        quarantine=nothing,
         keys=Keys(store),
         logins=Logins(store),
         latest=Latest(),

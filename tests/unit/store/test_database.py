@@ -127,7 +127,7 @@ def test_full_disk_loses_nothing_acknowledged_and_needs_no_restart(path: Path, d
     with database.writing() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM readings").scalar() == 10
         connection.exec_driver_sql("PRAGMA max_page_count = 100000")
-        assert journal.write(connection, WriteBatch(rows), 0, 1) == (1990, 10)
+        assert journal.write(connection, WriteBatch(rows), 0, 1)[:2] == (1990, 10)
 
 
 def test_after_a_failed_write_nothing_is_acknowledged_any_more(

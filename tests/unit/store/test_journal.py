@@ -33,15 +33,15 @@ def test_same_batch_twice_is_stored_once(database: Database) -> None:
     first = write(database, WriteBatch(rows))
     again = write(database, WriteBatch(rows))
 
-    assert first == (96, 0)
-    assert again == (0, 96)
+    assert first[:2] == (96, 0)
+    assert again[:2] == (0, 96)
     assert [line.cells for line in stored(database)] == [[n] for n in range(96)]
 
 
 def test_received_later_is_the_same_reading(database: Database) -> None:
     write(database, WriteBatch([reading_row(1, 1, T0, [5], received_us=T0)]))
 
-    assert write(database, WriteBatch([reading_row(1, 1, T0, [5], received_us=T0 + 1)])) == (0, 1)
+    assert write(database, WriteBatch([reading_row(1, 1, T0, [5], received_us=T0 + 1)]))[:2] == (0, 1)
 
 
 def test_two_entries_of_one_moment_are_both_kept_and_flagged(database: Database) -> None:
@@ -215,7 +215,7 @@ async def _through_trio(path: Path) -> None:
         blocks = await store.reserve([1, 2], 100)
         count = await store.read(readings.line_count)
 
-    assert written == (1, 0)
+    assert written[:2] == (1, 0)
     assert blocks == [(1, 1, 101), (2, 1, 101)]
     assert count == 1
 

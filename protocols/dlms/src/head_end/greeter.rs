@@ -1,19 +1,16 @@
 //! Who dialled in? A public association asks for the logical device name, and ends.
 //!
 //! The name is a claim: it only says which meter's session is to ask for proof over the same connection. A peer that
-//! pushes before it is asked names itself in the push (general-glo-ciphering); the push stays for that session.
+//! pushes before it is asked names itself in the push (general-glo-ciphering, general-ciphering); the push stays for that session.
 
 use std::sync::Arc;
 
 use ipss_session::{Batch, Context, Input, Instant, Limits, Outcome, Priority, Request, Session, Step, Transport};
 
-use super::{Attributes, Control, HeadEnd, Item, Plan, Work};
-use crate::apdu::ciphered::CipheredApdu;
-use crate::apdu::tags;
+use super::{Attributes, Control, HeadEnd, Item, Plan, Unopened, Work};
 use crate::axdr::Data;
 use crate::cosem::{AttributeDescriptor, LogicalName};
 use crate::profile::Profile;
-use crate::wrapper::next_wpdu;
 use ipss_session::{Cell, WallTime};
 
 /// A session for an inbound connection whose meter is not known yet.
@@ -41,18 +38,6 @@ impl Greeter {
             }
         }
         step
-    }
-
-    /// The system title of the ciphered push that stands in front, if there is one.
-    fn pushed_by(octets: &[u8]) -> Option<Vec<u8>> {
-        let mut limits = Limits::default();
-        limits.apdu = limits.apdu_before_association;
-        let apdu = next_wpdu(octets, &limits).ok()??.apdu;
-        if apdu.first() != Some(&tags::GENERAL_GLO_CIPHERING) {
-            return None;
-        }
-        let title = &apdu[CipheredApdu::decode(apdu).ok()?.system_title?];
-        (!title.is_empty()).then(|| title.to_vec())
     }
 
     fn name(&self) -> Option<Vec<u8>> {
@@ -88,9 +73,9 @@ impl Session for Greeter {
                 self.forward(Input::Request(Request { id: 0, deadline, priority, attempts_left, exchanges, work }), cx)
             }
             Input::Request(request) => Step { finished: Some((request, Outcome::Impossible)), ..Step::wait(None) },
-            Input::Bytes(octets) => match Self::pushed_by(octets) {
+            Input::Bytes(octets) => match Unopened::first(octets) {
                 // Nothing is consumed: the meter's own session opens the push.
-                Some(title) => Step { identified: Some(title), ..Step::wait(None) },
+                Some(push) => Step { identified: Some(push.system_title.to_vec()), ..Step::wait(None) },
                 None => self.forward(Input::Bytes(octets), cx),
             },
             other => self.forward(other, cx),

@@ -16,9 +16,12 @@ mod datagram;
 mod exchange;
 mod general_block;
 mod greeter;
+mod heard;
+mod receive;
 mod rows;
 mod short_name;
 mod unsolicited;
+mod wanting;
 mod work;
 mod writing;
 
@@ -30,17 +33,16 @@ use ipss_session::{
 };
 
 pub use greeter::Greeter;
+pub use heard::Unopened;
 pub use unsolicited::CONFIRMED;
 pub use work::{Access, AccessList, Attributes, Buffer, Invocation, Item, Plan, Wanted, Work};
 
-use self::alarm::Alarm;
-use self::unsolicited::EARLY;
-use crate::apdu::ciphered::is_protected;
+use self::wanting::wanting;
 use crate::apdu::initiate::Conformance;
-use crate::apdu::tags::{self, KeyKind};
+use crate::apdu::tags::KeyKind;
 use crate::cosem::ShortNames;
-use crate::link::{Apdu, Link, LinkConfig, Received};
-use crate::profile::{Authentication, Ciphering, KeyForm, Profile};
+use crate::link::{Link, LinkConfig};
+use crate::profile::Profile;
 use crate::security::hls::Challenges;
 use crate::security::setup::NewKeys;
 use crate::security::{Channel, CounterBlock, Exhausted};
@@ -123,6 +125,15 @@ pub enum Control {
     /// What a confirmed push brought is durable: tell the meter so. The number is that of its [`EventKind::Notified`],
     /// whose detail is [`CONFIRMED`].
     Confirm(u32),
+    /// A push that came when the meter's session could not have it: on a connection that was not the meter's, or before
+    /// anybody knew its keys. Opened and taken as one before the association, and never confirmed; how that ended is
+    /// [`EventKind::PushHeard`].
+    Hear {
+        /// What the owner calls it.
+        number: i64,
+        /// One WPDU.
+        wpdu: Vec<u8>,
+    },
 }
 
 impl HeadEnd {
@@ -226,17 +237,7 @@ impl HeadEnd {
 
     /// The meter, or we, broke a rule: say so, end the request, close.
     fn broken(&mut self, error: &ProtocolError, step: &mut Step<Work>, cx: &mut Context<'_>) {
-        let kind = match error.code {
-            "tag-invalid" => EventKind::TagInvalid,
-            "replay" => EventKind::ReplayRefused,
-            "bad-signature" | "bad-wrapped-key" | "bad-public-key" => EventKind::AuthenticationFailed,
-            "weaker-security" | "broadcast-key" | "compression" | "compression-unsupported" => {
-                EventKind::WeakerSecurity
-            }
-            "system-title" => EventKind::SystemTitleMismatch,
-            "bad-proof" | "reflection" => EventKind::AuthenticationFailed,
-            _ => EventKind::ProtocolViolation,
-        };
+        let kind = kind_of(error);
         cx.batch.event(self.meter, cx.now.wall, kind, 0, format!("{}: {error}", error.code));
         let outcome = match kind {
             EventKind::ProtocolViolation if error.fault == Fault::Local => Outcome::Impossible,
@@ -289,174 +290,6 @@ impl HeadEnd {
         }
     }
 
-    /// Take one whole frame's APDU.
-    fn take_apdu(&mut self, apdu: &mut [u8], step: &mut Step<Work>, cx: &mut Context<'_>) {
-        let result = match self.state {
-            State::Associating if apdu.first().is_some_and(|tag| EARLY.contains(tag)) => self.take_early(apdu, cx),
-            State::Associating => self.take_aare(apdu, step, cx),
-            State::Releasing if apdu.first() == Some(&tags::RLRE) => {
-                if self.link.close(cx.now.monotonic, cx.to_send) {
-                    cx.batch.event(self.meter, cx.now.wall, EventKind::Released, 0, "");
-                    step.transport = Transport::Close;
-                }
-                Ok(())
-            }
-            State::Proving | State::Up | State::Releasing => self.take_protected(apdu, step, cx),
-            State::Down => Ok(()),
-        };
-        match result {
-            // Anybody may send a datagram, and the network may send one twice.
-            Err(error) if self.passes_over(&error) => {
-                cx.batch.event(self.meter, cx.now.wall, EventKind::UnexpectedAnswer, 0, error.to_string());
-            }
-            Err(error) => self.broken(&error, step, cx),
-            Ok(()) => {}
-        }
-    }
-
-    /// Open an APDU as the profile demands, then take what is in it.
-    fn take_protected(
-        &mut self,
-        apdu: &mut [u8],
-        step: &mut Step<Work>,
-        cx: &mut Context<'_>,
-    ) -> Result<(), ProtocolError> {
-        let Some(channel) = self.channel.as_mut().filter(|_| self.profile.is_ciphered()) else {
-            return self.take_plain(apdu, step, cx);
-        };
-        let tag = apdu.first().copied().unwrap_or_default();
-        if tag == tags::EXCEPTION_RESPONSE || tag == tags::CONFIRMED_SERVICE_ERROR {
-            // Informs us and proves nothing: it may end an exchange, never give a value.
-            return self.take_exception(apdu, step, cx);
-        }
-        if tag == tags::GENERAL_BLOCK_TRANSFER {
-            // What they make together is opened as any APDU.
-            return self.take_general_block(apdu, false, step, cx);
-        }
-        if !is_protected(tag) && self.profile.quirks.plain_response_allowed {
-            return self.take_plain(apdu, step, cx);
-        }
-        if !is_protected(tag) {
-            return Err(ProtocolError::remote(
-                "ciphering",
-                0,
-                "weaker-security",
-                format!("an APDU with tag {tag:02X} in the clear, but protection is pinned for this meter"),
-            ));
-        }
-        let plain = channel.unprotect(&self.profile, apdu)?;
-        if plain.lasting {
-            cx.batch.peer_counter(self.meter, plain.counter);
-        }
-        if plain.jump {
-            cx.batch.event(self.meter, cx.now.wall, EventKind::CounterJump, i64::from(plain.counter), "");
-        }
-        let plain = &apdu[plain.start..plain.end];
-        if plain.first() == Some(&tags::GENERAL_BLOCK_TRANSFER) {
-            return self.take_general_block(plain, true, step, cx);
-        }
-        self.take_plain(plain, step, cx)
-    }
-
-    fn take_plain(&mut self, apdu: &[u8], step: &mut Step<Work>, cx: &mut Context<'_>) -> Result<(), ProtocolError> {
-        match apdu.first().copied() {
-            Some(tags::EXCEPTION_RESPONSE | tags::CONFIRMED_SERVICE_ERROR) => self.take_exception(apdu, step, cx),
-            Some(tags::DATA_NOTIFICATION) if self.state != State::Proving => self.take_notification(apdu, cx),
-            Some(tags::EVENT_NOTIFICATION_REQUEST) if self.state != State::Proving => self.take_event(apdu, cx),
-            Some(tags::INFORMATION_REPORT_REQUEST) if self.state != State::Proving => self.take_report(apdu, cx),
-            Some(tags::GENERAL_BLOCK_TRANSFER) => self.take_general_block(apdu, false, step, cx),
-            _ if self.state == State::Proving => self.take_proof(apdu, step, cx),
-            _ => self.take_answer(apdu, step, cx),
-        }
-    }
-
-    fn take_bytes(&mut self, octets: &mut [u8], cx: &mut Context<'_>) -> Step<Work> {
-        let mut step = self.settled(0);
-        if self.profile.quirks.plain_alarms && self.state == State::Associating {
-            match Alarm::find(octets, &self.profile.limits) {
-                Alarm::None => {}
-                Alarm::Part => {
-                    self.partial_since.get_or_insert(cx.now.monotonic);
-                    step.deadline = self.deadline();
-                    return step;
-                }
-                Alarm::Whole(end) => {
-                    self.take_alarm(&octets[..end], cx);
-                    step.consumed = end;
-                    self.partial_since = None;
-                }
-            }
-        }
-        loop {
-            let mut limits = self.profile.limits;
-            if !matches!(self.state, State::Up | State::Releasing) {
-                limits.apdu = limits.apdu_before_association;
-            }
-            let start = step.consumed;
-            let (taken, received) = match self.link.next(&octets[start..], &limits, cx.now.monotonic, cx.to_send) {
-                Ok(found) => found,
-                Err(error) => {
-                    self.broken(&error, &mut step, cx);
-                    break;
-                }
-            };
-            step.consumed += taken;
-            if taken > 0 {
-                self.partial_since = None;
-            }
-            match received {
-                Received::Apdu { source, destination, apdu } => {
-                    if (source, destination) != (self.profile.server, self.profile.client) {
-                        let found = format!("from {source} to {destination}");
-                        let wanted = format!("from {} to {}", self.profile.server, self.profile.client);
-                        let message = format!("a frame {found}, expected {wanted}");
-                        // What answers the greeter's question may still come when the meter's session has the line.
-                        let greeted = self.state == State::Associating
-                            && (source, destination) == (self.profile.server, Profile::public().client);
-                        if self.link.is_lossy() || greeted {
-                            cx.batch.event(self.meter, cx.now.wall, EventKind::UnexpectedAnswer, 0, message);
-                            continue;
-                        }
-                        let error = ProtocolError::remote("wrapper", 2, "wrong-address", message);
-                        self.broken(&error, &mut step, cx);
-                        return step;
-                    }
-                    match apdu {
-                        Apdu::Here(place) => {
-                            self.take_apdu(&mut octets[start + place.start..start + place.end], &mut step, cx);
-                        }
-                        Apdu::Held(mut apdu) => self.take_apdu(&mut apdu, &mut step, cx),
-                    }
-                }
-                Received::Nothing => {
-                    if step.consumed < octets.len() {
-                        self.partial_since.get_or_insert(cx.now.monotonic);
-                    }
-                    break;
-                }
-                Received::Progress => self.since = cx.now.monotonic,
-                Received::Opened => {}
-                Received::Closed(why) => {
-                    if self.state == State::Releasing {
-                        cx.batch.event(self.meter, cx.now.wall, EventKind::Released, 0, "");
-                    }
-                    self.abandon(&mut step, Outcome::Interrupted, why);
-                }
-                Received::Dropped(why) => {
-                    cx.batch.event(self.meter, cx.now.wall, EventKind::UnexpectedAnswer, 0, why);
-                }
-            }
-            // A request is handed back one at a time: what follows is offered again.
-            if step.transport == Transport::Close || step.finished.is_some() {
-                break;
-            }
-        }
-        if step.transport == Transport::Keep {
-            step.deadline = self.deadline();
-        }
-        step
-    }
-
     /// A deadline passed: whose?
     fn wake(&mut self, cx: &mut Context<'_>) -> Step<Work> {
         let now = cx.now.monotonic;
@@ -506,44 +339,18 @@ impl HeadEnd {
     }
 }
 
-/// What is wanting for this profile, if anything.
-fn wanting(profile: &Profile, channel: Option<&Channel>, password: &[u8]) -> Option<&'static str> {
-    let authentication = profile.authentication;
-    let credentials = channel.and_then(Channel::credentials);
-    if profile.needs_titles() && channel.is_none() {
-        return Some("the profile has ciphering or a mechanism with system titles, but no keys and titles were given");
-    }
-    if let Some(channel) = channel {
-        if channel.title() == channel.peer() {
-            return Some("the meter's system title is the head-end's own");
+/// What a broken rule is reported as.
+fn kind_of(error: &ProtocolError) -> EventKind {
+    match error.code {
+        "tag-invalid" => EventKind::TagInvalid,
+        "replay" => EventKind::ReplayRefused,
+        "weaker-security" | "broadcast-key" | "compression" | "compression-unsupported" => EventKind::WeakerSecurity,
+        "system-title" => EventKind::SystemTitleMismatch,
+        "bad-signature" | "bad-wrapped-key" | "bad-public-key" | "bad-proof" | "reflection" => {
+            EventKind::AuthenticationFailed
         }
-        if profile.needs_keys() && !channel.is_keyed() {
-            return Some("the profile has ciphering or HLS-GMAC, but no keys were given");
-        }
-        if profile.needs_keys() && channel.suite() != profile.suite {
-            return Some("the keys are of another security suite than the profile");
-        }
+        _ => EventKind::ProtocolViolation,
     }
-    if authentication == Authentication::HlsVendor && profile.vendor.is_none() {
-        return Some("mechanism 2 is a manufacturer's own procedure, and none was given");
-    }
-    if authentication.is_high() && authentication.needs_secret() && password.is_empty() {
-        return Some("the authentication mechanism needs a secret, and none was given");
-    }
-    let signs = credentials.is_some_and(|both| both.signing.is_some() && both.peer_signing.is_some());
-    let agrees = credentials.is_some_and(|both| both.agreement.is_some() && both.peer_agreement.is_some());
-    let one_pass = profile.ciphering == Ciphering::GeneralCiphering(KeyForm::OnePass);
-    if (authentication == Authentication::HlsEcdsa || profile.signing || one_pass) && !signs {
-        return Some("signatures need our private key and the meter's public key for them");
-    }
-    if (one_pass || profile.ciphering == Ciphering::GeneralCiphering(KeyForm::StaticUnified)) && !agrees {
-        return Some("key agreement needs our private key and the meter's public key for it");
-    }
-    let master = credentials.is_some_and(|both| both.master.is_some());
-    if profile.ciphering == Ciphering::GeneralCiphering(KeyForm::Wrapped) && !master {
-        return Some("wrapped keys need the meter's master key");
-    }
-    None
 }
 
 impl Session for HeadEnd {
@@ -590,6 +397,10 @@ impl HeadEnd {
             }
             Input::Control(Control::Confirm(number)) => {
                 self.confirm(number, cx);
+                self.settled(0)
+            }
+            Input::Control(Control::Hear { number, mut wpdu }) => {
+                self.hear(number, &mut wpdu, cx);
                 self.settled(0)
             }
             Input::Control(Control::Rekey { keys, next, end }) => {

@@ -5,13 +5,19 @@ from __future__ import annotations
 import csv
 import io
 
+from sqlalchemy import Connection
+
+from ipss_headend import _core
+from ipss_headend.config import system_title
 from ipss_headend.field import fleet_file
 from ipss_headend.field.fleet import FleetMeter, import_meters, load_fleet
+from ipss_headend.field.quarantine import adoption_columns
 from ipss_headend.rpc.call import Call
-from ipss_headend.rpc.catalogue import Change, Params, Result, method
+from ipss_headend.rpc.catalogue import Change, Empty, Params, Result, method
 from ipss_headend.rpc.faults import Fault
 from ipss_headend.security.keystore import Keystore
 from ipss_headend.security.permission import Right
+from ipss_headend.store import quarantine
 from ipss_headend.store.registry import remove_meter
 
 LONGEST_PAGE = 10_000
@@ -79,6 +85,53 @@ class Imported(Result, frozen=True):
     imported: int
     mistakes: list[str]
     """Each names its line."""
+
+
+class Unknown(Result, frozen=True):
+    """Who pushed and is in no registry. Nothing of it is verified."""
+
+    system_title: str
+    """16 hexadecimal digits, as the sender says."""
+    address: str
+    """Where its latest push came from."""
+    first_ms: int
+    last_ms: int
+    pushes: int
+    """How many came."""
+    kept: int
+    """How many of them are still there."""
+    wpdus: list[bytes]
+    """Those, in the order in which they came, each with the wrapper's header; `ipss-headend decode` explains them."""
+
+
+class Quarantined(Result, frozen=True):
+    """The one heard last in front."""
+
+    senders: list[Unknown]
+
+
+class Adopt(Change, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A quarantined sender: its title, and the other columns of the fleet file with their texts."""
+
+    system_title: str
+    columns: dict[str, str]
+    """What is left out of `client` and `server` is taken from the addresses in the sender's latest push."""
+
+
+class Adopted(Result, frozen=True):
+    """A meter that was an unknown sender."""
+
+    device: Device
+    stored: int
+    """How many of its kept pushes were opened and stored."""
+    refused: list[str]
+    """Why the others were not; they stay in quarantine."""
+
+
+class Forget(Change, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A quarantined sender."""
+
+    system_title: str
 
 
 class Retire(Change, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -165,6 +218,71 @@ async def retire(call: Call, params: Retire) -> Retired:
     services.enrolment.retire(meter)
     services.names.pop(meter.name, None)
     return Retired(device=meter.name)
+
+
+@method("device.quarantine", Right.MANAGE, example={})
+async def quarantined(call: Call, params: Params) -> Quarantined:
+    """Senders of pushes that are in no registry. Needs the right for all meters, as theirs have no group yet."""
+    _everywhere(call)
+
+    def found(connection: Connection) -> Quarantined:
+        senders = quarantine.senders(connection)
+        wpdus: dict[bytes, list[bytes]] = {}
+        for push in quarantine.pushes_of(connection, [sender.system_title for sender in senders]):
+            wpdus.setdefault(push.system_title, []).append(push.wpdu)
+        return Quarantined(
+            senders=[
+                Unknown(
+                    system_title=sender.system_title.hex(),
+                    address=sender.address,
+                    first_ms=sender.first_us // 1000,
+                    last_ms=sender.last_us // 1000,
+                    pushes=sender.pushes,
+                    kept=sender.kept,
+                    wpdus=wpdus.get(sender.system_title, []),
+                )
+                for sender in senders
+            ]
+        )
+
+    return await call.services.store.read(found)
+
+
+@method("device.adopt", Right.MANAGE)
+async def adopt(call: Call, params: Adopt) -> Adopted:
+    """Make a quarantined sender a meter; its session opens what is kept of it, and what verifies is stored."""
+    services = call.services
+    title = _title(params.system_title)
+    pushes = await services.store.read(lambda connection: quarantine.pushes_of(connection, [title]))
+    if not pushes:
+        raise Fault("E_UNKNOWN", f"{title.hex()} has no pushes in quarantine; device.quarantine shows who has")
+    numbers = [push.push_id for push in pushes]
+    with services.quarantine.watching(numbers) as outcome:
+        device = await add(call, Add(key=params.key, columns=adoption_columns(_core, pushes[-1], params.columns)))
+        stored, refused = await outcome()
+    return Adopted(device=device, stored=stored, refused=refused)
+
+
+@method("device.forget", Right.MANAGE)
+async def forget(call: Call, params: Forget) -> Empty:
+    """Drop a quarantined sender and what is kept of it. Needs the right for all meters."""
+    _everywhere(call)
+    title = _title(params.system_title)
+    if not await call.services.store.change(lambda connection: quarantine.forget(connection, title)):
+        raise Fault("E_UNKNOWN", f"{title.hex()} is not in quarantine; device.quarantine shows who is")
+    return Empty()
+
+
+def _everywhere(call: Call) -> None:
+    if not call.principal.everywhere(Right.MANAGE):
+        raise Fault("E_DENIED", "unknown senders are in no group; they are for who manages all meters")
+
+
+def _title(text: str) -> bytes:
+    try:
+        return system_title(text)
+    except ValueError as error:
+        raise Fault("E_PARAMS", f"system_title: {error}") from None
 
 
 async def _import(call: Call, text: str, source: str, *, strict: bool) -> Imported:
