@@ -16,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Raised by one with each change; a store with a higher one is refused (R46)."""
 
 metadata = MetaData()

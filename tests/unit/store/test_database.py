@@ -74,7 +74,7 @@ def test_newer_schema_is_refused_and_left_alone(path: Path) -> None:
         newer.execute("UPDATE schema_info SET schema_version = 99")
     newer.close()
 
-    with pytest.raises(StoreTooNew, match=r"written by a newer head-end \(schema 99, this one knows 5\)"):
+    with pytest.raises(StoreTooNew, match=r"written by a newer head-end \(schema 99, this one knows 6\)"):
         Database(path, own=True)
 
     with sqlite3.connect(path) as connection:
