@@ -48,8 +48,11 @@ CHANGES = frozenset(
     }
     | {"control.release", "control.cancel", "control.resume"}
     | {"auth.grant", "auth.revoke", "auth.user.add", "auth.user.certificate", "auth.user.disable"}
+    | {"admin.backup", "admin.drain", "der.release", "der.set"}
+    | {"plugin.configure", "plugin.disable", "plugin.enable", "plugin.reload", "plugin.selftest"}
+    | {"vee.run"}
 )
-"""Methods that take an idempotency key; `rpc.methods` adds what this client does not know."""
+"""Methods that are given an idempotency key; a caller of plugins' methods gives it."""
 
 
 class CallFailed(RequestError):

@@ -7,9 +7,11 @@ to the data directory.
 
 import difflib
 import ipaddress
+import json
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Literal, TypeVar
 from zoneinfo import ZoneInfo
@@ -260,6 +262,12 @@ class PluginsConfig:
     """Processor time that a plugin may use for one invocation and what follows it."""
     patience: int = 1
     """The hooks' time limits are multiplied by this, for slow machines."""
+    holidays: frozenset[str] = frozenset()
+    """Days for the `calendar` of control hooks, `2026-12-25`, or `12-25` for every year."""
+    estimate_after_s: float = 6 * 3600.0
+    """How long an interval may be missing before a value is estimated for it."""
+    settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """What each plugin is told as `ctx.settings`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -606,9 +614,32 @@ def _plugins(table: "_Table") -> PluginsConfig:
         memory_mib=table.integer("memory_mib", default.memory_mib, 128, 1 << 20),
         cpu_s=table.seconds("cpu", default.cpu_s),
         patience=table.integer("patience", default.patience, 1, 1000),
+        holidays=frozenset(table.parsed_list("holidays", _day)),
+        estimate_after_s=table.seconds("estimate_after", default.estimate_after_s),
+        settings=_plugin_settings(table.table("settings")),
     )
     table.finish()
     return plugins
+
+
+def _plugin_settings(table: "_Table") -> dict[str, Mapping[str, object]]:
+    found: dict[str, Mapping[str, object]] = {}
+    for name in table.values:
+        values = table.table(name).values
+        try:
+            json.dumps(dict(values))
+        except TypeError:
+            table.mistake(name, "has a date or a time; write it as a text in quotes")
+        found[name] = dict(values)
+    return found
+
+
+def _day(text: str) -> str:
+    try:
+        date.fromisoformat(text if len(text) == 10 else f"2000-{text}")
+    except ValueError:
+        raise ValueError(f'"{text}" is no day; write "2026-12-25", or "12-25" for every year') from None
+    return text
 
 
 def _log(table: "_Table") -> LogConfig:

@@ -79,6 +79,12 @@ class PluginFigures:
     """How one plugin does."""
 
     up: int = 0
+    healthy: bool = True
+    """It runs, and said nothing is wrong when it was last asked."""
+    behind: dict[str, int] = field(default_factory=dict)
+    """Entries of the log that it has not dealt with, by hook."""
+    passed_over: int = 0
+    """Entries that it was offered as often as they are, and failed at."""
     restarts: int = 0
     kills: int = 0
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -117,6 +123,12 @@ class Figures:
     command_alarms: int = 0
     control_stopped: bool = True
     plugins: dict[str, PluginFigures] = field(default_factory=dict)
+    validated_intervals: int = 0
+    flagged_intervals: Counter[str] = field(default_factory=Counter)
+    """By the flag's name, as `plugins.Flag` has it."""
+    estimated_intervals: int = 0
+    incidents: int = 0
+    """Open ones."""
 
     def plugin(self, name: str) -> PluginFigures:
         """The figures of one plugin."""
@@ -276,6 +288,29 @@ def metrics(outcomes: Callable[[int], str], kinds: Callable[[int], str]) -> tupl
             ("plugin",),
         ),
         Shown(
+            "plugin_healthy",
+            "gauge",
+            "1 while a plugin runs and says that nothing is wrong.",
+            lambda f, _: [((name,), one.healthy) for name, one in f.plugins.items()],
+            ("plugin",),
+        ),
+        Shown(
+            "plugin_behind",
+            "gauge",
+            "Entries of the log that a plugin has not dealt with.",
+            lambda f, _: [
+                ((name, hook), count) for name, one in f.plugins.items() for hook, count in one.behind.items()
+            ],
+            ("plugin", "hook"),
+        ),
+        Shown(
+            "plugin_passed_over",
+            "counter",
+            "Entries of the log that a plugin failed at as often as they are offered.",
+            lambda f, _: [((name,), one.passed_over) for name, one in f.plugins.items()],
+            ("plugin",),
+        ),
+        Shown(
             "plugin_restarts",
             "counter",
             "Times that a plugin's process was started again.",
@@ -300,6 +335,26 @@ def metrics(outcomes: Callable[[int], str], kinds: Callable[[int], str]) -> tupl
             ],
             ("plugin", "hook", "outcome"),
         ),
+        Shown(
+            "validated_intervals",
+            "counter",
+            "Intervals handed to plugins that validate.",
+            _one(lambda f: f.validated_intervals),
+        ),
+        Shown(
+            "flagged_intervals",
+            "counter",
+            "Flags that plugins gave intervals.",
+            lambda f, _: [((name,), count) for name, count in f.flagged_intervals.items()],
+            ("flag",),
+        ),
+        Shown(
+            "estimated_intervals",
+            "counter",
+            "Missing intervals that a value was estimated for.",
+            _one(lambda f: f.estimated_intervals),
+        ),
+        Shown("incidents", "gauge", "Open incidents.", _one(lambda f: f.incidents)),
         Shown("loop_lag_seconds", "gauge", "How late the trio loop runs its tasks.", _one(lambda f: f.loop_lag_s)),
     )
 

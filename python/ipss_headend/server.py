@@ -43,13 +43,16 @@ from ipss_headend.field.watch import Watch
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
 from ipss_headend.plugins.feed import Feed, store_effects
+from ipss_headend.plugins.judge import Judge
 from ipss_headend.plugins.manager import Manager
+from ipss_headend.plugins.vee import Validation
 from ipss_headend.rpc.call import Services
 from ipss_headend.rpc.idempotency import Keys
 from ipss_headend.rpc.jobs import Jobs
 from ipss_headend.rpc.logins import Logins
 from ipss_headend.rpc.methods.read import Asking, Layouts
 from ipss_headend.rpc.methods.stream import rows_of
+from ipss_headend.rpc.offers import Offers
 from ipss_headend.rpc.server import Server, local_principal, open_tcp, open_unix
 from ipss_headend.rpc.tls import Door
 from ipss_headend.schedule import DAY_S
@@ -59,6 +62,7 @@ from ipss_headend.store import Database, Store
 from ipss_headend.store.database import now_us
 from ipss_headend.store.latest import Latest
 from ipss_headend.store.log import Entry, forget
+from ipss_headend.store.plugins import states
 
 if TYPE_CHECKING:
     from ipss_headend._core import Gate, Reactor
@@ -202,6 +206,8 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             return await _health(store, reactor, figures, stop)
 
         endpoint = Endpoint(registry, health)
+        plugins = await _plugins(config, store, figures)
+        judge = Judge(plugins, zone=config.time_zone, holidays=config.plugins.holidays)
         services = Services(
             config=config,
             store=store,
@@ -221,8 +227,10 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             registry=registry,
             names={meter.name: meter for meter in fleet},
             set_points=set_points,
+            plugins=plugins,
+            judge=judge,
         )
-        control = services.control = await _control(config, field, reactor, gate, services.written)
+        control = services.control = await _control(config, field, reactor, gate, services.written, judge)
         await services.layouts.refresh(store)
         rpc = Server(services, rate=config.rpc.calls_per_second)
         delivery = Delivery(
@@ -237,19 +245,13 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             latest=latest,
             written=services.written,
         )
-        plugins = Manager(
-            config.plugins.enabled,
-            figures,
-            memory_mib=config.plugins.memory_mib,
-            cpu_s=max(1, int(config.plugins.cpu_s)),
-            patience=config.plugins.patience,
-            keep=store_effects(store),
-        )
 
         async def told(entry: Entry) -> list[dict[str, Any]]:
             return await rows_of(services, entry)
 
-        feed = Feed(plugins, store, told, lambda: services.happened)
+        validation = services.validation = Validation(plugins, store, figures)
+        feed = Feed(plugins, store, told, lambda: services.happened, validation)
+        offers = Offers(plugins, services.methods)
         pages = await _open_pages(config)
 
         async with trio.open_nursery() as tasks:
@@ -257,7 +259,10 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             tasks.start_soon(counters.run)
             tasks.start_soon(_watch_lag, figures)
             await tasks.start(plugins.run)
+            await offers.refresh()
+            tasks.start_soon(offers.run)
             tasks.start_soon(feed.run)
+            tasks.start_soon(validation.estimate, config.plugins.estimate_after_s)
             tasks.start_soon(_stop_now, stop, reactor, tasks.cancel_scope)
             tasks.start_soon(enrolment.look_up)
             tasks.start_soon(_forget_log, store, config.rpc.log_days)
@@ -332,8 +337,26 @@ def make_gate(config: Config) -> Gate:
     return _core.Gate(stop_file=config.control.stop_file, principals=people, bulk=config.control.bulk)
 
 
+async def _plugins(config: Config, store: Store, figures: Figures) -> Manager:
+    """The plugins as they are configured, and as was said since by the RPC."""
+    said = await store.read(states)
+    enabled = [name for name in config.plugins.enabled if name not in said or said[name].enabled is not False]
+    enabled += [name for name, state in said.items() if state.enabled and name not in enabled]
+    settings = {**config.plugins.settings}
+    settings |= {name: state.settings for name, state in said.items() if state.settings is not None}
+    return Manager(
+        enabled,
+        figures,
+        memory_mib=config.plugins.memory_mib,
+        cpu_s=max(1, int(config.plugins.cpu_s)),
+        patience=config.plugins.patience,
+        keep=store_effects(store),
+        settings=settings,
+    )
+
+
 async def _control(
-    config: Config, field: Field, reactor: Reactor, gate: Gate, written: Callable[[], None]
+    config: Config, field: Field, reactor: Reactor, gate: Gate, written: Callable[[], None], judge: Judge
 ) -> Control | None:
     """Critical commands; None where the audit trail forbids them. Readings go on without."""
     control = Control(
@@ -346,6 +369,7 @@ async def _control(
         meters=field.meters,
         figures=field.figures,
         written=written,
+        rules=judge,
     )
     try:
         await control.prepare()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,8 @@ class Context:
     limit_s: float
     """An answer that takes longer is not heard."""
     effects: list[Effect] = field(default_factory=list)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the configuration says to this plugin, `[plugins.settings.NAME]`."""
 
     def emit(self, key: str, kind: str, content: object) -> None:
         """Have something kept, once for each key of this plugin: a repeat after a crash has no second effect."""

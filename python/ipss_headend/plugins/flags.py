@@ -24,3 +24,9 @@ class Flag(IntFlag):
     """The same value, not nought, for so long that it is no measurement."""
     ESTIMATED = 256
     """Not measured: the value was estimated."""
+
+
+def flag_names(word: int) -> list[str]:
+    """Flags as other systems see them: `gap`, `roll-over`, ...; bits of a plugin's own as `bit-9`."""
+    known = {flag.value.bit_length() - 1: (flag.name or "").lower().replace("_", "-") for flag in Flag}
+    return [known.get(bit, f"bit-{bit}") for bit in range(32) if word >> bit & 1]

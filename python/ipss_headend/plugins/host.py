@@ -7,6 +7,8 @@ answered one after the other.
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 import resource
 import signal
@@ -27,11 +29,14 @@ from ipss_headend.plugins.context import Context
 from ipss_headend.plugins.specs import GROUP, HOOKS, PROJECT
 
 HELLO = "hello"
+SETTINGS = "settings"
+"""What the plugin is set to: sent once, before the first hook."""
 ANSWER = "answer"
 READ_OCTETS = 65_536
 MOST_OCTETS = 8 << 20
 """A message from the head-end; from the plugin a smaller one is taken."""
 DESCRIPTORS = 2
+NOTIFICATION = 2
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -44,6 +49,8 @@ class Loaded:
         self.plugin = plugin
         self._hooks = pluggy.PluginManager(PROJECT)
         self._hooks.add_hookspecs(sys.modules["ipss_headend.plugins.specs"])
+        self.settings: dict[str, Any] = {}
+        _check(name, plugin)
         try:
             self._hooks.register(plugin, name)
             self._hooks.check_pending()
@@ -55,7 +62,7 @@ class Loaded:
             options = caller.get_hookimpls()[-1]
             self.orders[caller.name] = -1 if options.tryfirst else 1 if options.trylast else 0
         if not self.orders:
-            raise PluginError(f"{name}: no hook in it; mark one with @ipss_headend.plugins.hook")
+            raise PluginError(f"{name}: no hook in it; mark one with @hook, from ipss_headend.plugins import hook")
 
     def call(self, context: Context, arguments: dict[str, Any]) -> Any:
         """One invocation; its typed answer.
@@ -72,7 +79,34 @@ class Loaded:
         try:
             return msgspec.convert(msgspec.to_builtins(answer, builtin_types=(bytes,)), spec.result | None)
         except (msgspec.ValidationError, TypeError) as error:
-            raise PluginError(f"{context.hook}: {error}") from error
+            wanted = str(spec.result).replace("ipss_headend.plugins.specs.", "")
+            raise PluginError(f"an answer of type {type(answer).__name__}, expected {wanted}: {error}") from error
+
+
+def _check(name: str, plugin: object) -> None:
+    """Tell the usual mistakes with a remedy, before pluggy tells them without.
+
+    Raises:
+        PluginError: a hook that does not exist, or an argument that a hook does not have.
+    """
+    for attribute in dir(plugin):
+        function = getattr(plugin, attribute, None)
+        if not callable(function) or not isinstance(getattr(function, f"{PROJECT}_impl", None), dict):
+            continue
+        given = getattr(function, f"{PROJECT}_impl").get("specname") or attribute
+        spec = HOOKS.get(given)
+        if spec is None:
+            near = difflib.get_close_matches(given, HOOKS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(HOOKS)}"
+            raise PluginError(f"{name}: no hook is called {given}; {hint}")
+        if inspect.iscoroutinefunction(function):
+            raise PluginError(f"{name}: {given} is async; a hook is a plain function, in a process of its own")
+        known = ("ctx", *spec.arguments)
+        wrong = [one for one in inspect.signature(function).parameters if one not in known and one != "self"]
+        if wrong:
+            near = difflib.get_close_matches(wrong[0], known, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise PluginError(f"{name}: {given} takes no {wrong[0]}; {hint}It may take {', '.join(known)}")
 
 
 def load(name: str) -> Loaded:
@@ -85,8 +119,31 @@ def load(name: str) -> Loaded:
     if not found:
         known = ", ".join(sorted(entry.name for entry in metadata.entry_points(group=GROUP))) or "none"
         raise PluginError(f'no plugin "{name}" is installed (entry points {GROUP}); there are: {known}')
-    plugin = next(iter(found)).load()
+    entry = next(iter(found))
+    try:
+        plugin = entry.load()
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing == entry.module or entry.module.startswith(f"{missing}."):
+            raise PluginError(
+                f"{name}: its entry point names {entry.value}, and no module is called {missing}; correct "
+                f'[project.entry-points."{GROUP}"] in its pyproject.toml and install it again'
+            ) from error
+        raise PluginError(
+            f"{name}: it needs the module {missing}, which is not installed; name its package under dependencies in "
+            "the plugin's pyproject.toml and install it again"
+        ) from error
+    except Exception as error:
+        raise PluginError(f"{name}: its import failed{_where(error)}: {_words(error)}") from error
     return Loaded(name, plugin() if isinstance(plugin, type) else plugin)
+
+
+def _where(error: Exception) -> str:
+    """The last line of the plugin's own that was run."""
+    if isinstance(error, SyntaxError):
+        return f" in {error.filename}, line {error.lineno}"
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if "importlib" not in one.filename]
+    return f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
 
 
 def _typed(function: Any, name: str, value: Any) -> Any:
@@ -113,7 +170,10 @@ def serve(connection: socket.socket, name: str, cpu_s: int) -> None:
         if not octets:
             return
         calls, ended = scanner.feed(octets)
-        for _, number, hook, params in calls:
+        for kind, number, hook, params in calls:
+            if kind == NOTIFICATION:
+                [plugin.settings] = msgspec.msgpack.decode(params)
+                continue
             _limit_cpu(cpu_s)
             _send(connection, ANSWER, _answer(plugin, number, hook, params, descriptors))
         if ended is not None:
@@ -122,7 +182,7 @@ def serve(connection: socket.socket, name: str, cpu_s: int) -> None:
 
 def _answer(plugin: Loaded, number: int, hook: str, params: bytes, descriptors: deque[int]) -> list[Any]:
     now_us, limit_s, arguments, layout = msgspec.msgpack.decode(params)
-    context = Context(plugin.name, hook, number, now_us, limit_s)
+    context = Context(plugin.name, hook, number, now_us, limit_s, settings=plugin.settings)
     try:
         if layout is not None:
             batch = columns.attach(descriptors.popleft(), descriptors.popleft(), [tuple(one) for one in layout])
@@ -144,7 +204,7 @@ def _answer(plugin: Loaded, number: int, hook: str, params: bytes, descriptors: 
 
 
 def _words(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:500]
+    return (str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}")[:500]
 
 
 def _send(connection: socket.socket, name: str, params: list[Any]) -> None:

@@ -18,6 +18,9 @@ from ipss_headend.plugins.process import START_S, PluginProcess
 from ipss_headend.plugins.specs import HOOKS, Hook, Mode, Refusal
 from ipss_headend.store.database import now_us
 
+HEALTH = "plugin_health"
+HEALTH_S = 10.0
+
 Keep = Callable[[str, Sequence[Effect]], Awaitable[None]]
 """Keeps what a plugin emitted, by the plugin's name."""
 
@@ -38,24 +41,120 @@ class Manager:
         patience: float = 1.0,
         keep: Keep | None = None,
         wall_us: Callable[[], int] = now_us,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        self.plugins = [
-            PluginProcess(name, figures.plugin(name), memory_mib=memory_mib, cpu_s=cpu_s, wall_us=wall_us)
-            for name in enabled
-        ]
         self.patience = patience
+        self.changed = trio.Event()
+        """Set, and made anew, when a plugin came, went, or started."""
+        self._figures = figures
+        self._memory_mib = memory_mib
+        self._cpu_s = cpu_s
+        self._wall_us = wall_us
         self._keep = keep
         self._log: Logger = logger("plugin")
+        self._nursery: trio.Nursery | None = None
+        self._scopes: dict[str, trio.CancelScope] = {}
+        self.plugins = [self._made(name, (settings or {}).get(name, {})) for name in enabled]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep all processes alive until cancelled. Started when each plugin has started or failed once."""
         async with trio.open_nursery() as nursery:
-            for plugin in self.plugins:
-                nursery.start_soon(plugin.run)
-            with trio.move_on_after(START_S):
+            self._nursery = nursery
+            try:
                 for plugin in self.plugins:
-                    await plugin.told.wait()
-            task_status.started()
+                    nursery.start_soon(self._run, plugin)
+                with trio.move_on_after(START_S):
+                    for plugin in self.plugins:
+                        await plugin.told.wait()
+                nursery.start_soon(self._ask_health)
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    def get(self, name: str) -> PluginProcess | None:
+        """The plugin of this name, if it is enabled."""
+        return next((plugin for plugin in self.plugins if plugin.name == name), None)
+
+    async def enable(self, name: str, settings: Mapping[str, Any]) -> PluginProcess:
+        """Run one more plugin, asked behind the others; returns when it has started or failed to.
+
+        Raises:
+            PluginError: the head-end is stopping.
+        """
+        plugin = self.get(name)
+        if plugin is None:
+            if self._nursery is None:
+                raise PluginError(f"plugin {name}: the head-end is stopping")
+            plugin = self._made(name, settings)
+            self.plugins.append(plugin)
+            self._nursery.start_soon(self._run, plugin)
+        with trio.move_on_after(START_S):
+            await plugin.told.wait()
+        return plugin
+
+    def disable(self, name: str) -> bool:
+        """Ask a plugin no more and end its process. Whether it was there."""
+        plugin = self.get(name)
+        if plugin is None:
+            return False
+        self.plugins.remove(plugin)
+        scope = self._scopes.get(name)
+        if scope is not None:
+            scope.cancel()
+        self._tell()
+        return True
+
+    def _made(self, name: str, settings: Mapping[str, Any]) -> PluginProcess:
+        return PluginProcess(
+            name,
+            self._figures.plugin(name),
+            memory_mib=self._memory_mib,
+            cpu_s=self._cpu_s,
+            wall_us=self._wall_us,
+            settings=settings,
+        )
+
+    async def _run(self, plugin: PluginProcess) -> None:
+        scope = self._scopes[plugin.name] = trio.CancelScope()
+        with scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(plugin.run)
+                while True:
+                    await plugin.started.wait()
+                    self._tell()
+        if self._scopes.get(plugin.name) is scope:
+            del self._scopes[plugin.name]
+
+    def _tell(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()
+
+    async def _ask_health(self) -> None:
+        """Every ten seconds, each on its own: a plugin that hangs keeps nobody from being asked."""
+        while True:
+            async with trio.open_nursery() as nursery:
+                for plugin in list(self.plugins):
+                    nursery.start_soon(self.health, plugin)
+            await trio.sleep(HEALTH_S)
+
+    async def health(self, plugin: PluginProcess) -> Mapping[str, str]:
+        """What is wrong with a plugin: as it says, or that it does not run or say it."""
+        found: Mapping[str, str] = {}
+        if plugin.fault is not None:
+            found = {"load": plugin.fault}
+        elif not plugin.figures.up:
+            found = {"process": "is not running"}
+        elif plugin.hooks is not None and HEALTH in plugin.hooks:
+            try:
+                found = await self.ask_one(plugin, HOOKS[HEALTH], {})
+            except PluginError as error:
+                found = {HEALTH: str(error)}
+        if dict(found) != dict(plugin.health) and found:
+            self._log.warning("plugin is not well", plugin=plugin.name, wrong=dict(found))
+        plugin.health = found
+        plugin.figures.healthy = not found
+        return found
 
     def asked(self, hook: str) -> list[PluginProcess]:
         """The plugins that have this hook, in their order."""
@@ -148,7 +247,7 @@ class Manager:
         shared = await trio.to_thread.run_sync(share, columns, rows)
         try:
             answer = await plugin.ask(hook.name, {}, limit_s=limit_s, shared=shared)
-            await self._kept(plugin, answer.effects)
+            await self.kept(plugin, answer.effects)
             return shared.flags()
         finally:
             shared.close()
@@ -172,10 +271,11 @@ class Manager:
 
     async def _ask(self, plugin: PluginProcess, hook: str, arguments: Mapping[str, object]) -> Any:
         answer = await plugin.ask(hook, arguments, limit_s=HOOKS[hook].limit_s * self.patience)
-        await self._kept(plugin, answer.effects)
+        await self.kept(plugin, answer.effects)
         return answer.value
 
-    async def _kept(self, plugin: PluginProcess, effects: Sequence[Effect]) -> None:
+    async def kept(self, plugin: PluginProcess, effects: Sequence[Effect]) -> None:
+        """Keep what a plugin emitted."""
         if effects and self._keep is not None:
             await self._keep(plugin.name, effects)
 

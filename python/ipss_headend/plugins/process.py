@@ -27,7 +27,7 @@ from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import PluginFigures
 from ipss_headend.plugins.columns import Shared
 from ipss_headend.plugins.context import Effect
-from ipss_headend.plugins.host import ANSWER, HELLO, MOST_OCTETS
+from ipss_headend.plugins.host import ANSWER, HELLO, MOST_OCTETS, SETTINGS
 from ipss_headend.plugins.specs import HOOKS
 
 ANSWER_OCTETS = 1 << 20
@@ -92,10 +92,22 @@ class PluginProcess:
     """A plugin."""
 
     def __init__(
-        self, name: str, figures: PluginFigures, *, memory_mib: int, cpu_s: int, wall_us: Callable[[], int]
+        self,
+        name: str,
+        figures: PluginFigures,
+        *,
+        memory_mib: int,
+        cpu_s: int,
+        wall_us: Callable[[], int],
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.figures = figures
+        self.settings: Mapping[str, Any] = settings or {}
+        self.health: Mapping[str, str] = {}
+        """What it said is wrong when it was last asked."""
+        self.started = trio.Event()
+        """Made anew, and set, each time that its hooks are known."""
         self.hooks: Mapping[str, int] | None = None
         """Its hooks and their places, once it has said them."""
         self.told = trio.Event()
@@ -111,7 +123,7 @@ class PluginProcess:
         self._waiting: dict[int, _Invocation] = {}
         self._socket: trio.socket.SocketType | None = None
         self._sending = trio.Lock()
-        self._kill_in = trio.Event()
+        self._delay_s = BACKOFF_S[0]
         self._log: Logger = logger("plugin").bind(plugin=name)
 
     def has(self, hook: str) -> bool:
@@ -197,20 +209,32 @@ class PluginProcess:
                 os.killpg(self.process_id, signal.SIGKILL)
             self.process_id = None
 
+    async def reload(self) -> None:
+        """End the process and wait until it has started again, or failed to: with new settings, or new code."""
+        self.told = trio.Event()
+        self._delay_s = BACKOFF_S[0]
+        self._breaker = Breaker()
+        self._log.info("plugin reloads")
+        if self.process_id is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process_id, signal.SIGKILL)
+            self.process_id = None
+        with trio.move_on_after(START_S):
+            await self.told.wait()
+
     async def run(self) -> None:
         """Keep the process alive until cancelled."""
-        delay_s = BACKOFF_S[0]
         while True:
-            began = trio.current_time()
+            began, told = trio.current_time(), self.told
             try:
                 await self._live()
             except OSError as error:
                 self._log.error("plugin cannot be started", why=str(error))
-            self.told.set()
+            told.set()
             if trio.current_time() - began > STEADY_S:
-                delay_s = BACKOFF_S[0]
-            await trio.sleep(delay_s)
-            delay_s = min(delay_s * 2, BACKOFF_S[1])
+                self._delay_s = BACKOFF_S[0]
+            await trio.sleep(self._delay_s)
+            self._delay_s = min(self._delay_s * 2, BACKOFF_S[1])
             self.figures.restarts += 1
 
     async def _live(self) -> None:
@@ -232,6 +256,7 @@ class PluginProcess:
         connection = trio.socket.from_stdlib_socket(ours)
         said = bytearray()
         try:
+            await connection.send(_encoder.encode([2, SETTINGS, [self.settings]]))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._drain, process.stderr.fileno(), said)
                 nursery.start_soon(self._watch)
@@ -289,6 +314,8 @@ class PluginProcess:
                 self.hooks = {hook: place for hook, place in hooks.items() if hook in HOOKS}
                 self._socket = connection
                 self.figures.up = 1
+                self.started.set()
+                self.started = trio.Event()
                 self._log.info("plugin started", hooks=sorted(self.hooks))
                 return True
             if name != ANSWER or self._socket is None:

@@ -19,9 +19,10 @@ from ipss_headend.metrics import Figures
 from ipss_headend.plugins.columns import Buffer
 from ipss_headend.plugins.manager import Manager
 from ipss_headend.plugins.process import PluginProcess
-from ipss_headend.plugins.specs import HOOKS, Hook
+from ipss_headend.plugins.specs import HOOKS, Hook, MethodOffer
 
 CASES = ("ordinary", "empty", "huge", "odd")
+CALL = "rpc_call"
 TURNS = 3
 """The quickest of so many counts: a busy machine is no fault of the plugin's."""
 WAIT = 20.0
@@ -88,15 +89,51 @@ async def selftest(name: str, *, patience: float = 1.0) -> list[Finding]:
             nursery.cancel_scope.cancel()
         else:
             for hook in (HOOKS[one] for one in HOOKS if one in plugin.hooks):
-                findings += [await _case(manager, plugin, hook, case, patience) for case in CASES]
+                if hook.name == CALL:
+                    findings += await _methods(manager, plugin, patience)
+                    continue
+                findings += [
+                    await _case(manager, plugin, hook, case, patience, given(hook, case), hook.limit_s)
+                    for case in CASES
+                ]
             nursery.cancel_scope.cancel()
     if not findings:
         raise PluginError(f'plugin "{name}" cannot be loaded; {plugin.fault or "it does not say why"}')
     return findings
 
 
-async def _case(manager: Manager, plugin: PluginProcess, hook: Hook, case: str, patience: float) -> Finding:
-    limit_s, quickest = hook.limit_s * patience, float("inf")
+async def _methods(manager: Manager, plugin: PluginProcess, patience: float) -> list[Finding]:
+    """The plugin's RPC methods, each with its own example: nobody else knows what they take."""
+    hook, findings = HOOKS[CALL], []
+    try:
+        offers: list[MethodOffer] = await manager.ask_one(plugin, HOOKS["rpc_methods"], {})
+    except PluginError as error:
+        return [Finding(CALL, "rpc_methods", 0.0, hook.limit_s, str(error))]
+    for offer in offers:
+        if offer.example is None:
+            findings.append(Finding(CALL, offer.name, 0.0, hook.limit_s, None))
+            continue
+        asked = {"method": offer.name, "params": offer.example, "actor": "ada"}
+        limit_s = offer.limit_ms / 1000
+        findings.append(await _case(manager, plugin, hook, offer.name, patience, asked, limit_s))
+    return findings
+
+
+def given(hook: Hook, case: str) -> dict[str, Any]:
+    """The arguments of a case; none for a batch, which has columns."""
+    return {} if hook.mode == "batch" else arguments(hook, case)
+
+
+async def _case(
+    manager: Manager,
+    plugin: PluginProcess,
+    hook: Hook,
+    case: str,
+    patience: float,
+    asked: dict[str, Any],
+    least_s: float,
+) -> Finding:
+    limit_s, quickest = least_s * patience, float("inf")
     answers: list[object] = []
     fault = None
     for _ in range(TURNS):
@@ -111,7 +148,7 @@ async def _case(manager: Manager, plugin: PluginProcess, hook: Hook, case: str, 
                 limit_s = hook.limit_s * patience * max(1.0, rows / 100_000)
                 answers.append((await manager.ask_batch(plugin, hook, columns, rows)).tolist())
             else:
-                answers.append(repr(await manager.ask_one(plugin, hook, arguments(hook, case))))
+                answers.append(repr(await manager.ask_one(plugin, hook, asked)))
         except (PluginError, trio.TooSlowError) as error:
             fault = str(error)
         quickest = min(quickest, trio.current_time() - began)

@@ -69,12 +69,25 @@ class IncidentClass(msgspec.Struct, frozen=True):
 
 
 class MethodOffer(msgspec.Struct, frozen=True):
-    """An RPC method that a plugin offers, under `x.PLUGIN.`."""
+    """An RPC method that a plugin offers, as `x.PLUGIN.NAME`; the hook `rpc_call` answers it.
+
+    Fields are `text`, `integer`, `boolean`, `list`, `map`, `meter` or `meters`, with `?` behind it if they may be left
+    out. The caller's right is checked for each meter that params name; where none does, for all meters.
+    """
 
     name: str
     right: str
+    """What the caller needs: `view`, `read`, `propose`, ...: see docs/rpc.md."""
     summary: str
+    """A sentence."""
     params: dict[str, str] = {}
+    result: dict[str, str] = {}
+    """What is not declared here is left out of the answer."""
+    changes: bool = False
+    """It takes an idempotency key: a repeat is not asked again."""
+    limit_ms: int = 1000
+    """An answer that takes longer is not heard; at most 30000."""
+    example: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +132,7 @@ def _hook(mode: Mode, limit_s: float, *, closed: bool, when: str) -> Callable[[F
     return register
 
 
-@_hook("batch", 0.05, closed=False, when="readings were stored")
+@_hook("batch", 0.05, closed=False, when="readings of load profiles were stored, from the plugin's own cursor")
 def billing_validate_batch(ctx: Any, batch: Any) -> None:
     """Add flags to intervals: write into `batch.flags`, one 32-bit word an interval.
 
@@ -131,7 +144,7 @@ def billing_validate_batch(ctx: Any, batch: Any) -> None:
     """
 
 
-@_hook("first", 0.1, closed=False, when="a gap is confirmed")
+@_hook("first", 0.1, closed=False, when="intervals are missing for longer than `[plugins] estimate_after`")
 def billing_estimate(
     ctx: Any, before: list[int], missing: int, after: list[int], like_days: list[list[int]], total: int | None
 ) -> Estimate | None:
@@ -147,28 +160,44 @@ def billing_sales_dimension(ctx: Any, account: dict[str, str]) -> dict[str, str]
     return {}
 
 
-@_hook("veto", 0.005, closed=True, when="any command is asked for")
+@_hook("veto", 0.005, closed=True, when="any command or set point is asked for, and again before an order's release")
 def control_authorize(ctx: Any, actor: str, action: str, targets: list[str]) -> Refusal | None:
-    """Say whether this may be asked for."""
+    """Say whether this may be asked for.
+
+    `action`: the kind of an order, such as `disconnect`, or `set-point`. `targets` are meters, 1000 at most: an order
+    with more is asked about in parts.
+    """
 
 
 @_hook("veto", 0.02, closed=True, when="a command is armed and not yet sent")
 def control_before_command(
     ctx: Any, command: dict[str, Any], device_state: dict[str, Any], reason: str
 ) -> Refusal | None:
-    """Say whether this command may leave now."""
+    """Say whether this command may leave now.
+
+    `command` has `id`, `order`, `point`, `group`, `kind`, `requester`; `device_state` what the meter said just now of
+    its supply, `output`, `control_state` and `control_mode`, and nothing where it said nothing or is not switched.
+    """
 
 
 @_hook("veto", 0.02, closed=True, when="supply would be cut")
 def control_disconnect_veto(
     ctx: Any, account: str, reason: str, weather: dict[str, Any], calendar: dict[str, Any]
 ) -> Refusal | None:
-    """Say whether this supply may be cut now."""
+    """Say whether this supply may be cut now.
+
+    `account` is the meter's name. `calendar` has `date`, `weekday` (Monday: 1), `minute` of the day in the head-end's
+    time zone, and `holiday`, by `[plugins] holidays`. `weather` is empty: the head-end knows none.
+    """
 
 
 @_hook("all", 1.0, closed=False, when="a command was verified, failed, or is unknown")
 def control_after_command(ctx: Any, command: dict[str, Any], outcome: str, readback: dict[str, Any]) -> None:
-    """Take note of a command's end; comes again after a crash, with the same key."""
+    """Take note of a command's end; comes again after a crash, with the same key.
+
+    `outcome`: `verified`, `failed` or `unknown`; an unknown one is told again when it is found out. `command` is that
+    of `control_before_command`, with `reason`; `readback` has `expected`, `as_expected`, `detail`, `at_ms`.
+    """
 
 
 @_hook("first", 0.002, closed=False, when="a meter reports a code of its maker's own")
@@ -194,6 +223,14 @@ def plugin_health(ctx: Any) -> dict[str, str]:
 def rpc_methods(ctx: Any) -> list[MethodOffer]:
     """The RPC methods that the plugin offers."""
     return []
+
+
+@_hook("first", 1.0, closed=False, when="somebody calls a method of the plugin's own")
+def rpc_call(ctx: Any, method: str, params: dict[str, Any], actor: str) -> dict[str, Any] | None:
+    """Answer a call of a method that `rpc_methods` offered; asked of that plugin alone, within the method's own limit.
+
+    What is raised is the call's error, `E_PLUGIN` with its words.
+    """
 
 
 @_hook("all", 30.0, closed=False, when="the log of readings and events goes on")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ipss_headend.rpc.catalogue import METHODS
+from ipss_headend.rpc.catalogue import METHODS, Method
 from ipss_headend.rpc.faults import Fault
 from ipss_headend.security.permission import NOBODY, Principal, Right
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ipss_headend.field.fleet import FleetMeter
     from ipss_headend.field.quarantine import Quarantine
     from ipss_headend.metrics import Figures
+    from ipss_headend.plugins.judge import Judge
+    from ipss_headend.plugins.manager import Manager
+    from ipss_headend.plugins.vee import Validation
     from ipss_headend.rpc.idempotency import Keys
     from ipss_headend.rpc.jobs import Jobs
     from ipss_headend.rpc.logins import Logins
@@ -58,8 +61,15 @@ class Services:
     """Meters by their names."""
     set_points: SetPoints
     """What is wanted of inverters and storage."""
+    plugins: Manager
+    judge: Judge
+    """Plugins' say in commands."""
+    methods: dict[str, Method] = dataclasses.field(default_factory=lambda: dict(METHODS))
+    """The table of this head-end, plugins' methods among it."""
     control: Control | None = None
     """Critical commands; None: the audit trail forbids them."""
+    validation: Validation | None = None
+    """What hands intervals to plugins."""
     happened: trio.Event = dataclasses.field(default_factory=trio.Event)
     """Set, and made anew, when something was written."""
     nursery: trio.Nursery | None = None
@@ -132,7 +142,7 @@ class Call:
 
     def reaches(self, group: str) -> bool:
         """Whether the caller has the right that this method needs for the meters of a group."""
-        return self.principal.may(METHODS[self.method].right, group)
+        return self.principal.may(self.services.methods[self.method].right, group)
 
     def meter(self, name: str, right: Right) -> FleetMeter:
         """The meter of this name, if the caller may do this to it.

@@ -28,6 +28,7 @@ CODES = {
     "E_REFUSED": "the meter said no",
     "E_VIOLATION": "the meter broke its protocol",
     "E_SECURITY": "authentication with the meter failed, or its security is weaker than pinned",
+    "E_PLUGIN": "a plugin refused, failed, or took too long",
     "E_STORE": "the store could not do it",
     "E_DRAINING": "the head-end is stopping",
     "E_INTERNAL": "a fault of the head-end's own; its log has the rest",
@@ -44,6 +45,7 @@ _BY_ERROR: tuple[tuple[type[Exception], str], ...] = (
     (errors.AuthenticationFailed, "E_SECURITY"),
     (errors.ConfigError, "E_PARAMS"),
     (errors.RequestError, "E_PARAMS"),
+    (errors.PluginError, "E_PLUGIN"),
     (errors.StoreError, "E_STORE"),
     (errors.KeystoreError, "E_SECURITY"),
 )

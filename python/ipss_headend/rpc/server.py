@@ -18,7 +18,6 @@ from ipss_headend.errors import ConfigError
 from ipss_headend.log import Logger, logger
 from ipss_headend.rpc import methods  # noqa: F401 - fills the table
 from ipss_headend.rpc.call import Services, Session
-from ipss_headend.rpc.catalogue import METHODS
 from ipss_headend.rpc.connection import Bounds, Connection, Counts
 from ipss_headend.rpc.limits import RateLimit
 from ipss_headend.rpc.tls import Door
@@ -81,7 +80,7 @@ class Server:
             stream,
             session,
             self._services,
-            METHODS,
+            self._services.methods,
             bounds=self._bounds,
             limit=self._limit,
             keys=self._services.keys,

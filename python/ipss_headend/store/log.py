@@ -70,6 +70,13 @@ def after(connection: Connection, cursor: int, topics: Sequence[str] = TOPICS, l
         yield Entry(sequence, at_us, topic, msgpack.unpackb(content, raw=False))
 
 
+def first_after(connection: Connection, cursor: int, topics: Sequence[str] = TOPICS) -> int | None:
+    """The number of the first entry after `cursor` of these topics, damaged or not; None: there is none."""
+    chosen = select(func.min(log.c.sequence)).where(log.c.sequence > cursor, log.c.topic.in_(topics))
+    found: int | None = connection.scalar(chosen)
+    return found
+
+
 def ends(connection: Connection) -> tuple[int, int]:
     """The cursor before the first entry that is kept, and the number of the last."""
     first = connection.scalar(select(func.min(log.c.sequence)))  # asked alone, each is one look into the index

@@ -1,13 +1,13 @@
-"""What plugins leave: how far each has read the log, what it emitted, and the flags of readings."""
+"""What plugins leave: how far each has read the log, what it emitted, flags of readings and estimates for gaps."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from ipss_headend.store.database import now_us
-from ipss_headend.store.schema import plugin_cursors, plugin_effects, reading_flags
+from ipss_headend.store.schema import estimates, plugin_cursors, plugin_effects, plugin_states, reading_flags
 
 
 class FlagRow(NamedTuple):
@@ -18,6 +18,25 @@ class FlagRow(NamedTuple):
     place: int
     capture_time_us: int
     flags: int
+
+
+class EstimateRow(NamedTuple):
+    """An interval that is missing, and what was estimated for it; no value yet: it may still be read."""
+
+    meter_id: int
+    layout_id: int
+    place: int
+    capture_time_us: int
+    noted_us: int
+    value: int | None
+    method: str
+
+
+class StateRow(NamedTuple):
+    """What was said of a plugin while the head-end ran. None: as configured."""
+
+    enabled: bool | None
+    settings: Mapping[str, Any] | None
 
 
 def cursor(connection: Connection, plugin: str) -> int | None:
@@ -66,6 +85,87 @@ def flags(connection: Connection, meter_id: int, from_us: int, until_us: int) ->
     return [FlagRow(*row) for row in connection.execute(chosen)]
 
 
+def want(connection: Connection, rows: Iterable[tuple[int, int, int, int]], noted_us: int) -> None:
+    """Note intervals that are missing: (meter, layout, place, capture time). One that is known stays as it is."""
+    for row in rows:
+        connection.exec_driver_sql(_WANT, (*row, noted_us))
+
+
+def wanted(connection: Connection, noted_before_us: int, limit: int) -> list[EstimateRow]:
+    """Intervals that are missing since before then and have no estimate, by meter, layout, place and time."""
+    chosen = select(estimates).where(estimates.c.value.is_(None), estimates.c.noted_us < noted_before_us)
+    keys = (estimates.c.meter_id, estimates.c.layout_id, estimates.c.place, estimates.c.capture_time_us)
+    return [EstimateRow(*row) for row in connection.execute(chosen.order_by(*keys).limit(limit))]
+
+
+def estimate(connection: Connection, rows: Iterable[EstimateRow]) -> None:
+    """Give missing intervals their values."""
+    for row in rows:
+        connection.exec_driver_sql(_ESTIMATE, (row.value, row.method, *_key(row)))
+
+
+def put_off(connection: Connection, rows: Iterable[EstimateRow], noted_us: int) -> None:
+    """Nobody could say a value: ask again later."""
+    for row in rows:
+        connection.exec_driver_sql(_PUT_OFF, (noted_us, *_key(row)))
+
+
+def unwant(connection: Connection, rows: Iterable[EstimateRow]) -> None:
+    """Forget missing intervals that were read after all and have no estimate."""
+    for row in rows:
+        connection.exec_driver_sql(_UNWANT, _key(row))
+
+
+def _key(row: EstimateRow) -> tuple[int, int, int, int]:
+    return row.meter_id, row.layout_id, row.place, row.capture_time_us
+
+
+def estimated(connection: Connection, meter_id: int, from_us: int, until_us: int) -> list[EstimateRow]:
+    """The estimates for a meter within [from, until), the intervals that still wait among them."""
+    chosen = select(estimates).where(
+        estimates.c.meter_id == meter_id, estimates.c.capture_time_us >= from_us, estimates.c.capture_time_us < until_us
+    )
+    return [EstimateRow(*row) for row in connection.execute(chosen.order_by(estimates.c.capture_time_us))]
+
+
+def states(connection: Connection) -> dict[str, StateRow]:
+    """What was said of plugins, by name."""
+    return {
+        row.plugin: StateRow(
+            None if row.enabled is None else bool(row.enabled),
+            None if row.settings is None else msgpack.unpackb(row.settings),
+        )
+        for row in connection.execute(select(plugin_states))
+    }
+
+
+def set_state(connection: Connection, plugin: str, state: StateRow, principal: str) -> None:
+    """Say it."""
+    connection.execute(delete(plugin_states).where(plugin_states.c.plugin == plugin))
+    connection.execute(
+        insert(plugin_states).values(
+            plugin=plugin,
+            enabled=state.enabled,
+            settings=None if state.settings is None else msgpack.packb(dict(state.settings)),
+            principal=principal,
+            changed_us=now_us(),
+        )
+    )
+
+
+def effect_count(connection: Connection, plugin: str) -> int:
+    """How many effects are kept of a plugin."""
+    return connection.scalar(select(func.count()).where(plugin_effects.c.plugin == plugin)) or 0
+
+
+_WANT = (
+    "INSERT INTO estimates (meter_id, layout_id, place, capture_time_us, noted_us, value, method) "
+    "VALUES (?, ?, ?, ?, ?, NULL, '') ON CONFLICT (meter_id, layout_id, place, capture_time_us) DO NOTHING"
+)
+_OF_ONE = "WHERE meter_id = ? AND layout_id = ? AND place = ? AND capture_time_us = ? AND value IS NULL"
+_ESTIMATE = f"UPDATE estimates SET value = ?, method = ? {_OF_ONE}"  # noqa: S608 - constants
+_PUT_OFF = f"UPDATE estimates SET noted_us = ? {_OF_ONE}"  # noqa: S608
+_UNWANT = f"DELETE FROM estimates {_OF_ONE}"  # noqa: S608
 _ADVANCE = (
     "INSERT INTO plugin_cursors (plugin, sequence, changed_us) VALUES (?, ?, ?) "
     "ON CONFLICT (plugin) DO UPDATE SET sequence = max(sequence, excluded.sequence), changed_us = excluded.changed_us"

@@ -16,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raised by one with each change; a store with a higher one is refused (R46)."""
 
 metadata = MetaData()
@@ -364,6 +364,63 @@ reading_flags = Table(
     Column("changed_us", BigInteger, nullable=False),
     sqlite_with_rowid=False,
     comment="What validation said of one column of a line, or of one that is missing. Flags are added only.",
+)
+
+estimates = Table(
+    "estimates",
+    metadata,
+    Column("meter_id", Integer, primary_key=True),
+    Column("layout_id", Integer, primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("capture_time_us", BigInteger, primary_key=True),
+    Column("noted_us", BigInteger, nullable=False),
+    Column("value", BigInteger),
+    Column("method", Text, nullable=False),
+    Index("estimates_wanted", "value", "noted_us"),
+    sqlite_with_rowid=False,
+    comment="Intervals that are missing, and what was estimated for them. No value yet: it may still be read. A "
+    "reading that comes later stands; the estimate is kept.",
+)
+
+plugin_states = Table(
+    "plugin_states",
+    metadata,
+    Column("plugin", Text, primary_key=True),
+    Column("enabled", Integer),
+    Column("settings", LargeBinary),
+    Column("principal", Text, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    comment="What was said of plugins while the head-end ran; it goes before the configuration. None: as configured.",
+)
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("incident_id", Integer, primary_key=True),
+    Column("area", Text, nullable=False),
+    Column("opened_us", BigInteger, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    Column("closed", Integer, nullable=False),
+    Column("signals", LargeBinary, nullable=False),
+    Column("dropped", Integer, nullable=False),
+    Column("classes", LargeBinary),
+    Index("incidents_open", "closed", "area"),
+    sqlite_autoincrement=True,
+    comment="Signals of one area that belong together, and what plugins say that it is. No classes: not asked yet.",
+)
+
+event_classes = Table(
+    "event_classes",
+    metadata,
+    Column("meter_id", Integer, primary_key=True),
+    Column("at_us", BigInteger, primary_key=True),
+    Column("code", BigInteger, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("severity", Integer, nullable=False),
+    Column("said_by", Text, nullable=False),
+    sqlite_with_rowid=False,
+    comment="What a maker's event codes mean, as plugins said it.",
 )
 
 marks = Table(

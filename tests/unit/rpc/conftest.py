@@ -140,6 +140,8 @@ def services(store: Store) -> Services:
         registry=nothing,
         names={},
         set_points=nothing,
+        plugins=nothing,
+        judge=nothing,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 import pytest
 
+from ipss_headend.client import CHANGES
 from ipss_headend.rpc.catalogue import METHODS, Method
 from ipss_headend.rpc.document import page
 from ipss_headend.rpc.faults import CODES, fault_of
@@ -40,6 +41,10 @@ def test_method_declares_what_it_needs_and_gives(method: Method) -> None:
         method.decode(msgspec.msgpack.encode([{**method.example, **key}]))
     for schema in (method.params, method.result):
         assert msgspec.json.schema(schema)
+
+
+def test_client_gives_a_key_to_every_method_that_changes_something() -> None:
+    assert {name for name, method in METHODS.items() if method.changes} == CHANGES
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)

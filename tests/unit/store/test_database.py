@@ -19,6 +19,7 @@ from ipss_headend.errors import (
 )
 from ipss_headend.store import Database, WriteBatch, counters, journal, reading_row
 from ipss_headend.store.database import _translated
+from ipss_headend.store.schema import SCHEMA_VERSION
 
 
 def test_store_is_for_its_owner_only(path: Path, database: Database) -> None:
@@ -74,7 +75,7 @@ def test_newer_schema_is_refused_and_left_alone(path: Path) -> None:
         newer.execute("UPDATE schema_info SET schema_version = 99")
     newer.close()
 
-    with pytest.raises(StoreTooNew, match=r"written by a newer head-end \(schema 99, this one knows 6\)"):
+    with pytest.raises(StoreTooNew, match=rf"a newer head-end \(schema 99, this one knows {SCHEMA_VERSION}\)"):
         Database(path, own=True)
 
     with sqlite3.connect(path) as connection:

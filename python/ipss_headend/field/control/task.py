@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 from sqlalchemy import Connection, select
@@ -65,6 +66,22 @@ CLOCK_S = 30.0
 """How often the budgets' clock is stored: a crash makes it no more than this slower."""
 
 
+class Rules(Protocol):
+    """Who else has a say in commands: it may refuse, and can send nothing (`plugins/judge.py`)."""
+
+    @property
+    def looks(self) -> bool:
+        """It wants to know a device's state before a command leaves."""
+
+    async def asked(self, actor: str, action: str, targets: Sequence[str]) -> str | None:
+        """Why this may not be asked for."""
+
+    async def leaves(
+        self, command: Mapping[str, object], device_state: Mapping[str, object], reason: str, *, cuts: bool
+    ) -> str | None:
+        """Why a command may not leave now."""
+
+
 class Control:
     """Critical commands, while the server runs."""
 
@@ -80,9 +97,10 @@ class Control:
         meters: Mapping[int, FleetMeter],
         figures: Figures,
         written: Callable[[], None] = lambda: None,
+        rules: Rules | None = None,
         wall_us: Callable[[], int] = now_us,
     ) -> None:
-        """`written` is called when the log has grown, by whomever."""
+        """`written` is called when the log has grown, by whomever; `rules` may refuse what is approved."""
         self.desk = Desk(config.control, config.principals, config.rollout)
         self._settings = config.control
         self._store = store
@@ -93,6 +111,9 @@ class Control:
         self._meters = meters
         self._figures = figures
         self._written = written
+        self._rules = rules
+        self._judged: set[bytes] = set()
+        self._judging: set[bytes] = set()
         self._wall_us = wall_us
         self._told = 0
         self._rollout = Rollout(store, config.rollout, wall_us)
@@ -186,7 +207,8 @@ class Control:
             await self._expire()
         if counts.get(State.APPROVED):
             for order in await self._store.read(lambda connection: rows.orders_in(connection, (State.APPROVED,))):
-                await self._release(order)
+                if await self._judged_well(nursery, order):
+                    await self._release(order)
         if counts.get(State.RELEASED):
             room = AT_ONCE - len(self._under_way)
             moment_us = self._wall_us()
@@ -230,6 +252,7 @@ class Control:
         if self._gate.stopped:
             self._open = False
             self._admitted.clear()
+            self._judged.clear()
         self._figures.control_stopped = self._gate.stopped
         return self._open and self._trouble is None
 
@@ -251,6 +274,33 @@ class Control:
             )
         ):
             await self._store.change(expire, spend_reserve=True)
+
+    async def _judged_well(self, nursery: trio.Nursery, row: OrderRow) -> bool:
+        """Whether the rules let an order be released. They are asked beside the look, which waits for no plugin."""
+        if self._rules is None or row.order_id in self._judged:
+            return True
+        if row.order_id not in self._judging:
+            self._judging.add(row.order_id)
+            nursery.start_soon(self._judge, self._rules, row)
+        return False
+
+    async def _judge(self, rules: Rules, row: OrderRow) -> None:
+        try:
+            order = Order.decode(row.octets)
+            found = (self._meters.get(target.meter_id) for target in order.targets)
+            why = await rules.asked(order.requester, order.kind, [meter.name for meter in found if meter is not None])
+            if why is None:
+                self._judged.add(row.order_id)
+                return
+            await self._store.change(
+                lambda connection: self._refuse_order(connection, row.order_id, why, "rules"), spend_reserve=True
+            )
+        except (StoreFailed, StaleOwner, StoreDamaged):
+            raise
+        except Exception:  # noqa: BLE001 - round a subject's task: one order's fault harms no other
+            self._log.exception("an order could not be judged; it stays approved", order=orders.shown(row.order_id))
+        finally:
+            self._judging.discard(row.order_id)
 
     async def _release(self, row: OrderRow) -> None:
         """Let through what signatures, list, rings and budgets allow; the rest waits, is refused or quarantined."""
@@ -324,9 +374,9 @@ class Control:
         self._orders[row.order_id] = order
         return order
 
-    def _refuse_order(self, connection: Connection, order_id: bytes, why: str) -> None:
+    def _refuse_order(self, connection: Connection, order_id: bytes, why: str, by: str = "gate") -> None:
         count = rows.move_order(connection, order_id, machine.sources(Step.REFUSE), State.FAILED, f"refused: {why}")
-        audit.append(connection, "refused", "gate", orders.shown(order_id), {"why": why, "commands": count})
+        audit.append(connection, "refused", by, orders.shown(order_id), {"why": why, "commands": count})
         self._log.error("order refused", order=orders.shown(order_id), why=why)
 
     async def _send(self, one: CommandRow) -> None:
@@ -337,6 +387,11 @@ class Control:
             return
         if order.expected == "ready":
             why = await self._read_back.refuses_ready(one.meter_id)
+            if why is not None:
+                await self._end(one, Step.REFUSE, why)
+                return
+        if self._rules is not None:
+            why = await self._ask_rules(self._rules, one, order)
             if why is not None:
                 await self._end(one, Step.REFUSE, why)
                 return
@@ -358,6 +413,24 @@ class Control:
         else:
             await self._end(one, Step.LOSE, detail or outcome.label)
             await self._resolve(one)
+
+    async def _ask_rules(self, rules: Rules, one: CommandRow, order: Order) -> str | None:
+        meter = self._meters.get(one.meter_id)
+        state: dict[str, object] = {}
+        if rules.looks and order.kind in {"disconnect", "reconnect"}:
+            with suppress(HeadEndError):
+                found = await self._read_back.state(one.meter_id)
+                state = dict(zip(("output", "control_state", "control_mode"), found, strict=True))
+        command = {
+            "id": orders.shown(one.command_id),
+            "order": orders.shown(one.order_id),
+            "point": None if meter is None else meter.name,
+            "group": None if meter is None else meter.group,
+            "kind": order.kind,
+            "requester": order.requester,
+        }
+        cuts = order.kind in orders.MAY_CUT
+        return await rules.leaves(command, state, order.reason, cuts=cuts)
 
     async def _mark_sent(self, one: CommandRow, order: Order) -> int:
         """Make SENT durable, with its audit record, before an octet leaves."""

@@ -11,7 +11,7 @@ import trio
 from sqlalchemy import Connection
 
 from ipss_headend.rpc.call import Call
-from ipss_headend.rpc.catalogue import METHODS, Change, Empty, Params, Result, method
+from ipss_headend.rpc.catalogue import Change, Empty, Params, Result, method
 from ipss_headend.rpc.faults import Fault
 from ipss_headend.security import identity
 from ipss_headend.security.identity import Account, Kind
@@ -59,7 +59,7 @@ def _groups(who: Principal) -> frozenset[str]:
 @method("auth.check", None, example={"action": "read.now", "target": "virtual-00001"})
 def check(call: Call, params: Action) -> Verdict:
     """Whether the caller may call a method, for a meter where one is named."""
-    found = METHODS.get(params.action)
+    found = call.services.methods.get(params.action)
     if found is None:
         raise Fault("E_METHOD", f'no method is called "{params.action[:128]}"; rpc.methods lists them')
     who = call.principal

@@ -309,6 +309,9 @@ async def switch(call: Call, params: Switch) -> Switched:
         raise Fault("E_PARAMS", "control.switch: order and created_ms are needed, as control.preview gave them")
     made = _made(call, params, who.name)
     signature = Signature("propose", who.name, 0, b"" if params.dry_run else _octets(params.signature))
+    names = [call.services.field.meters[target.meter_id].name for target in made.targets]
+    if (why := await call.services.judge.asked(who.name, made.kind, names)) is not None:
+        raise Fault("E_DENIED", f"control.switch: {why}")
 
     def ask(connection: Connection) -> Preview:
         shown = _preview(desk, connection, made)

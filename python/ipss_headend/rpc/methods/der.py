@@ -174,6 +174,8 @@ async def set_(call: Call, params: Want) -> Taken:
         revert_s=params.revert_s,
         exclusive=params.exclusive,
     )
+    if (why := await call.services.judge.asked(call.principal.name, "set-point", [meter.name])) is not None:
+        raise Fault("E_DENIED", f"der.set: {why}")
     kept = await call.services.set_points.set(meter, wish)
     return await _taken(call, meter, kept)
 

@@ -17,6 +17,7 @@ from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.field.requests import answered
 from ipss_headend.field.results import result_name
 from ipss_headend.names import ObjectName
+from ipss_headend.plugins.flags import flag_names
 from ipss_headend.rpc.call import Call
 from ipss_headend.rpc.catalogue import Params, Result, method
 from ipss_headend.rpc.faults import Fault, fault_of
@@ -25,6 +26,7 @@ from ipss_headend.rpc.methods.job import State, state
 from ipss_headend.security.permission import Right
 from ipss_headend.store.database import now_us
 from ipss_headend.store.export import quality_text
+from ipss_headend.store.plugins import flags
 from ipss_headend.store.readings import Line, plain, scaled
 from ipss_headend.store.readings import series as stored_series
 from ipss_headend.store.registry import Layout, all_layouts
@@ -121,6 +123,8 @@ class Series(Result, frozen=True):
     flags: list[str]
     """`good`, or what is to be known of the value."""
     sources: list[str]
+    validation: list[list[str]]
+    """What plugins said of each value: `spike`, `negative`, ...; vee.flags has what is missing, too."""
     cursor_ms: int | None
 
 
@@ -280,8 +284,13 @@ async def series(call: Call, params: Period) -> Series:
     await services.layouts.refresh(services.store)
     layouts = services.layouts.of(name)
     latest_us = None if params.as_of_ms is None else params.as_of_ms * 1000 + 999
+    said: dict[tuple[str, int], list[str]] = {}
 
     def read(connection: Any) -> list[Value]:
+        for row in flags(connection, meter.meter_id, params.from_ms * 1000, params.to_ms * 1000):
+            layout = services.layouts.layout(row.layout_id)
+            if layout.columns[row.place].logical_name == name.logical_name:
+                said[layout.logical_name, row.capture_time_us // 1000] = flag_names(row.flags)
         found: list[Value] = []
         for layout_id in layouts:
             layout = services.layouts.layout(layout_id)
@@ -314,6 +323,7 @@ async def series(call: Call, params: Period) -> Series:
         values=[value.value for value in page],
         flags=[value.quality for value in page],
         sources=[value.source for value in page],
+        validation=[said.get((value.source, value.capture_ms), []) for value in page],
         cursor_ms=None if more is None else more.capture_ms,
     )
 

@@ -9,7 +9,7 @@ import msgspec
 
 from ipss_headend import __version__
 from ipss_headend.rpc.call import Call
-from ipss_headend.rpc.catalogue import METHODS, Params, Result, method
+from ipss_headend.rpc.catalogue import Params, Result, method
 from ipss_headend.rpc.faults import Fault, fault_of
 
 VERSION = 1
@@ -118,15 +118,16 @@ def ping(call: Call, params: Params) -> Now:
 
 @method("rpc.methods", None, open_to_all=True, example={})
 def methods(call: Call, params: Params) -> MethodRows:
-    """All methods, with the right that each needs."""
-    rows = [MethodRow(one.name, one.right, one.changes, one.summary) for _, one in sorted(METHODS.items())]
+    """All methods, with the right that each needs; plugins' begin with `x.`."""
+    known = sorted(call.services.methods.items())
+    rows = [MethodRow(one.name, one.right, one.changes, one.summary) for _, one in known]
     return MethodRows(methods=rows)
 
 
 @method("rpc.schema", None, open_to_all=True, example={"method": "read.last"})
 def schema(call: Call, params: Named) -> Schema:
     """What a method takes and gives, as JSON Schema."""
-    found = METHODS.get(params.method)
+    found = call.services.methods.get(params.method)
     if found is None:
         raise Fault("E_METHOD", f'no method is called "{params.method[:128]}"; rpc.methods lists them')
     return Schema(
@@ -157,7 +158,7 @@ async def batch(call: Call, params: Calls) -> Answers:
 
 
 async def _one(call: Call, one: OneCall) -> Result:
-    found = METHODS.get(one.method)
+    found = call.services.methods.get(one.method)
     if found is None or found.name == "rpc.batch":
         raise Fault("E_METHOD", f'no method of a batch is called "{one.method[:128]}"; rpc.methods lists them')
     if not call.principal.may(found.right):

@@ -1,0 +1,101 @@
+"""Plugins have a say in commands: they may refuse, and can send nothing.
+
+Who asks for a command is judged when it is asked for and again before its release, each command before it leaves. A
+plugin that fails is asked again for `AGAIN_S`; then its failure refuses (these hooks fail closed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import trio
+
+from ipss_headend.plugins.manager import Manager
+from ipss_headend.plugins.specs import Refusal
+from ipss_headend.store.database import now_us
+
+AUTHORIZE, BEFORE, DISCONNECT = "control_authorize", "control_before_command", "control_disconnect_veto"
+TARGETS = 1000
+"""Of one question to `control_authorize`; an order with more is asked about in parts."""
+AGAIN_S = 10.0
+"""R39: a plugin is back within 5 s; one that was killed is no reason to give up a command."""
+AGAIN_STEP_S = 0.25
+FAILED = "plugin-failed"
+
+
+class Judge:
+    """Asks the control hooks of one head-end's plugins."""
+
+    def __init__(
+        self,
+        manager: Manager,
+        *,
+        zone: ZoneInfo,
+        holidays: frozenset[str] = frozenset(),
+        wall_us: Callable[[], int] = now_us,
+    ) -> None:
+        self._manager = manager
+        self._zone = zone
+        self._holidays = holidays
+        self._wall_us = wall_us
+
+    @property
+    def looks(self) -> bool:
+        """Some plugin wants to know a device's state before a command leaves."""
+        return bool(self._manager.asked(BEFORE))
+
+    async def asked(self, actor: str, action: str, targets: Sequence[str]) -> str | None:
+        """Why this may not be asked for; None: it may."""
+        if not self._manager.asked(AUTHORIZE):
+            return None
+        for start in range(0, max(len(targets), 1), TARGETS):
+            part = list(targets[start : start + TARGETS])
+            found = await self._veto(AUTHORIZE, {"actor": actor, "action": action, "targets": part})
+            if found:
+                return _words(found)
+        return None
+
+    async def leaves(
+        self, command: Mapping[str, object], device_state: Mapping[str, object], reason: str, *, cuts: bool
+    ) -> str | None:
+        """Why a command may not leave now; None: it may. `cuts`: supply would be cut."""
+        if self._manager.asked(BEFORE):
+            arguments = {"command": dict(command), "device_state": dict(device_state), "reason": reason}
+            if found := await self._veto(BEFORE, arguments):
+                return _words(found)
+        if cuts and self._manager.asked(DISCONNECT):
+            arguments = {
+                "account": str(command.get("point") or ""),
+                "reason": reason,
+                "weather": {},
+                "calendar": self.calendar(),
+            }
+            if found := await self._veto(DISCONNECT, arguments):
+                return _words(found)
+        return None
+
+    def calendar(self) -> dict[str, Any]:
+        """The day and the hour in the head-end's time zone; Monday is 1."""
+        now = datetime.fromtimestamp(self._wall_us() / 1e6, UTC).astimezone(self._zone)
+        day = now.date().isoformat()
+        return {
+            "date": day,
+            "weekday": now.isoweekday(),
+            "minute": now.hour * 60 + now.minute,
+            "holiday": day in self._holidays or day[5:] in self._holidays,
+        }
+
+    async def _veto(self, hook: str, arguments: Mapping[str, object]) -> list[Refusal]:
+        until = trio.current_time() + AGAIN_S
+        while True:
+            found = await self._manager.veto(hook, **arguments)
+            if any(one.code != FAILED for one in found) or not found or trio.current_time() >= until:
+                return found
+            await trio.sleep(AGAIN_STEP_S)
+
+
+def _words(refusals: Sequence[Refusal]) -> str:
+    return "refused by a rule: " + "; ".join(one.reason for one in refusals)[:500]
