@@ -122,6 +122,12 @@ class Figures:
     """Critical commands that are not at their end, by state."""
     command_alarms: int = 0
     control_stopped: bool = True
+    key_changes: int = 0
+    """Meters whose keys were changed."""
+    keys_in_doubt: int = 0
+    """Meters that may have their new keys or their old ones."""
+    keys_due: int = 0
+    """Meters whose invocation counters are beyond the alarm (R10)."""
     plugins: dict[str, PluginFigures] = field(default_factory=dict)
     validated_intervals: int = 0
     flagged_intervals: Counter[str] = field(default_factory=Counter)
@@ -279,6 +285,9 @@ def metrics(outcomes: Callable[[int], str], kinds: Callable[[int], str]) -> tupl
         Shown(
             "command_alarms", "counter", "Commands whose meter somebody must look at.", _one(lambda f: f.command_alarms)
         ),
+        Shown("key_changes", "counter", "Meters whose keys were changed.", _one(lambda f: f.key_changes)),
+        Shown("keys_in_doubt", "gauge", "Meters that may have new keys or old ones.", _one(lambda f: f.keys_in_doubt)),
+        Shown("keys_due", "gauge", "Meters whose invocation counters run out.", _one(lambda f: f.keys_due)),
         Shown("control_stopped", "gauge", "1 while no critical command may leave.", _one(lambda f: f.control_stopped)),
         Shown(
             "plugin_up",

@@ -38,6 +38,7 @@ from ipss_headend.field.pump import pump
 from ipss_headend.field.pushes import Pushes, load_profiles
 from ipss_headend.field.quarantine import Quarantine
 from ipss_headend.field.reactor import EventKind, Outcome
+from ipss_headend.field.rekeying import Rekeying
 from ipss_headend.field.requests import Requests
 from ipss_headend.field.watch import Watch
 from ipss_headend.log import Logger, logger
@@ -56,6 +57,7 @@ from ipss_headend.rpc.offers import Offers
 from ipss_headend.rpc.server import Server, local_principal, open_tcp, open_unix
 from ipss_headend.rpc.tls import Door
 from ipss_headend.schedule import DAY_S
+from ipss_headend.security import rotation
 from ipss_headend.security.audit import AuditBroken
 from ipss_headend.security.keystore import Keystore, forbid_core_dumps
 from ipss_headend.store import Database, Store
@@ -151,9 +153,8 @@ async def run(config: Config, stop: Stop, *, task_status: trio.TaskStatus[HeadEn
 async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskStatus[HeadEnd]) -> None:
     log: Logger = logger("server")
     tell_of_software_key(config.keystore, log)
-    fleet = await store.change(
-        lambda connection: load_fleet(connection, Keystore.open(connection, config.keystore)), spend_reserve=True
-    )
+    keystore = await store.change(lambda connection: Keystore.open(connection, config.keystore), spend_reserve=True)
+    fleet = await store.read(lambda connection: load_fleet(connection, keystore))
     figures = Figures()
     gate = make_gate(config)
     reactor = make_reactor(config.reactor, gate)
@@ -181,7 +182,19 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             models=models,
             quarantine=quarantine,
         )
-        await enrolment.add(fleet)
+        await enrolment.add(fleet, held=await store.read(rotation.in_doubt))
+        rekeying = Rekeying(
+            store=store,
+            keystore=keystore,
+            native=_core,
+            enrolment=enrolment,
+            requests=requests,
+            counters=counters,
+            watch=watch,
+            meters=meters,
+            figures=figures,
+            try_s=config.control.answer_s,
+        )
         campaigns = _campaigns(config, field)
         set_points = SetPoints(
             store=store,
@@ -230,7 +243,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             plugins=plugins,
             judge=judge,
         )
-        control = services.control = await _control(config, field, reactor, gate, services.written, judge)
+        control = services.control = await _control(config, field, reactor, gate, rekeying, services.written, judge)
         await services.layouts.refresh(store)
         rpc = Server(services, rate=config.rpc.calls_per_second)
         delivery = Delivery(
@@ -273,6 +286,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
                 pumps.start_soon(pump, reactor, delivery)
 
                 async with trio.open_nursery() as plans:
+                    plans.start_soon(rekeying.run)
                     if control is not None:
                         plans.start_soon(control.run)
                         plans.start_soon(_stop_commands, stop, control)
@@ -356,7 +370,13 @@ async def _plugins(config: Config, store: Store, figures: Figures) -> Manager:
 
 
 async def _control(
-    config: Config, field: Field, reactor: Reactor, gate: Gate, written: Callable[[], None], judge: Judge
+    config: Config,
+    field: Field,
+    reactor: Reactor,
+    gate: Gate,
+    rekeying: Rekeying,
+    written: Callable[[], None],
+    judge: Judge,
 ) -> Control | None:
     """Critical commands; None where the audit trail forbids them. Readings go on without."""
     control = Control(
@@ -365,9 +385,10 @@ async def _control(
         reactor=reactor,
         gate=gate,
         requests=field.requests,
-        read_back=ReadBack(field.requests, _core, field.meters),
+        read_back=ReadBack(field.requests, _core, field.meters, rekeying),
         meters=field.meters,
         figures=field.figures,
+        rekeying=rekeying,
         written=written,
         rules=judge,
     )

@@ -1,5 +1,7 @@
 """People with keys, the configuration that names them, and what they do from the command line's side."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -10,6 +12,7 @@ from ipss_headend.config import PrincipalConfig
 from ipss_headend.field.control import machine, orders
 from ipss_headend.field.control.desk import Desk, transact
 from ipss_headend.field.control.machine import State
+from ipss_headend.field.control.orders import Order
 from ipss_headend.security import principals
 from ipss_headend.security.principals import Signer
 from ipss_headend.store import commands as rows
@@ -48,7 +51,7 @@ class Office:
     def __init__(self, path: Path, people: People) -> None:
         self.config = config.load(path)
         self.people = people
-        self.desk = Desk(self.config.control, self.config.principals)
+        self.desk = Desk(self.config.control, self.config.principals, self.config.rollout)
 
     def open(self) -> Database:
         """The store, as a guest."""
@@ -58,18 +61,18 @@ class Office:
         self, to: str, names: list[str], *, who: str = "ada", life_s: float = 900, order_id: bytes | None = None
     ) -> bytes:
         """Propose; returns the order's number."""
+        return self._ask(functools.partial(orders.switch, to), names, who=who, life_s=life_s, order_id=order_id)  # type: ignore[arg-type]
+
+    def ask_for_keys(self, names: list[str], *, who: str = "ada", life_s: float = 900) -> bytes:
+        """Propose new keys; returns the order's number."""
+        return self._ask(orders.change_keys, names, who=who, life_s=life_s)
+
+    def _ask(self, make: Callable[..., Order], names: list[str], *, who: str, **more: object) -> bytes:
         with self.open() as database:
             with database.reading() as connection:
                 meters = [registry.meter_named(connection, name) for name in names]
-            made = orders.switch(
-                to,  # type: ignore[arg-type]
-                [(meter.meter_id, meter.system_title or b"") for meter in meters],
-                reason="test",
-                requester=who,
-                created_us=now_us(),
-                life_s=life_s,
-                order_id=order_id,
-            )
+            devices = [(meter.meter_id, meter.system_title or b"") for meter in meters]
+            made = make(devices, reason="test", requester=who, created_us=now_us(), **more)
             signature = self.people.signer(who).sign("propose", 0, made.octets())
             transact(database, lambda connection: self.desk.propose(connection, made.octets(), signature))
         return made.order_id
@@ -84,6 +87,12 @@ class Office:
         """Ask and approve."""
         order_id = self.ask(to, names, **options)  # type: ignore[arg-type]
         assert self.approve(order_id)
+        return order_id
+
+    def rekey(self, names: list[str], *, approvers: tuple[str, ...] = ("bob",)) -> bytes:
+        """Ask for new keys, and approve."""
+        order_id = self.ask_for_keys(names)
+        assert [self.approve(order_id, who) for who in approvers][-1]
         return order_id
 
     def states(self, order_id: bytes) -> list[State]:

@@ -58,6 +58,7 @@ def load_commands() -> None:
         control,
         audit,
         keys,
+        key_changes,
         decode,
         push,
         der,

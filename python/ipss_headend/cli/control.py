@@ -88,7 +88,7 @@ def switch(
     def make(meters: list[tuple[int, bytes]], **common: Any) -> Order:
         return orders.switch(to.value, meters, **common)
 
-    _ask(make, targets, reason, not_after, order, key, config, dry_run=dry_run, json_output=json_output)
+    ask(make, targets, reason, not_after, order, key, config, dry_run=dry_run, json_output=json_output)
 
 
 @command(control, "limit")
@@ -126,10 +126,10 @@ def limit(
     def make(meters: list[tuple[int, bytes]], **common: Any) -> Order:
         return orders.limit(None if threshold is None else int(threshold), meters, **common)
 
-    _ask(make, targets, reason, not_after, order, key, config, dry_run=dry_run, json_output=json_output)
+    ask(make, targets, reason, not_after, order, key, config, dry_run=dry_run, json_output=json_output)
 
 
-def _ask(
+def ask(
     make: Callable[..., Order],
     targets: list[str],
     reason: str,

@@ -25,6 +25,8 @@ class Counters:
         self._low: set[int] = set()
         self._behind: dict[int, int] = {}
         self._unproven: set[int] = set()
+        self._held: set[int] = set()
+        self._due: set[int] = set()
         self._wanted = trio.Event()
 
     async def first_blocks(self, meters: Iterable[int]) -> dict[int, CounterBlock]:
@@ -34,14 +36,25 @@ class Counters:
         self._complain(blocks)
         return {block.meter_id: block for block in blocks}
 
+    def hold(self, meter: int) -> None:
+        """Its keys are in doubt: whoever tries them brings their counters, and nothing else is granted."""
+        self._held.add(meter)
+        self._low.discard(meter)
+        self._behind.pop(meter, None)
+
+    def let_go(self, meter: int) -> None:
+        """It has the keys that are in use."""
+        self._held.discard(meter)
+
     def low(self, meter: int) -> None:
         """A session has used most of its block."""
-        self._low.add(meter)
-        self._wanted.set()
+        if meter not in self._held:
+            self._low.add(meter)
+            self._wanted.set()
 
     def behind(self, meter: int, expected: int) -> None:
         """A meter says that it expects a higher counter. It has not proved who it is: it is believed within limits."""
-        if meter not in self._unproven:
+        if meter not in self._unproven and meter not in self._held:
             self._behind[meter] = expected
             self._wanted.set()
 
@@ -62,7 +75,11 @@ class Counters:
                 self._figures.counter_blocks += len(blocks)
                 self._complain(blocks)
                 self._reactor.grant(
-                    [(block.meter_id, block.next, block.end) for block in blocks if block.next < block.end]
+                    [
+                        (block.meter_id, block.next, block.end)
+                        for block in blocks
+                        if block.next < block.end and block.meter_id not in self._held
+                    ]
                 )
 
     async def _raise(self) -> None:
@@ -86,7 +103,20 @@ class Counters:
 
     def _complain(self, blocks: Iterable[CounterBlock]) -> None:
         for block in blocks:
+            if block.end > counters.ALARM:
+                self._due.add(block.meter_id)
+            else:
+                self._due.discard(block.meter_id)
+            self._figures.keys_due = len(self._due)
             if block.next >= block.end:
-                self._log.error("invocation counters used up; change the meter's key", meter_id=block.meter_id)
+                self._log.error(
+                    "invocation counters used up: the meter is left alone until its keys are changed",
+                    meter_id=block.meter_id,
+                    remedy="ipss-headend keys rotate --due",
+                )
             elif block.end > counters.ALARM >= block.next:
-                self._log.warning("invocation counters run out; plan a change of the key", meter_id=block.meter_id)
+                self._log.warning(
+                    "invocation counters run out: change the meter's keys",
+                    meter_id=block.meter_id,
+                    remedy="ipss-headend keys rotate --due",
+                )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Collection, Iterable, MutableMapping
 from typing import TYPE_CHECKING
 
 import trio
@@ -12,7 +12,7 @@ from ipss_headend.field.counters import Counters
 from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.field.quarantine import Quarantine
 from ipss_headend.metrics import Figures
-from ipss_headend.store import Store
+from ipss_headend.store import CounterBlock, Store
 from ipss_headend.store.counters import peer_high_water
 
 if TYPE_CHECKING:
@@ -46,15 +46,23 @@ class Enrolment:
         self._models = models
         self._quarantine = quarantine
         self._unknown: list[FleetMeter] = []
+        self._held: set[int] = set()
+        self._addresses: dict[int, str] = {}
         self._wanted = trio.Event()
 
-    async def add(self, meters: Iterable[FleetMeter]) -> None:
-        """From now on the engine knows these: those with a numeric address at once, the others when it is looked up."""
+    async def add(self, meters: Iterable[FleetMeter], held: Collection[int] = ()) -> None:
+        """From now on the engine knows these: those with a numeric address at once, the others when it is looked up.
+
+        Those in `held` are known here, and to the engine when somebody has found out which keys they have.
+        """
         new = [meter for meter in meters if meter.meter_id not in self._meters]
+        self._held.update(meter.meter_id for meter in new if meter.meter_id in held)
         if not new:
             return
         knowledge = Knowledge(
-            await self._counters.first_blocks(meter.meter_id for meter in new if needs_counters(meter)),
+            await self._counters.first_blocks(
+                meter.meter_id for meter in new if needs_counters(meter) and meter.meter_id not in self._held
+            ),
             await self._store.read(lambda connection: peer_high_water(connection, [meter.meter_id for meter in new])),
         )
         known, reached, waiting = [], [], []
@@ -62,7 +70,7 @@ class Enrolment:
             address = numeric(meter)
             if address is None and meter.host is not None:
                 waiting.append(meter)
-            else:
+            elif meter.meter_id not in self._held:
                 reached.append(meter)
                 known.append(self._connector.meter(meter, address, knowledge))
         self._reactor.add(known)
@@ -74,6 +82,30 @@ class Enrolment:
         self._unknown += waiting
         if waiting:
             self._wanted.set()
+
+    def hold(self, meter_id: int) -> None:
+        """The engine lets go of a meter whose keys are in doubt, so that nothing is tried with the wrong ones."""
+        self._held.add(meter_id)
+        self._reactor.remove([meter_id])
+
+    def with_keys(self, meter: FleetMeter, block: CounterBlock, peer_counter: int | None) -> bool:
+        """The engine has the meter with these keys and counters, in place of any others; false: its host is not found.
+
+        The connection is a new one, and so is the association.
+        """
+        address = numeric(meter) or self._addresses.get(meter.meter_id)
+        if address is None and meter.host is not None:
+            return False
+        peers = {} if peer_counter is None else {meter.meter_id: peer_counter}
+        self._reactor.remove([meter.meter_id])
+        self._reactor.add([self._connector.meter(meter, address, Knowledge({meter.meter_id: block}, peers))])
+        return True
+
+    def settled(self, meter: FleetMeter) -> None:
+        """These are the meter's keys from now on."""
+        self._held.discard(meter.meter_id)
+        if meter.meter_id in self._meters:
+            self._meters[meter.meter_id] = meter
 
     def retire(self, meter: FleetMeter) -> None:
         """The engine lets go of a meter: its association is released and its requests end. Its name stays for logs."""
@@ -98,6 +130,10 @@ class Enrolment:
                 await self._wanted.wait()
 
     def _found(self, meter: FleetMeter, address: str, knowledge: Knowledge) -> None:
-        if meter.meter_id in self._meters:
-            self._reactor.add([self._connector.meter(meter, address, knowledge)])
+        self._addresses[meter.meter_id] = address
+        known = self._meters.get(meter.meter_id)
+        # Its keys may have changed since it was looked for.
+        if known is not None and meter.meter_id not in self._held:
+            self._reactor.add([self._connector.meter(known, address, knowledge)])
+        if known is not None:
             self._quarantine.found(meter.meter_id)

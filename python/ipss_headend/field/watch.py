@@ -40,6 +40,15 @@ class Watch:
         self._log: Logger = logger("field")
         self._gone: dict[int, str] = {}
         self._said: dict[int, set[EventKind]] = {}
+        self._followed: dict[int, int] = {}
+
+    def follow(self, meter: int) -> None:
+        """Count the meter's connections from now on, for who has to know whether it was reached at all."""
+        self._followed[meter] = 0
+
+    def reached(self, meter: int) -> bool:
+        """Whether it was connected since `follow`; it is followed no more."""
+        return self._followed.pop(meter, 0) > 0
 
     def events(self, events: Iterable[EventRow]) -> None:
         """Note what sessions noticed."""
@@ -52,6 +61,8 @@ class Watch:
                 self._fault(meter, kind, value, detail)
             elif kind is EventKind.BACKED_OFF:
                 self._goes(meter, f"left alone for {value} s after failures")
+            elif kind is EventKind.CONNECTED and meter in self._followed:
+                self._followed[meter] += 1
             elif kind is EventKind.ASSOCIATED:
                 self._counters.proven(meter)
                 self._returns(meter)

@@ -9,8 +9,9 @@
 An association under NEW is the only proof that the meter has it: the answer to the transfer may be lost, or lie. In
 doubt at most two tries in 15 minutes are made, NEW first. A meter that proves itself with the old keys after NEW was
 sent did not take it: NEW goes back to `stored`, the same key, so that a late transfer cannot bring a key that nobody
-has. Our invocation counter goes on under NEW, which is always safe; the meter's high water belongs to the old key and
-starts again, in the transaction that makes NEW the key in use.
+has. Our invocation counter goes on under NEW, which is always safe; near its end it begins anew under NEW, counted
+beside the one in use until NEW is that (R10). The meter's high water belongs to the old key and starts again, in the
+transaction that makes NEW the key in use.
 """
 
 import secrets
@@ -23,7 +24,7 @@ from ipss_headend.errors import RequestError
 from ipss_headend.security import audit
 from ipss_headend.security.keystore import BoundKeys, Keystore, MeterKeys
 from ipss_headend.security.sample_keys import why_no_key
-from ipss_headend.store import counters
+from ipss_headend.store import CounterBlock, counters
 from ipss_headend.store.schema import key_fingerprints, key_generations, meter_keys, pending_keys
 
 STORED = "stored"
@@ -64,10 +65,12 @@ def begin(
     if pending(connection, meter_id) is not None:
         raise RequestError(f"meter {meter_id}: its keys are being changed already; let that end")
     old = _in_use(connection, keystore, meter_id, title)
-    if old.encryption_key is None or old.master_key is None:
+    if old.encryption_key is None or old.authentication_key is None or old.master_key is None:
         raise RequestError(f"meter {meter_id}: has no keys, or no master key that new ones are sent under")
     length = len(old.encryption_key)
-    fresh = {field: _fresh(length) for field in _FIELDS if getattr(old, field) is not None}
+    fresh = {field: _fresh(length) for field in _FIELDS}
+    if counters.granted_until(connection, [meter_id]).get(meter_id, counters.FIRST) >= counters.ALARM:
+        counters.begin_anew(connection, meter_id)
     [wrapped] = keystore.wrap([(meter_id, title, replace(old, **fresh))])
     known = select(key_generations.c.generation).where(key_generations.c.meter_id == meter_id)
     generation = 1 + (connection.scalar(known) or 0)
@@ -77,9 +80,35 @@ def begin(
     return Pending(meter_id, generation, STORED, 0, now_us)
 
 
-def sending(connection: Connection, meter_id: int) -> None:
-    """Note that the transfer leaves now. Durable before it does; the sender waits for the transaction's end."""
-    connection.execute(update(pending_keys).where(pending_keys.c.meter_id == meter_id).values(state=SENT))
+def sending(connection: Connection, meter_id: int) -> bool:
+    """Note that the transfer leaves now. Durable before it does; the sender waits for the transaction's end.
+
+    False: there is none that has not been sent, so nothing may leave.
+    """
+    chosen = (pending_keys.c.meter_id == meter_id) & (pending_keys.c.state == STORED)
+    return connection.execute(update(pending_keys).where(chosen).values(state=SENT)).rowcount == 1
+
+
+def withdrawn(connection: Connection, meter_id: int) -> None:
+    """Nothing of the transfer left, and nothing of it will: for whoever knows that, in the same life as `sending`."""
+    connection.execute(update(pending_keys).where(pending_keys.c.meter_id == meter_id).values(state=STORED))
+
+
+def in_doubt(connection: Connection) -> list[int]:
+    """The meters that may have either keys."""
+    query = select(pending_keys.c.meter_id).where(pending_keys.c.state == SENT)
+    return list(connection.scalars(query.order_by(pending_keys.c.meter_id)))
+
+
+def block(connection: Connection, meter_id: int, size: int, *, new: bool) -> CounterBlock:
+    """Invocation counters to associate with under NEW, or the keys in use. Needs a writing transaction.
+
+    These may use what ordinary exchanges leave to the change of a key.
+    """
+    if new and counters.counts_anew(connection, meter_id):
+        return counters.reserve_anew(connection, meter_id, size)
+    [found] = counters.reserve(connection, [meter_id], size, until=counters.LIMIT)
+    return found
 
 
 def candidates(connection: Connection, keystore: Keystore, meter_id: int, title: bytes | None) -> list[Candidate]:
@@ -118,6 +147,12 @@ def may_try(connection: Connection, meter_id: int, now_us: int) -> bool:
     return True
 
 
+def untried(connection: Connection, meter_id: int) -> None:
+    """A try that `may_try` took reached nobody, so no meter counts it. Needs a writing transaction."""
+    chosen = (pending_keys.c.meter_id == meter_id) & (pending_keys.c.tries > 0)
+    connection.execute(update(pending_keys).where(chosen).values(tries=pending_keys.c.tries - 1))
+
+
 def proven(connection: Connection, keystore: Keystore, meter_id: int, title: bytes | None, *, new: bool) -> str:
     """The meter proved itself with these keys, in an association and an answer: what follows, in one transaction.
 
@@ -141,6 +176,7 @@ def proven(connection: Connection, keystore: Keystore, meter_id: int, title: byt
     marks = {keystore.fingerprint(key) for key in secret if key is not None}
     connection.execute(insert(key_fingerprints), [{"fingerprint": mark, "meter_id": meter_id} for mark in marks])
     counters.forget_peer(connection, [meter_id])
+    counters.take_over(connection, meter_id)
     audit.append(connection, "key changed", "head-end", f"meter {meter_id}", {"generation": found.generation})
     return "active"
 

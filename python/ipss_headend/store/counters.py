@@ -8,10 +8,10 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Column, Connection, select
+from sqlalchemy import Column, Connection, delete, insert, select, update
 
 from ipss_headend.store import restore
-from ipss_headend.store.schema import invocation_counters, peer_counters
+from ipss_headend.store.schema import invocation_counters, key_counters, peer_counters
 
 FIRST = 1
 """The first counter granted under a new key; some meters refuse 0."""
@@ -21,6 +21,9 @@ LIMIT = 2**32 - 1
 
 ALARM = 2_000_000_000
 """Time to plan a change of key (R10)."""
+
+FORCED = LIMIT - 100_000
+"""Ordinary exchanges end here (R10): what is left belongs to the change of the key."""
 
 _CHUNK = 500
 
@@ -33,10 +36,10 @@ class CounterBlock(NamedTuple):
     end: int
 
 
-def reserve(connection: Connection, meter_ids: Sequence[int], size: int) -> list[CounterBlock]:
+def reserve(connection: Connection, meter_ids: Sequence[int], size: int, *, until: int = FORCED) -> list[CounterBlock]:
     """Take a block of `size` for each meter, in the order given. They may be used once the transaction has ended.
 
-    A meter near the limit gets a shorter block, at last an empty one.
+    A meter near `until` gets a shorter block, at last an empty one. `LIMIT` there is for the change of a key.
 
     Raises:
         StoreRestored: the store was copied back, and nobody has accepted that (R8).
@@ -49,7 +52,10 @@ def reserve(connection: Connection, meter_ids: Sequence[int], size: int) -> list
         restore.granting(connection, time.time_ns() // 1000)
     next_of = dict.fromkeys(meter_ids, FIRST)
     next_of.update(_rows(connection, invocation_counters.c.next, meter_ids))
-    blocks = [CounterBlock(meter, next_of[meter], min(next_of[meter] + size, LIMIT)) for meter in meter_ids]
+    blocks = [
+        CounterBlock(meter, next_of[meter], max(next_of[meter], min(next_of[meter] + size, until)))
+        for meter in meter_ids
+    ]
     raise_to(connection, [(block.meter_id, block.end) for block in blocks])
     return blocks
 
@@ -78,11 +84,52 @@ def granted_until(connection: Connection, meter_ids: Sequence[int]) -> dict[int,
     return _rows(connection, invocation_counters.c.next, meter_ids)
 
 
+def near_end(connection: Connection) -> list[int]:
+    """The meters whose keys are due to be changed: a counter beyond `ALARM` was granted."""
+    columns = invocation_counters.c
+    return list(connection.scalars(select(columns.meter_id).where(columns.next > ALARM).order_by(columns.meter_id)))
+
+
 def forget_peer(connection: Connection, meter_ids: Sequence[int]) -> None:
     """The meters' keys have changed, so their counters may start again. Ours go on: that is always safe."""
     for start in range(0, len(meter_ids), _CHUNK):
         chosen = meter_ids[start : start + _CHUNK]
         connection.execute(peer_counters.delete().where(peer_counters.c.meter_id.in_(chosen)))
+
+
+def begin_anew(connection: Connection, meter_id: int) -> None:
+    """Keys that are not in use yet count from the beginning, beside the ones in use, until `take_over`."""
+    connection.execute(insert(key_counters).values(meter_id=meter_id, next=FIRST))
+
+
+def counts_anew(connection: Connection, meter_id: int) -> bool:
+    """Whether a meter's pending keys have a counter of their own; else they share the one in use."""
+    return connection.scalar(select(key_counters.c.next).where(key_counters.c.meter_id == meter_id)) is not None
+
+
+def reserve_anew(connection: Connection, meter_id: int, size: int) -> CounterBlock:
+    """As `reserve`, of the pending keys' own counter.
+
+    Raises:
+        StoreRestored: as `reserve`.
+    """
+    restore.granting(connection, time.time_ns() // 1000)
+    chosen = key_counters.c.meter_id == meter_id
+    first = connection.scalar(select(key_counters.c.next).where(chosen)) or LIMIT
+    block = CounterBlock(meter_id, first, max(first, min(first + size, FORCED)))
+    connection.execute(update(key_counters).where(chosen).values(next=block.end))
+    return block
+
+
+def take_over(connection: Connection, meter_id: int) -> None:
+    """The pending keys are the ones in use now, and so is their counter. Nothing was sealed under them by another."""
+    chosen = key_counters.c.meter_id == meter_id
+    first = connection.scalar(select(key_counters.c.next).where(chosen))
+    if first is not None:
+        connection.execute(
+            update(invocation_counters).where(invocation_counters.c.meter_id == meter_id).values(next=first)
+        )
+        connection.execute(delete(key_counters).where(chosen))
 
 
 def _rows(connection: Connection, column: Column[int], meter_ids: Sequence[int]) -> dict[int, int]:

@@ -9,7 +9,7 @@ from hashlib import blake2b
 import msgpack
 from sqlalchemy import Connection, delete, func, insert, select
 
-from ipss_headend.errors import UnknownMeter
+from ipss_headend.errors import RequestError, UnknownMeter
 from ipss_headend.store.database import now_us
 from ipss_headend.store.schema import (
     key_counters,
@@ -162,7 +162,14 @@ def meter_named(connection: Connection, name: str) -> Meter:
 
 
 def remove_meter(connection: Connection, meter_id: int) -> None:
-    """Take a meter and its keys out of the registry. Its readings and its invocation counters stay."""
+    """Take a meter and its keys out of the registry. Its readings and its invocation counters stay.
+
+    Raises:
+        RequestError: it may have keys that only a row of its key change knows.
+    """
+    doubt = select(pending_keys.c.state).where(pending_keys.c.meter_id == meter_id)
+    if connection.scalar(doubt) == "sent":
+        raise RequestError(f"meter {meter_id}: its keys are being changed; taken out now, they would be lost")
     for table in (key_fingerprints, key_generations, key_counters, pending_keys, meter_keys, meters):
         connection.execute(delete(table).where(table.c.meter_id == meter_id))
 

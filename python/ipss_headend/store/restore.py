@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, case, func, insert, select, update
 
 from ipss_headend.errors import ConfigError, StoreRestored
-from ipss_headend.store.schema import invocation_counters, meter_keys, restore_guard
+from ipss_headend.store.schema import invocation_counters, key_counters, meter_keys, restore_guard
 
 FRAMES_PER_SECOND = 1000
 """The most that a session may have sealed for one meter in a second: a local network, without any pause."""
@@ -148,6 +148,10 @@ def accept(
     column = invocation_counters.c.next
     raised = case((column > LIMIT - margin, LIMIT), else_=column + margin)
     connection.execute(update(invocation_counters).values(next=raised))
+    pending = key_counters.c.next
+    connection.execute(
+        update(key_counters).values(next=case((pending > LIMIT - margin, LIMIT), else_=pending + margin))
+    )
     meters = connection.scalar(select(func.count()).select_from(invocation_counters)) or 0
     instance, grants = secrets.token_hex(8), row.grants + 1
     connection.execute(update(restore_guard).values(instance=instance, grants=grants, at_us=now_us, restored=""))

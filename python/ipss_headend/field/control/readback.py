@@ -10,6 +10,7 @@ from ipss_headend.errors import HeadEndError
 from ipss_headend.field.control.orders import DISCONNECTOR, Order
 from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.field.questions import Attributes
+from ipss_headend.field.rekeying import Has, Rekeying
 from ipss_headend.field.requests import Requests
 
 LOOK_S = 15.0
@@ -41,7 +42,14 @@ class Decoder(Protocol):
 class ReadBack:
     """Looks at meters."""
 
-    def __init__(self, requests: Requests, native: Decoder, meters: Mapping[int, FleetMeter]) -> None:
+    def __init__(
+        self,
+        requests: Requests,
+        native: Decoder,
+        meters: Mapping[int, FleetMeter],
+        rekeying: Rekeying | None = None,
+    ) -> None:
+        self._rekeying = rekeying
         self._requests = requests
         self._native = native
         self._meters = meters
@@ -50,6 +58,10 @@ class ReadBack:
         """Whether a meter is as an order wants it."""
         if order.expected == "done":
             return Seen.AS_WANTED  # nothing can be read back: the meter's own word is all there is
+        if order.expected == "rekeyed":
+            # Which keys a meter has is tried in one place alone, and told by the store.
+            found = Has.EITHER if self._rekeying is None else await self._rekeying.has(meter)
+            return {Has.NEW: Seen.AS_WANTED, Has.OLD: Seen.OTHERWISE, Has.EITHER: Seen.NOTHING}[found]
         try:
             if order.expected == "written":
                 effect = order.effect

@@ -21,7 +21,7 @@ import trio
 from sqlalchemy import Connection, select
 
 from ipss_headend.config import Config
-from ipss_headend.errors import HeadEndError, StaleOwner, StoreDamaged, StoreError, StoreFailed
+from ipss_headend.errors import HeadEndError, RequestError, StaleOwner, StoreDamaged, StoreError, StoreFailed
 from ipss_headend.field.control import budgets, machine, orders
 from ipss_headend.field.control.desk import Desk, released_by_two
 from ipss_headend.field.control.machine import State, Step
@@ -30,10 +30,11 @@ from ipss_headend.field.control.readback import ReadBack, Seen
 from ipss_headend.field.control.rollout import Rollout
 from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.field.reactor import Outcome
+from ipss_headend.field.rekeying import Rekeying
 from ipss_headend.field.requests import GRACE_S, Requests
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
-from ipss_headend.security import audit
+from ipss_headend.security import audit, rotation
 from ipss_headend.security.audit import AuditBroken, Notary
 from ipss_headend.security.principals import Principal
 from ipss_headend.store import Store, log
@@ -96,11 +97,15 @@ class Control:
         read_back: ReadBack,
         meters: Mapping[int, FleetMeter],
         figures: Figures,
+        rekeying: Rekeying | None = None,
         written: Callable[[], None] = lambda: None,
         rules: Rules | None = None,
         wall_us: Callable[[], int] = now_us,
     ) -> None:
-        """`written` is called when the log has grown, by whomever; `rules` may refuse what is approved."""
+        """`written` is called when the log has grown, by whomever; `rules` may refuse what is approved.
+
+        Without `rekeying` no meter's keys are changed.
+        """
         self.desk = Desk(config.control, config.principals, config.rollout)
         self._settings = config.control
         self._store = store
@@ -110,6 +115,7 @@ class Control:
         self._read_back = read_back
         self._meters = meters
         self._figures = figures
+        self._rekeying = rekeying
         self._written = written
         self._rules = rules
         self._judged: set[bytes] = set()
@@ -395,17 +401,30 @@ class Control:
             if why is not None:
                 await self._end(one, Step.REFUSE, why)
                 return
-        if not await self._mark_sent(one, order):
+        made = b""
+        if _changes_keys(order):
+            try:
+                made = await self._new_keys(one, order)
+            except RequestError as error:
+                await self._end(one, Step.REFUSE, str(error))
+                return
+        try:
+            if not await self._mark_sent(one, order):
+                return
+        except RequestError as error:
+            await self._end(one, Step.REFUSE, str(error))
             return
         try:
-            request = self._reactor.release(one.order_id, one.command_id, self._settings.answer_s)
+            request = self._reactor.release(one.order_id, one.command_id, self._settings.answer_s, made)
         except (PermissionError, RuntimeError) as error:
-            await self._end(one, Step.FAIL, f"not sent: {error}")
+            await self._unsent(one, order, str(error))
             return
         outcome, detail = await self._await_end(request, one.meter_id)
         left = self._reactor.settle(request)
+        if left and _changes_keys(order) and self._rekeying is not None:
+            self._rekeying.doubt(one.meter_id, old_first=outcome is Outcome.REFUSED)
         if not left:
-            await self._end(one, Step.FAIL, f"not sent: {detail or outcome.label}")
+            await self._unsent(one, order, detail or outcome.label)
         elif outcome is Outcome.DONE:
             await self._confirm(one, order)
         elif outcome is Outcome.REFUSED:
@@ -438,10 +457,30 @@ class Control:
 
     def _sent(self, connection: Connection, one: CommandRow, order: Order) -> int:
         moved = rows.move(connection, [one.command_id], machine.sources(Step.SEND), State.SENT)
+        if moved and _changes_keys(order) and not rotation.sending(connection, one.meter_id):
+            raise RequestError("another change of its keys is under way")
         if moved:
             detail = {"command": orders.shown(one.command_id), "kind": order.kind, "meter": one.meter_id}
             audit.append(connection, "sent", "head-end", orders.shown(one.order_id), detail)
         return moved
+
+    async def _new_keys(self, one: CommandRow, order: Order) -> bytes:
+        """The parameters of a key transfer; the keys in them are durable.
+
+        Raises:
+            RequestError: the meter's keys cannot be changed.
+        """
+        if self._rekeying is None:
+            raise RequestError("this head-end changes no keys")
+        return await self._rekeying.prepare(one.meter_id, order.requester)
+
+    async def _unsent(self, one: CommandRow, order: Order, why: str) -> None:
+        """It failed, and nothing of it left or ever will."""
+        if _changes_keys(order):
+            await self._store.change(
+                lambda connection: rotation.withdrawn(connection, one.meter_id), spend_reserve=True
+            )
+        await self._end(one, Step.FAIL, f"not sent: {why}")
 
     async def _await_end(self, request: int, meter: int) -> tuple[Outcome, str]:
         ends: list[EndRow] = []
@@ -562,6 +601,10 @@ class Control:
         if self._trouble != why:
             self._log.error("no critical command leaves", why=why)
         self._trouble = why
+
+
+def _changes_keys(order: Order) -> bool:
+    return order.effect.service == "key-transfer"
 
 
 def touch(path: Path) -> None:

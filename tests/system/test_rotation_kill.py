@@ -1,0 +1,63 @@
+"""R22: kill -9 on every side of every step of a key change: no meter is locked out, and its old key goes last."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from tests.system.orders import forking
+from tests.system.rotation_kill_me import POINTS
+from tests.system.test_control import FAST, name, world
+from tests.system.test_control_kill import BUDGETS
+from tests.system.test_rotation import QUICK, doubt, keys_of, reads
+from tests.system.test_serve import serving
+
+from ipss_headend.field.control import machine
+from ipss_headend.field.control.machine import State
+from ipss_headend.server import HeadEnd
+
+KILLS = int(os.environ.get("IPSS_ROTATIONS", str(len(POINTS))))
+SETTLED_S = 60.0
+
+
+@pytest.mark.timeout(600 + 4 * KILLS)
+def test_r22_killed_at_every_step_no_meter_is_locked_out(tmp_path: Path) -> None:
+    """Each life changes the keys of a meter of its own, and settles what earlier lives left; it dies at its point."""
+    given: list[bytes] = []
+    names = [name(kill + 1) for kill in range(KILLS)]
+    budgets = BUDGETS + "changes_per_minute = 100000\nchanges_per_hour = 100000\nchanges_per_day_least = 100000\n"
+    with (
+        world(tmp_path, KILLS, "127.49.0.1", control=FAST + budgets + QUICK) as (running, office, path),
+        forking("tests.system.rotation_kill_me") as orders,
+    ):
+        before = keys_of(office, *names)
+        for kill in range(KILLS):
+            point = POINTS[kill % len(POINTS)]
+            given.append(office.rekey([names[kill]]))
+
+            orders.start(path, point)
+
+            status = orders.wait()
+            assert status == -signal.SIGKILL, f"kill {kill}: it did not come to {point}"
+        process = orders.start(path)
+        give_up = time.monotonic() + SETTLED_S
+        while (doubt(office) or not all(map(office.over, given))) and time.monotonic() < give_up:
+            time.sleep(0.5)
+        os.kill(process, signal.SIGKILL)
+        orders.wait()
+        after = keys_of(office, *names)
+        answers: list[bool] = []
+
+        async def use(head_end: HeadEnd) -> None:
+            answers.extend([await reads(head_end, number + 1) for number in range(KILLS)])
+
+        serving(path, use, limit_s=30 + KILLS)
+        assert running.reused() == []
+
+    assert answers == [True] * KILLS
+    for number, order_id in enumerate(given):
+        [command] = office.commands(order_id)
+        assert command.state in machine.FINAL, (number, command)
+        changed = before[number].encryption_key != after[number].encryption_key
+        assert changed == (command.state == State.CONFIRMED), (number, command)
