@@ -132,12 +132,35 @@ def end_to_end_table(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def plugins_table(result: dict[str, Any]) -> list[str]:
+    labels = {
+        "shared": "laid into shared memory",
+        "handed over": "handed to a plugin's process that reads every column, and back",
+        "handed over, validated": "handed to `validate` and back",
+        "validated": "validated, of CPU time on one core",
+    }
+    lines = [
+        "",
+        f"Batches of {result['rows']:,} intervals in shared memory, million a second; lost {result['lost']}.",
+        "",
+        "| work | million a second | asked for |",
+        "|---|---|---|",
+    ]
+    for name, label in labels.items():
+        figures = result["per_second"][name]
+        scaled = {"median": figures["median"] / 1e6, "spread_percent": figures["spread_percent"]}
+        target = result["targets"].get(name)
+        lines.append(f"| {label} | {spread(scaled)} | {'-' if target is None else number(target / 1e6)} |")
+    return lines
+
+
 TABLES = {
     "codec": codec_table,
     "fleet": fleet_table,
     "held": held_table,
     "store": store_table,
     "end_to_end": end_to_end_table,
+    "plugins": plugins_table,
 }
 
 

@@ -44,6 +44,7 @@ from ipss_headend.field.watch import Watch
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
 from ipss_headend.plugins.feed import Feed, store_effects
+from ipss_headend.plugins.incidents import Incidents
 from ipss_headend.plugins.judge import Judge
 from ipss_headend.plugins.manager import Manager
 from ipss_headend.plugins.vee import Validation
@@ -265,6 +266,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
         validation = services.validation = Validation(plugins, store, figures)
         feed = Feed(plugins, store, told, lambda: services.happened, validation)
         offers = Offers(plugins, services.methods)
+        incidents = Incidents(plugins, store, meters, figures, lambda: services.happened)
         pages = await _open_pages(config)
 
         async with trio.open_nursery() as tasks:
@@ -275,6 +277,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             await offers.refresh()
             tasks.start_soon(offers.run)
             tasks.start_soon(feed.run)
+            tasks.start_soon(incidents.run)
             tasks.start_soon(validation.estimate, config.plugins.estimate_after_s)
             tasks.start_soon(_stop_now, stop, reactor, tasks.cancel_scope)
             tasks.start_soon(enrolment.look_up)

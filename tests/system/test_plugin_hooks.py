@@ -19,6 +19,7 @@ from tests.unit.plugins.installed import installed
 from ipss_headend import config
 from ipss_headend.client import AsyncClient, CallFailed
 from ipss_headend.field.control.machine import State
+from ipss_headend.field.reactor import EventKind
 from ipss_headend.server import HeadEnd
 from ipss_headend.store import Layout, LayoutColumn, WriteBatch, journal, plugins, reading_row
 from ipss_headend.store.registry import intern_layouts
@@ -304,3 +305,59 @@ def test_stored_intervals_are_validated_and_long_gaps_estimated(tmp_path: Path) 
     assert sum(int(one["value"]) for one in given.values()) == (holed[104] or 0) - (holed[99] or 0)
     assert checked[0] > 500
     assert checked[1] == 0, "nothing is handed over twice"
+
+
+CODES = """
+from ipss_headend.plugins import Classified, hook
+
+@hook
+def control_event_decode(device, code):
+    return Classified("bypass", 3) if code == 201 else None
+"""
+
+
+def test_events_become_incidents_that_plugins_classify(tmp_path: Path) -> None:
+    """Codes of a meter's event log, a maker's own among them, and meters that are gone; the log is read on once."""
+    first_us = time.time_ns() // 1000 - 60_000_000
+    layout = Layout(
+        7, "0.0.99.98.1.255", 2,
+        (LayoutColumn(1, "0.0.96.11.1.255", 2, 0, None, "", "event code"),),
+    )  # fmt: skip
+    gone = [(meter, first_us, int(EventKind.BACKED_OFF), 60, "") for meter in (1, 2, 3)]
+
+    async def use(started: HeadEnd) -> None:
+        async with AsyncClient(address(started)) as client:
+            while True:
+                page = (await client.call("anomaly.list"))["incidents"]
+                if page and page[-1]["classes"] is not None and page[-1]["signals"] == 7:
+                    break
+                await trio.sleep(0.05)
+            told.append(page)
+            whole = await client.call("anomaly.get", incident=page[0]["incident"])
+            kinds.extend(sorted(one["kind"] for one in whole["signals"]))
+            span = {"from_ms": 0, "to_ms": 2**45}
+            codes.extend((await client.call("anomaly.codes", device=name(1), **span))["codes"])
+            await until(lambda: started.figures.incidents == 1)
+
+    told: list[list[dict[str, Any]]] = []
+    kinds: list[str] = []
+    codes: list[dict[str, Any]] = []
+    place = tmp_path / "plugins"
+    place.mkdir()
+    plugins_ = '[plugins]\nenabled = ["codes", "classify"]\npatience = 50\n'
+    with installed(place, codes=CODES), fleet(3, "127.95.4.1") as running:
+        path = head_end(tmp_path, plugins_, running)
+        with opened(config.load(path)) as database, database.writing() as connection:
+            journal.write(connection, WriteBatch(events=gone), first_us, 1)
+        written(path, {1: [201, 40, 9999], 2: [2], 3: [82]}, layout, first_us, 1_000_000)
+        serving(path, use, limit_s=60)
+        serving(path, use, limit_s=60)
+
+    assert kinds == sorted(["meter-gone"] * 3 + ["bypass", "cover-opened", "phase-lost", "power-up"]) * 2
+    [incident] = told[0]
+    classes = {one["name"]: one for one in incident["classes"]}
+    assert set(classes) == {"outage", "bypass", "cover", "one-phase-loss"}
+    assert classes["bypass"]["evidence"] == [name(1)]
+    assert classes["outage"]["severity"] == 4
+    assert [(one["code"], one["name"], one["said_by"]) for one in codes] == [(201, "bypass", "codes")] * 2
+    assert [one["incident"] for one in told[1]] == [incident["incident"]], "nothing is grouped twice"

@@ -20,6 +20,7 @@ from ipss_headend.errors import PluginError
 if TYPE_CHECKING:
     import numpy
     import numpy.typing
+    import pyarrow
 
 ALIGNMENT = 64
 SIZES = {"q": 8, "i": 4, "I": 4, "B": 1, "d": 8, "Q": 8}
@@ -53,6 +54,21 @@ class Columns(Mapping[str, memoryview]):
 
         column = self._columns[name]
         return np.frombuffer(column, dtype=np.dtype(column.format)) if len(column) else np.empty(0, column.format)
+
+    def arrow(self, name: str) -> pyarrow.Array:
+        """A column as an Arrow array over the same memory: polars and DuckDB take it from there without a copy."""
+        import pyarrow as pa
+
+        column = self._columns[name]
+        kinds = {
+            "q": pa.int64(),
+            "i": pa.int32(),
+            "I": pa.uint32(),
+            "B": pa.uint8(),
+            "d": pa.float64(),
+            "Q": pa.uint64(),
+        }
+        return pa.Array.from_buffers(kinds[column.format], len(column), [None, pa.py_buffer(column)])
 
 
 class Batch(Columns):

@@ -202,14 +202,22 @@ def control_after_command(ctx: Any, command: dict[str, Any], outcome: str, readb
 
 @_hook("first", 0.002, closed=False, when="a meter reports a code of its maker's own")
 def control_event_decode(ctx: Any, device: str, code: int, payload: bytes) -> Classified | None:
-    """What a maker's event or alarm code means."""
+    """What a maker's event or alarm code means.
+
+    Asked for the codes of event logs, `payload` being the line's cells as msgpack, and for notifications that nothing
+    explains, `payload` being the APDU and `code` its length.
+    """
 
 
 @_hook("pipe", 0.02, closed=False, when="events are grouped into an incident")
 def dispatch_classify(
     ctx: Any, classes: list[IncidentClass], incident: dict[str, Any], signals: list[dict[str, Any]]
 ) -> list[IncidentClass]:
-    """What an incident is; gets the classes that earlier plugins found."""
+    """What an incident is; gets the classes that earlier plugins found.
+
+    `incident` has `id`, `opened_us`, `parents` (what each meter hangs below: its group) and `sizes` (how many hang
+    there). A signal has `meter`, `kind`, `at_us`, `detail`. An incident that grows is asked about again.
+    """
     return classes
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import trio
 from tests.unit.plugins.installed import installed
 
 from ipss_headend.metrics import Figures
+from ipss_headend.plugins.columns import attach, share
 from ipss_headend.plugins.manager import Manager
 from ipss_headend.plugins.specs import Refusal
 
@@ -182,3 +184,19 @@ def test_a_process_may_start_threads_and_nothing_else(tmp_path: Path, monkeypatc
 
     with installed(tmp_path, curious=CURIOUS):
         running(["curious"], use)
+
+
+def test_columns_are_read_where_they_lie_by_numpy_and_arrow_alike() -> None:
+    shared = share({"values": array("q", range(1000)), "known": array("B", bytes(1000))}, 1000)
+    batch = attach(os.dup(shared.descriptor), os.dup(shared.answer), shared.layout)
+
+    numbers, column = batch.numpy("values"), batch.arrow("values")
+
+    assert column.buffers()[1].address == numbers.__array_interface__["data"][0], "one memory"
+    assert column.to_pylist() == list(range(1000))
+    assert str(batch.arrow("known").type) == "uint8"
+    with pytest.raises(TypeError):
+        batch["values"][0] = 1
+    batch.numpy_flags()[7] |= 2
+    assert shared.flags()[7] == 2, "and what is written is heard"
+    shared.close()

@@ -2,6 +2,7 @@
 
 from ipss_headend.rpc.methods import (  # noqa: F401
     admin,
+    anomaly,
     audit,
     auth,
     control,
