@@ -2,6 +2,7 @@
 #
 #   make demo     a virtual fleet and a head-end on this machine, live
 #   make test     everything that is tested, interop with other people's code included
+#   make fuzz     octets guided by coverage at one target: TARGET=dlms_meter SECONDS=150, or today's
 #   make trust    the same claims with greater counts; the results go into SECURITY.md
 
 VENV := .venv
@@ -9,7 +10,7 @@ PYTHON := $(VENV)/bin/python
 # The extension is built again when any of its sources changed.
 RUST_SOURCES := $(shell find protocols rust Cargo.toml Cargo.lock -name '*.rs' -o -name 'Cargo.*' -o -name '*.tsv' -o -path '*/data/profiles/*.toml' 2>/dev/null)
 
-.PHONY: demo test setup system lint bench trust wheel clean test-rust test-python
+.PHONY: demo test setup system lint bench fuzz trust wheel clean test-rust test-python
 
 demo: $(VENV)/built
 	$(VENV)/bin/ipss-headend demo $(DEMO)
@@ -56,6 +57,9 @@ lint: $(VENV)/built
 # What each requirement of docs/threats.md is shown by; R="R9 R14" some, TRUST=release with a release's counts, MINUTES=20 the oldest first.
 trust: $(VENV)/built
 	$(PYTHON) -m tests.trust.run $(R)
+
+fuzz: system
+	scripts/fuzz $(or $(TARGET),today) $(or $(SECONDS),150)
 
 bench: $(VENV)/built $(VENV)/peers
 	$(PYTHON) benches/run.py $(BENCH)
