@@ -27,7 +27,7 @@ fn answer(line: &str) -> Result<String, Box<dyn Error>> {
         "48" => Protection::Both,
         _ => return Err("no such protection".into()),
     };
-    let hex = |text: &str| parse_hex(text).ok_or("no hexadecimal digits");
+    let hex = |text: &str| parse_hex(text);
     let key = Key::from_slice(&hex(key)?)?;
     let authentication_key = Key::from_slice(&hex(authentication_key)?)?;
     let title = SystemTitle::from_slice(&hex(title)?)?;

@@ -99,7 +99,7 @@ proptest! {
     #[test]
     fn m_bus_frames_read_back(apdu in vec(any::<u8>(), 1..2_000)) {
         let mut octets = Vec::new();
-        mbus::encode(&mut octets, 1, 103, &apdu);
+        mbus::encode(&mut octets, 1, 103, &apdu).unwrap();
         let mut segments = mbus::Segments::default();
         let (mut rest, mut whole) = (&octets[..], None);
         while let Some((mbus::Found::Long(frame), taken)) = mbus::next_frame(rest).unwrap() {

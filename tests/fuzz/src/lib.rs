@@ -1,9 +1,5 @@
 //! Fuzz targets: each takes any octets, as a peer may send them, and panics if they do what octets must not.
 //!
-//! ```
-//! ipss_fuzz::target("dlms_apdu").unwrap().check(b"\xC0\x01\xC1\x00\x08");
-//! ```
-//!
 //! `libfuzzer/` drives them guided by coverage (`make fuzz TARGET=dlms_apdu`); `tests/replay.rs` replays what was found
 //! worth keeping (`corpus/`) without a fuzzer. Beside panics, each target bounds what octets make it hold (R33), and
 //! the fuzzer how long they take.

@@ -159,9 +159,16 @@ impl Segments {
     }
 }
 
-/// Append an APDU as long frames.
-pub fn encode(out: &mut Vec<u8>, source: u8, destination: u8, apdu: &[u8]) {
+/// Append an APDU as long frames, sixteen at most.
+///
+/// # Errors
+/// Local: `length-over-limit` for an APDU that needs more; nothing is appended.
+pub fn encode(out: &mut Vec<u8>, source: u8, destination: u8, apdu: &[u8]) -> Result<(), ProtocolError> {
     let count = apdu.len().div_ceil(LARGEST_SEGMENT).max(1);
+    if count > SEGMENTS {
+        let message = format!("{} octets need {count} segments; {SEGMENTS} can be numbered", apdu.len());
+        return Err(ProtocolError::local("mbus", "length-over-limit", message));
+    }
     for number in 0..count {
         let start = number * LARGEST_SEGMENT;
         let data = &apdu[start..apdu.len().min(start + LARGEST_SEGMENT)];
@@ -174,6 +181,7 @@ pub fn encode(out: &mut Vec<u8>, source: u8, destination: u8, apdu: &[u8]) {
         let check = out[body..].iter().fold(0u8, |sum, octet| sum.wrapping_add(*octet));
         out.extend_from_slice(&[check, STOP]);
     }
+    Ok(())
 }
 
 /// The header of a wireless telegram, its check sequences taken out already, and the APDU behind it.
@@ -272,6 +280,8 @@ const ACKNOWLEDGE: u8 = 0xE5;
 const STOP: u8 = 0x16;
 /// Control, address, control information.
 const FIELDS: usize = 3;
+/// Segments that can be numbered.
+const SEGMENTS: usize = 16;
 /// Data in a segment: a long frame holds 250 octets at most on a wired bus with old masters.
 const LARGEST_SEGMENT: usize = 245;
 
@@ -290,7 +300,7 @@ mod tests {
     fn segments_of_a_long_apdu_come_together_again() {
         let apdu: Vec<u8> = (0..600).map(|number| number as u8).collect();
         let mut octets = Vec::new();
-        encode(&mut octets, 1, 103, &apdu);
+        encode(&mut octets, 1, 103, &apdu).unwrap();
         let mut segments = Segments::default();
         let (mut taken, mut whole) = (0, None);
         while let Some((frame, length)) = long(&octets[taken..]).unwrap() {
@@ -304,9 +314,18 @@ mod tests {
     }
 
     #[test]
+    fn an_apdu_of_more_segments_than_have_numbers_is_not_encoded() {
+        let mut octets = Vec::new();
+        assert!(encode(&mut octets, 1, 103, &[7; 16 * LARGEST_SEGMENT]).is_ok());
+        octets.clear();
+        assert_eq!(encode(&mut octets, 1, 103, &[7; 16 * LARGEST_SEGMENT + 1]).unwrap_err().code, "length-over-limit");
+        assert!(octets.is_empty());
+    }
+
+    #[test]
     fn a_lost_segment_voids_the_apdu_and_the_next_one_is_taken() {
         let mut octets = Vec::new();
-        encode(&mut octets, 1, 103, &[7; 600]);
+        encode(&mut octets, 1, 103, &[7; 600]).unwrap();
         let first = long(&octets).unwrap().unwrap();
         let second = long(&octets[first.1..]).unwrap().unwrap();
         let third = long(&octets[first.1 + second.1..]).unwrap().unwrap();
@@ -326,7 +345,7 @@ mod tests {
     #[test]
     fn truncated_at_every_octet_waits_and_every_flipped_bit_shows() {
         let mut octets = Vec::new();
-        encode(&mut octets, 1, 103, b"\x0Fabcdefgh");
+        encode(&mut octets, 1, 103, b"\x0Fabcdefgh").unwrap();
         for end in 0..octets.len() {
             assert_eq!(next_frame(&octets[..end]), Ok(None), "at {end}");
         }

@@ -69,7 +69,8 @@ impl Objects for Small {
             (3, EXPORT, 2) => out.extend_from_slice(&[tag::DOUBLE_LONG_UNSIGNED, 0, 0, 0, 9]),
             (7, LOAD_PROFILE, 2) => {
                 let Some(Selection::Range(range)) = selection else { return Err(DataAccessResult::OtherReason) };
-                let times: Vec<WallTime> = quarter_hours(range.from, range.to).collect();
+                // It has a year of them, whatever is asked for.
+                let times: Vec<WallTime> = quarter_hours(range.from, range.to).take(366 * 96).collect();
                 out.push(tag::ARRAY);
                 ipss_dlms::axdr::write_length(out, times.len());
                 for at in times {

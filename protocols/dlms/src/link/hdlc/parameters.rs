@@ -57,7 +57,8 @@ impl Parameters {
             let length = usize::from(*length);
             let Some(octets) = more.get(..length) else { break };
             rest = &more[length..];
-            let value = octets.iter().fold(0u32, |value, octet| value.saturating_mul(256) + u32::from(*octet));
+            let value =
+                octets.iter().fold(0u32, |value, octet| value.saturating_mul(256).saturating_add((*octet).into()));
             if value == 0 || length == 0 {
                 continue;
             }
@@ -123,6 +124,12 @@ mod tests {
         Parameters::DEFAULT.encode(&mut out);
         assert!(out.is_empty());
         assert_eq!(Parameters::decode(&[]), Parameters::DEFAULT);
+    }
+
+    #[test]
+    fn numbers_beyond_four_octets_are_as_large_as_numbers_get() {
+        let long = [0x81, 0x80, 8, 5, 6, 255, 255, 255, 255, 255, 255];
+        assert_eq!(Parameters::decode(&long).information_transmit, LARGEST);
     }
 
     #[test]
