@@ -203,12 +203,14 @@ class ModbusProfile:
         max_registers: int = 125,
         max_bits: int = 2000,
         max_gap: int = 8,
+        in_flight: int = 1,
     ) -> ModbusProfile:
         """Treat it so.
 
         `baud` times a serial line; `answer_s` is the wait for an answer and `retries` how often a read without one
-        is asked again; `gap_s` the silence between answer and next question, `interval_s` the least time between
-        questions; at most `max_registers` (`max_bits`) in one question, with up to `max_gap` unwanted ones among them.
+        is asked again; `gap_s` the least silence between answer and next question, `interval_s` the least time between
+        questions; at most `max_registers` (`max_bits`) in one question, with up to `max_gap` unwanted ones among them;
+        up to `in_flight` (16) requests on the wire at once where answers name theirs, else one.
         """
 
 @final
@@ -627,6 +629,9 @@ class RegisterMap:
     """
 
     def __new__(cls, name: str, files: list[tuple[str, str]] = ...) -> RegisterMap: ...
+    @property
+    def treatment(self) -> tuple[int, int, int]:
+        """Registers that one read may ask for, milliseconds between requests, requests taken before an answer."""
     def points(self) -> list[tuple[str, str, int, int, str, str | None, str, str | None, int, bool]]:
         """The points that may be read.
 

@@ -73,7 +73,8 @@ pub struct Profile {
     pub in_flight: u8,
     /// Of these, how many to one unit.
     pub in_flight_per_unit: u8,
-    /// Requests that the session holds at once, so that the units behind a gateway do not wait for each other.
+    /// Requests that the session holds at once, so that the units behind a gateway do not wait for each other. A session
+    /// of one unit needs no more than it may have on the wire ([`Profile::concurrent`]).
     pub requests: u8,
     /// Least time from an answer (or a question that has none) to the next question on this line (row 65).
     pub gap: Duration,
@@ -161,6 +162,14 @@ impl Profile {
         Self { framing: Framing::Ascii, ..Self::tcp() }
     }
 
+    /// Up to so many requests to one unit are on the wire at once, where answers name theirs; else one.
+    #[must_use]
+    pub fn concurrent(self, in_flight: u8) -> Self {
+        let in_flight = in_flight.max(1);
+        let requests = if self.is_tagged() { in_flight } else { 1 };
+        Self { in_flight, in_flight_per_unit: in_flight, requests, ..self }
+    }
+
     /// Whether answers can be told apart by their transaction ids.
     pub fn is_tagged(&self) -> bool {
         self.framing.has_transaction_ids() && !self.quirks.transaction_id_not_echoed
@@ -196,5 +205,7 @@ mod tests {
         assert_eq!(Profile { in_flight: 8, ..Profile::rtu_over_tcp() }.in_flight(), 1);
         let quirks = Quirks { transaction_id_not_echoed: true, ..Quirks::default() };
         assert_eq!(Profile { in_flight: 8, quirks, ..Profile::tcp() }.in_flight(), 1);
+        assert_eq!(Profile::tcp().concurrent(8).requests, 8);
+        assert_eq!(Profile { quirks, ..Profile::tcp() }.concurrent(8).requests, 1);
     }
 }

@@ -162,6 +162,11 @@ impl RegisterMap {
         Ok(Self(map.clone()))
     }
 
+    #[getter]
+    fn treatment(&self) -> (u16, u16, u8) {
+        (self.0.most, self.0.gap_ms, self.0.in_flight)
+    }
+
     fn points(&self) -> Vec<MapPoint> {
         self.0.points.iter().filter(|point| point.readable).map(described).collect()
     }

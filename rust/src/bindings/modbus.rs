@@ -20,7 +20,7 @@ pub struct PyModbusProfile(pub Arc<Profile>);
 impl PyModbusProfile {
     #[new]
     #[pyo3(signature = (framing="tcp", *, baud=9600, answer_s=None, retries=None, gap_s=None, interval_s=0.0,
-        max_registers=125, max_bits=2000, max_gap=8))]
+        max_registers=125, max_bits=2000, max_gap=8, in_flight=1))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         framing: &str,
@@ -32,6 +32,7 @@ impl PyModbusProfile {
         max_registers: u16,
         max_bits: u16,
         max_gap: u16,
+        in_flight: u8,
     ) -> PyResult<Self> {
         let mut profile = match framing {
             "tcp" => Profile::tcp(),
@@ -46,7 +47,7 @@ impl PyModbusProfile {
             profile.late = profile.answer;
         }
         if let Some(gap_s) = gap_s {
-            profile.gap = seconds("gap_s", gap_s)?;
+            profile.gap = profile.gap.max(seconds("gap_s", gap_s)?);
         }
         profile.retries = retries.unwrap_or(profile.retries);
         profile.interval = seconds("interval_s", interval_s)?;
@@ -56,7 +57,10 @@ impl PyModbusProfile {
             }
         }
         (profile.max_registers, profile.max_bits, profile.max_gap) = (max_registers, max_bits, max_gap);
-        Ok(Self(Arc::new(profile)))
+        if !(1..=16).contains(&in_flight) {
+            return Err(PyValueError::new_err(format!("in_flight: {in_flight} is not from 1 to 16")));
+        }
+        Ok(Self(Arc::new(profile.concurrent(in_flight))))
     }
 }
 

@@ -370,12 +370,15 @@ where
         };
         let mut rejected = link.rejected;
         if !opening {
-            if let Some(step) = self.step(slot, Input::Closed) {
-                if let Some((request, outcome)) = step.finished {
-                    if outcome == Outcome::AuthenticationFailed {
-                        rejected = Some(outcome);
-                    }
-                    self.finished(slot, request, outcome, step.detail);
+            // Requests are handed back one a step.
+            let mut step = self.step(slot, Input::Closed);
+            while let Some((Some((request, outcome)), detail)) = step.take().map(|step| (step.finished, step.detail)) {
+                if outcome == Outcome::AuthenticationFailed {
+                    rejected = Some(outcome);
+                }
+                self.finished(slot, request, outcome, detail);
+                if self.entries.get(slot).is_some_and(|entry| !entry.active.is_empty()) {
+                    step = self.step(slot, Input::Deadline);
                 }
             }
             self.to_send.clear();
@@ -410,21 +413,22 @@ where
         self.check_batch();
     }
 
-    /// A session that did not hand its request back although its connection is gone: what it sent is not known.
+    /// A session that did not hand its requests back although its connection is gone: what it sent is not known.
     fn end_lost(&mut self, slot: u32) {
         let Some(entry) = self.entries.get_mut(slot) else { return };
-        let Some(active) = entry.active.take() else { return };
         let meter = entry.meter;
-        self.stats.active -= 1;
-        self.stats.ended[Outcome::Unknown as usize] += 1;
-        self.batch.ends.push(ipss_session::batch::End {
-            request: active.id,
-            meter,
-            outcome: Outcome::Unknown,
-            exchanges: 0,
-            duration_us: self.now.monotonic.since(active.accepted).as_micros() as u64,
-            detail: "the session did not hand it back".into(),
-        });
+        while let Some(active) = entry.active.pop() {
+            self.stats.active -= 1;
+            self.stats.ended[Outcome::Unknown as usize] += 1;
+            self.batch.ends.push(ipss_session::batch::End {
+                request: active.id,
+                meter,
+                outcome: Outcome::Unknown,
+                exchanges: 0,
+                duration_us: self.now.monotonic.since(active.accepted).as_micros() as u64,
+                detail: "the session did not hand it back".into(),
+            });
+        }
     }
 
     /// After a connection that ended in good order: open the next one if it is wanted.
@@ -480,7 +484,7 @@ where
             }
             State::Open | State::Associating => {
                 if let (Hold::OnDemand { idle }, false) = (entry.route.hold, draining || yields) {
-                    if entry.active.is_some() || !entry.queue.is_empty() {
+                    if !entry.active.is_empty() || !entry.queue.is_empty() {
                         entry.state_deadline = now + idle;
                         return;
                     }

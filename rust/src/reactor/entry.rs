@@ -93,7 +93,7 @@ pub(super) struct Entry<S: ipss_session::Session, K> {
     pub state: State,
     pub link: Option<Link<K>>,
     pub queue: Queue<S::Work>,
-    pub active: Option<Active>,
+    pub active: Held,
     /// What the session asked for; the end of the clock if nothing.
     pub session_deadline: Instant,
     /// What belongs to `state`; the end of the clock if nothing.
@@ -200,7 +200,73 @@ impl<K> Link<K> {
     }
 }
 
-/// The request that the session holds.
+/// The requests that the session holds: most sessions hold one at a time, and for those nothing is allocated.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    first: Option<Active>,
+    /// Empty while there is no first.
+    more: Vec<Active>,
+}
+
+impl Held {
+    /// Note that the session was given one.
+    #[inline]
+    pub fn add(&mut self, active: Active) {
+        if self.first.is_none() {
+            self.first = Some(active);
+        } else {
+            self.more.push(active);
+        }
+    }
+
+    /// Take out the one of this number; `None` if the session was never given it.
+    #[inline]
+    pub fn remove(&mut self, id: RequestId) -> Option<Active> {
+        if self.first.is_some_and(|first| first.id == id) {
+            let next = self.more.pop();
+            return std::mem::replace(&mut self.first, next);
+        }
+        let place = self.more.iter().position(|active| active.id == id)?;
+        Some(self.more.swap_remove(place))
+    }
+
+    /// The one of this number.
+    pub fn find(&mut self, id: RequestId) -> Option<&mut Active> {
+        self.first.iter_mut().chain(&mut self.more).find(|active| active.id == id)
+    }
+
+    /// Take out any of them.
+    pub fn pop(&mut self) -> Option<Active> {
+        self.more.pop().or_else(|| self.first.take())
+    }
+
+    /// One whose deadline has passed.
+    pub fn overdue(&self, now: Instant) -> Option<RequestId> {
+        self.iter().find(|active| active.deadline <= now).map(|active| active.id)
+    }
+
+    /// The earliest of their deadlines; the end of the clock if there are none.
+    #[inline]
+    pub fn deadline(&self) -> Instant {
+        self.iter().map(|active| active.deadline).min().unwrap_or(NEVER)
+    }
+
+    /// Nobody wants any of them any more.
+    pub fn cancel_all(&mut self) {
+        self.first.iter_mut().chain(&mut self.more).for_each(|active| active.cancelled = true);
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Active> {
+        self.first.iter().chain(&self.more)
+    }
+}
+
+/// A request that the session holds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Active {
     pub id: RequestId,
@@ -224,7 +290,7 @@ impl<S: ipss_session::Session, K> Entry<S, K> {
             state: State::Idle,
             link: None,
             queue: Queue::default(),
-            active: None,
+            active: Held::default(),
             session_deadline: NEVER,
             state_deadline: NEVER,
             queue_deadline: NEVER,
@@ -240,9 +306,7 @@ impl<S: ipss_session::Session, K> Entry<S, K> {
     #[inline]
     pub fn deadline(&self) -> Instant {
         let mut deadline = self.session_deadline.min(self.state_deadline).min(self.queue_deadline);
-        if let Some(active) = &self.active {
-            deadline = deadline.min(active.deadline);
-        }
+        deadline = deadline.min(self.active.deadline());
         if let Some(link) = &self.link {
             deadline = deadline.min(link.frame_deadline);
         }
@@ -280,6 +344,26 @@ mod tests {
         fn associated(&self) -> bool {
             false
         }
+    }
+
+    #[test]
+    fn each_request_that_is_held_is_found_again_and_no_other() {
+        let active =
+            |id, deadline| Active { id, accepted: Instant(0), deadline: Instant(deadline), age: id, cancelled: false };
+        let mut held = Held::default();
+        for (id, deadline) in [(7, 30), (8, 10), (9, 20)] {
+            held.add(active(id, deadline));
+        }
+
+        assert_eq!(held.deadline(), Instant(10));
+        assert_eq!(held.overdue(Instant(10)), Some(8));
+        assert!(held.remove(6).is_none());
+        assert_eq!(held.remove(7).map(|one| one.id), Some(7));
+        assert!(held.remove(7).is_none() && held.find(9).is_some());
+        assert_eq!(held.remove(8).map(|one| one.id), Some(8));
+        assert!(!held.is_empty());
+        assert_eq!(held.pop().map(|one| one.id), Some(9));
+        assert!(held.is_empty() && held.deadline() == NEVER);
     }
 
     #[test]

@@ -264,7 +264,7 @@ where
         let outranked = !line.urgent.is_empty() && next.is_some_and(|priority| priority < Priority::OnDemand);
         // A meter that does not answer ends its turn even if it is alone: so its back-off begins.
         let over = link.failed || (others && (next.is_none() || link.served >= TURN || outranked));
-        if entry.active.is_none() && over && (entry.state == State::Open || next.is_none()) {
+        if entry.active.is_empty() && over && (entry.state == State::Open || next.is_none()) {
             link.yields = true;
             entry.state_deadline = now;
         } else if others {

@@ -168,15 +168,15 @@ where
             let entry = self.entries.get_mut(slot)?;
             if entry.queue.is_empty()
                 || !takes_requests(entry.state)
-                || entry.active.is_some()
                 || entry.link.as_ref().is_none_or(|link| link.yields)
                 || !entry.session.ready()
             {
                 return None;
             }
-            // What needs a permit waits for the association, so that its octets are sealed in the step that gets it.
+            // What needs a permit waits for the association, and until the session holds nothing else, so that its
+            // octets are sealed in the step that gets it.
             let next = entry.queue.peek()?;
-            if !entry.session.associated() && guarded(&self.shared, &next.request) {
+            if !(entry.session.associated() && entry.active.is_empty()) && guarded(&self.shared, &next.request) {
                 return None;
             }
             let waiting = entry.queue.pop()?;
@@ -216,7 +216,7 @@ where
             link.last_received = self.now.monotonic;
             link.served = link.served.saturating_add(1);
         }
-        entry.active = Some(Active { id: request.id, accepted, deadline: request.deadline, age, cancelled: false });
+        entry.active.add(Active { id: request.id, accepted, deadline: request.deadline, age, cancelled: false });
         self.stats.active += 1;
         self.step(slot, Input::Request(request))
     }
@@ -230,10 +230,9 @@ where
             self.end(slot, &waiting, Outcome::Impossible, "the session failed and was taken out of service".into());
         } else if entry.queue.is_empty()
             && takes_requests(entry.state)
-            && entry.active.is_none()
             && entry.link.as_ref().is_some_and(|link| !link.yields)
             && entry.session.ready()
-            && (entry.session.associated() || !guarded(&self.shared, &waiting.request))
+            && (entry.session.associated() && entry.active.is_empty() || !guarded(&self.shared, &waiting.request))
         {
             if !self.permitted(slot, &waiting) {
                 return self.settle(slot);
@@ -266,8 +265,7 @@ where
         let now = self.now.monotonic;
         let Some(entry) = self.entries.get_mut(slot) else { return };
         // A session that hands back what it was not given is not believed.
-        let Some(active) = entry.active.filter(|active| active.id == request.id) else { return };
-        entry.active = None;
+        let Some(active) = entry.active.remove(request.id) else { return };
         self.stats.active -= 1;
         let late = request.deadline <= now;
         let retried = outcome.may_retry() && !late && !active.cancelled && self.phase == Phase::Running;
@@ -373,8 +371,8 @@ where
     /// The owner withdraws a request, if the session holds it.
     pub(super) fn cancel_active(&mut self, meter: MeterId, id: RequestId) {
         let Some(slot) = self.meters.get(&meter).copied() else { return };
-        let active = self.entries.get_mut(slot).and_then(|entry| entry.active.as_mut());
-        if let Some(active) = active.filter(|active| active.id == id) {
+        let active = self.entries.get_mut(slot).and_then(|entry| entry.active.find(id));
+        if let Some(active) = active {
             active.cancelled = true;
             self.tell(slot, Input::Cancel(id));
         }
@@ -400,15 +398,13 @@ where
             entry.session_deadline = NEVER;
             self.tell(slot, Input::Deadline);
         }
-        let Some(entry) = self.entries.get_mut(slot) else { return };
-        if let Some(active) = entry.active.filter(|active| active.deadline <= now) {
+        while let Some(overdue) = self.entries.get(slot).and_then(|entry| entry.active.overdue(now)) {
             // The session's own deadline should have ended it. If it does not let go of it even now, the
             // connection ends, and the request with it.
-            self.tell(slot, Input::Cancel(active.id));
-            let held =
-                |entry: &super::entry::Entry<S, N::Socket>| entry.active.is_some_and(|held| held.id == active.id);
-            if self.entries.get(slot).is_some_and(held) {
+            self.tell(slot, Input::Cancel(overdue));
+            if self.entries.get_mut(slot).is_some_and(|entry| entry.active.find(overdue).is_some()) {
                 self.close(slot, "a request outlived its deadline", false);
+                break;
             }
         }
         let Some(entry) = self.entries.get_mut(slot) else { return };
@@ -426,7 +422,7 @@ where
     pub(super) fn drain_one(&mut self, slot: u32) {
         let Phase::Draining(_) = self.phase else { return };
         let Some(entry) = self.entries.get_mut(slot) else { return };
-        if entry.active.is_some() {
+        if !entry.active.is_empty() {
             return;
         }
         match entry.state {

@@ -368,8 +368,8 @@ where
         self.stats.meters -= 1;
         self.shared.identities.write().unwrap_or_else(PoisonError::into_inner).retain(|_, owner| *owner != meter);
         self.end_queue(slot, Outcome::Cancelled, "the meter was removed");
-        if let Some(active) = self.entries.get_mut(slot).and_then(|entry| entry.active.as_mut()) {
-            active.cancelled = true;
+        if let Some(entry) = self.entries.get_mut(slot) {
+            entry.active.cancel_all();
         }
         self.close(slot, "the meter was removed", true);
         self.end_queue(slot, Outcome::Cancelled, "the meter was removed");

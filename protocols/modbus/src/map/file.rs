@@ -33,6 +33,7 @@ pub(super) struct MapFile {
     pub(super) source: String,
     pub(super) most: Option<u16>,
     pub(super) gap_ms: Option<u16>,
+    pub(super) in_flight: Option<u16>,
     pub(super) without: Vec<(String, usize)>,
     pub(super) matches: Vec<Match>,
     /// With the line of each.
@@ -67,6 +68,7 @@ struct Head {
     swap_octets: bool,
     most: Option<u16>,
     gap_ms: Option<u16>,
+    in_flight: Option<u16>,
     #[serde(default)]
     without: Vec<Spanned<String>>,
     #[serde(default)]
@@ -114,6 +116,10 @@ struct Entry {
     _source: String,
 }
 
+/// Requests that a device takes before it has answered: as many as the TCP guide suggests (MODBUS Messaging on TCP/IP
+/// V1.0b, 4.4.1.2: NumberMaxOfServerTransaction, 1 to 16).
+pub(super) const MOST_IN_FLIGHT: u16 = 16;
+
 fn holding() -> Spanned<String> {
     Spanned::new(0..0, "holding".into())
 }
@@ -149,6 +155,11 @@ impl MapFile {
         }
         if head.most.is_some_and(|most| !(1..=125).contains(&most)) {
             wrong(at, "map.most".into(), "not in 1 to 125, what one read may ask for".into());
+        }
+        if head.in_flight.is_some_and(|in_flight| !(1..=MOST_IN_FLIGHT).contains(&in_flight)) {
+            let message =
+                format!("not in 1 to {MOST_IN_FLIGHT}, requests that the device takes before it has answered");
+            wrong(at, "map.in_flight".into(), message);
         }
         let mut matches = Vec::new();
         for entry in &document.matches {
@@ -193,6 +204,7 @@ impl MapFile {
                 source: head.source.clone(),
                 most: head.most,
                 gap_ms: head.gap_ms,
+                in_flight: head.in_flight,
                 without: head.without.iter().map(spanned).collect(),
                 matches,
                 points,

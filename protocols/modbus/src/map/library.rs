@@ -22,6 +22,8 @@ pub struct Map {
     pub most: u16,
     /// Milliseconds that the device wants between requests.
     pub gap_ms: u16,
+    /// Requests that the device takes before it has answered.
+    pub in_flight: u8,
     /// How the device is known.
     pub matches: Vec<Match>,
     /// Its points, by table and address.
@@ -207,6 +209,8 @@ fn joined(map: &MapFile, all: &BTreeMap<String, MapFile>) -> Result<Map, Vec<Map
         source: map.source.clone(),
         most: first(|map| map.most).unwrap_or(MOST),
         gap_ms: first(|map| map.gap_ms).unwrap_or(0),
+        // Not above `MOST_IN_FLIGHT`.
+        in_flight: first(|map| map.in_flight).unwrap_or(1) as u8,
         matches: map.matches.clone(),
         points: ordered.into_iter().map(|(point, ..)| (*point).clone()).collect(),
     })

@@ -65,6 +65,22 @@ fn a_map_takes_over_what_it_inherits_and_may_leave_points_out() {
 }
 
 #[test]
+fn a_map_says_how_many_requests_its_device_takes_at_once() {
+    let map = |line: &str| {
+        let head = "[map]\nname = \"m\"\ntitle = \"M\"\nmanufacturer = \"Maker\"\nsource = \"Manual\"\n";
+        let text = format!("{head}{line}\n[points]\np = {{ address = 1, type = \"uint16\" }}\n");
+        Library::load(&[("m.toml", &text)]).map(|library| library.map("m").map(|map| map.in_flight))
+    };
+
+    assert_eq!(map("").expect("good"), Some(1));
+    assert_eq!(map("in_flight = 16").expect("good"), Some(16));
+    for wrong in ["in_flight = 0", "in_flight = 17"] {
+        let errors = map(wrong).expect_err(wrong).to_string();
+        assert!(errors.contains("m.toml: line 1: map.in_flight: not in 1 to 16"), "{errors}");
+    }
+}
+
+#[test]
 fn every_type_reads_its_registers() {
     let cases: [(&str, &[u16], &str); 14] = [
         (r#"p = { address = 1, type = "uint16", scale = -1 }"#, &[2_301], "230.1"),
