@@ -236,6 +236,12 @@ class ModbusConfig:
     """How often what moves by the second is read of Modbus devices: powers, voltages, limits."""
     slow_s: float = 300.0
     """How often what moves by the minute is read of them: energies, temperatures."""
+    authorities: Path | None = None
+    """Whose certificates devices at `modbus+tls://` show, PEM."""
+    certificate: Path | None = None
+    """Ours towards them, PEM; it names our role."""
+    key: Path | None = None
+    """Its private key, PEM."""
 
     def check_plain(self, host: str) -> None:
         """Refuse a numeric address outside them.
@@ -357,7 +363,7 @@ def _config(top: "_Table", directory: Path) -> Config:
         audit=_audit(top.table("audit"), data_directory),
         metrics=_metrics(top.table("metrics")),
         rpc=_rpc(top.table("rpc"), directory, data_directory),
-        modbus=_modbus(top.table("modbus")),
+        modbus=_modbus(top.table("modbus"), directory),
         plugins=_plugins(top.table("plugins")),
         log=_log(top.table("log")),
     )
@@ -465,14 +471,20 @@ def _plan(table: "_Table") -> PlanConfig:
     return plan
 
 
-def _modbus(table: "_Table") -> ModbusConfig:
+def _modbus(table: "_Table", directory: Path) -> ModbusConfig:
+    files = {name: table.text(name, "") for name in ("authorities", "certificate", "key")}
+    found = {name: directory / text if text else None for name, text in files.items()}
     networks = tuple(table.parsed_list("plain_networks", _network))
-    given = {"plain_networks": networks} if "plain_networks" in table.values else {}
     modbus = ModbusConfig(
-        **given,
+        plain_networks=networks if "plain_networks" in table.values else LOOPBACK,
         fast_s=table.seconds("fast", 10.0),
         slow_s=table.seconds("slow", 300.0),
+        authorities=found["authorities"],
+        certificate=found["certificate"],
+        key=found["key"],
     )
+    if (found["certificate"] is None) != (found["key"] is None):
+        table.mistake("certificate", "a certificate and its key go together; name both, or neither")
     table.finish()
     return modbus
 

@@ -169,13 +169,14 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
         newest = Newest()
         watch = Watch(names, counters, figures)
         load_profiles(_core, config.data_directory / "profiles")
+        maps = load_maps(config.data_directory / "maps")
         pushes = Pushes(store=store, native=_core, models=models, figures=figures)
         quarantine = Quarantine(store=store, reactor=reactor, native=_core, figures=figures)
         field = _field(config, store, requests, newest, figures, meters, names)
         enrolment = Enrolment(
             store=store,
             reactor=reactor,
-            connector=Connector(config.reactor, config.client_system_title, config.modbus),
+            connector=Connector(config.reactor, config.client_system_title, config.modbus, maps),
             counters=counters,
             figures=figures,
             meters=meters,
@@ -212,7 +213,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             meters=meters,
             figures=figures,
             rules=config.modbus,
-            files=load_maps(config.data_directory / "maps"),
+            files=maps,
         )
         registry = metrics.registry(figures, reactor.stats, exported())
 

@@ -15,6 +15,7 @@ from ipss_headend.cli.simulate import write_private
 from ipss_headend.errors import DONE, ConfigError, RequestError
 from ipss_headend.field import fleet_file
 from ipss_headend.field.fleet import export_meters, import_meters, load_fleet
+from ipss_headend.field.fleet_file import Protocol
 from ipss_headend.security.keystore import Keystore
 from ipss_headend.store import counters, registry
 from ipss_headend.store.registry import Meter
@@ -187,7 +188,7 @@ def _export_keys(connection: Any, keystore: Keystore, text: io.StringIO, groups:
         writer.writerow(
             {
                 "name": meter.name,
-                "address": meter.address or "",
+                "address": meter.written_address,
                 "system_title": (meter.system_title or b"").hex(),
                 "logical_device_name": fleet_file.shown_device_name(meter.logical_device_name),
                 "encryption_key": (meter.keys.encryption_key or b"").hex(),
@@ -202,6 +203,9 @@ def _export_keys(connection: Any, keystore: Keystore, text: io.StringIO, groups:
                 "suite": protocol.suite,
                 "protection": protocol.protection,
                 "dedicated": "yes" if protocol.dedicated else "no",
+                "transport": protocol.transport,
+                "physical": protocol.physical,
+                "in_flight": protocol.in_flight,
                 "model": meter.model,
                 "group": meter.group,
                 "invocation_counter": granted.get(meter.meter_id, counters.FIRST),
@@ -211,11 +215,8 @@ def _export_keys(connection: Any, keystore: Keystore, text: io.StringIO, groups:
 
 
 def address(meter: Meter) -> str:
-    """`host:port`, empty for a meter that dials in."""
-    if not meter.host:
-        return ""
-    host = f"[{meter.host}]" if ":" in meter.host else meter.host
-    return f"{host}:{meter.port}"
+    """As the fleet's file has it; empty for a meter that dials in."""
+    return fleet_file.written_address(meter.host, meter.port, meter.server, Protocol(**meter.protocol))  # type: ignore[arg-type]
 
 
 def document(meter: Meter) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Registers are named by their table and number, as manuals number them: `holding/
 the first of their table, whose address on the wire is 0. `holding/@0` names the address itself.
 """
 
-import ipaddress
 import json
 import re
 import time
@@ -25,8 +24,9 @@ from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.targets import serial_line
 from ipss_headend.cli.trace import as_tree, joined
 from ipss_headend.config import Config, ModbusConfig
-from ipss_headend.errors import DONE, REFUSED, AuthenticationFailed, ConfigError, MeterError, MeterRefused, RequestError
+from ipss_headend.errors import DONE, REFUSED, MeterError, MeterRefused, RequestError
 from ipss_headend.field.devices import MapSource, load_maps
+from ipss_headend.field.modbus import FRAMINGS, server_name, tls_proof
 from ipss_headend.field.results import overall
 
 if TYPE_CHECKING:
@@ -34,14 +34,6 @@ if TYPE_CHECKING:
 
 PORT = 502
 TLS_PORT = 802
-
-FRAMINGS = {
-    "modbus+tcp": "tcp",
-    "modbus+tls": "tcp",
-    "modbus+udp": "udp",
-    "modbus+rtu+tcp": "rtu-over-tcp",
-    "modbus+rtu": "rtu",
-}
 
 TABLES = {"holding": 4, "input": 3, "discrete": 1, "coil": 0}
 """The digit in front of the numbers of each table in manuals."""
@@ -361,7 +353,7 @@ async def _meter(target: ModbusTarget, rules: ModbusConfig, timeout_s: float, *,
     if not target.line:
         address = await numeric(target.name, target.host, target.port)
         if target.authorities is not None:
-            tls = _tls(target)
+            tls = tls_proof(target.authorities, target.certificate, target.private_key, server_name(target.host))
             address = f"tls://{address}"
         else:
             rules.check_plain(address.rpartition(":")[0].strip("[]"))
@@ -373,27 +365,6 @@ async def _meter(target: ModbusTarget, rules: ModbusConfig, timeout_s: float, *,
         )
     except ValueError as error:
         raise RequestError(f"{target.name}: {error}") from error
-
-
-def _tls(target: ModbusTarget) -> Any:
-    from ipss_headend import _core
-
-    try:
-        ipaddress.ip_address(target.host)
-        name = None
-    except ValueError:
-        name = target.host
-    try:
-        assert target.authorities is not None
-        tls = _core.Tls(target.authorities, certificate=target.certificate, key=target.private_key, name=name)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    if target.certificate is not None and tls.role is None:
-        raise AuthenticationFailed(
-            f"{target.certificate} names no role (extension 1.3.6.1.4.1.50316.802.1), and Modbus Security gives rights "
-            "to roles alone; have a certificate with a role issued"
-        )
-    return tls
 
 
 async def _read(

@@ -13,13 +13,14 @@ import trio
 from ipss_headend import _core
 from ipss_headend.config import ModbusConfig, ReactorConfig
 from ipss_headend.field.fleet import FleetMeter
+from ipss_headend.field.modbus import ModbusUnits
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
 from ipss_headend.security.mechanisms import needs_keys
 from ipss_headend.store import CounterBlock
 
 if TYPE_CHECKING:
-    from ipss_headend._core import Gate, Link, Meter, ModbusProfile, Profile, Reactor
+    from ipss_headend._core import Gate, Link, Meter, Profile, Reactor
 
 Quirks = tuple[tuple[str, bool | int | str], ...]
 """Names and values of `protocols/dlms/src/quirks.rs`."""
@@ -41,9 +42,15 @@ class Knowledge:
 class Connector:
     """Makes the reactor's meters. Meters with equal settings share a profile."""
 
-    def __init__(self, limits: ReactorConfig, client_title: bytes, modbus: ModbusConfig | None = None) -> None:
-        self._rules = modbus or ModbusConfig()
-        self._modbus: dict[str, ModbusProfile] = {}
+    def __init__(
+        self,
+        limits: ReactorConfig,
+        client_title: bytes,
+        modbus: ModbusConfig | None = None,
+        maps: list[tuple[str, str]] | None = None,
+    ) -> None:
+        """`maps` are a utility's own register maps, name and text of each."""
+        self._modbus = ModbusUnits(modbus or ModbusConfig(), limits.answer_s, maps or [])
         self._limits = limits
         self._client_title = client_title
         self._profiles: dict[tuple[object, ...], Profile] = {}
@@ -56,7 +63,7 @@ class Connector:
             ValueError: what does not fit together.
         """
         if meter.protocol.is_modbus:
-            return self._unit(meter, address)
+            return self._modbus.meter(meter, address)
         block = knowledge.blocks.get(meter.meter_id)
         keys = meter.keys
         return _core.Meter(
@@ -74,18 +81,6 @@ class Connector:
             identities=[] if address is not None else identities(meter),
             link=link(meter.protocol.transport, meter.protocol.physical),
         )
-
-    def _unit(self, meter: FleetMeter, address: str | None) -> Meter:
-        """A Modbus device; those of one address take turns on one connection."""
-        transport = meter.protocol.transport.removeprefix("modbus+")
-        framing = "rtu-over-tcp" if transport == "rtu+tcp" else transport
-        if framing not in self._modbus:
-            self._modbus[framing] = _core.ModbusProfile(framing, answer_s=min(3.0, self._limits.answer_s))  # type: ignore[arg-type]
-        if address is None:
-            raise ValueError(f"{meter.name}: a Modbus device has an address; it cannot dial in")
-        self._rules.check_plain(address.rpartition(":")[0].strip("[]"))
-        where = f"udp://{address}" if framing == "udp" else address
-        return _core.Meter.modbus(meter.meter_id, where, self._modbus[framing], meter.server, shared=framing != "udp")
 
     def _profile(self, meter: FleetMeter) -> Profile:
         settings = (meter.protocol, meter.server, self._quirks_of(meter.model))
@@ -161,9 +156,14 @@ def make_reactor(limits: ReactorConfig, gate: Gate | None = None) -> Reactor:
 
 
 def numeric(meter: FleetMeter) -> str | None:
-    """The meter's address if it is numeric, with brackets where IPv6 needs them; None: its name has to be looked up."""
+    """The meter's address if it is numeric, with brackets where IPv6 needs them; None: its name has to be looked up.
+
+    A serial line's is `serial:///dev/ttyUSB0?baud=9600`.
+    """
     if meter.host is None:
         return None
+    if meter.host.startswith("/"):
+        return f"serial://{meter.host}" + (f"?{meter.protocol.line}" if meter.protocol.line else "")
     try:
         ipaddress.ip_address(meter.host)
     except ValueError:

@@ -44,6 +44,11 @@ class FleetMeter:
             return None
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def written_address(self) -> str:
+        """As the fleet's file has it; empty: the meter dials in."""
+        return fleet_file.written_address(self.host, self.port, self.server, self.protocol)
+
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
@@ -118,18 +123,18 @@ def export_meters(connection: Connection, stream: TextIO, groups: Iterable[str] 
     writer.writeheader()
     chosen = registry.all_meters(connection, groups)
     for meter in chosen:
-        host = f"[{meter.host}]" if meter.host and ":" in meter.host else meter.host
+        protocol = Protocol(**meter.protocol)  # type: ignore[arg-type]
         writer.writerow(
             {
                 "name": meter.name,
-                "address": f"{host}:{meter.port}" if host else "",
+                "address": fleet_file.written_address(meter.host, meter.port, meter.server, protocol),
                 "system_title": meter.system_title.hex().upper() if meter.system_title else "",
                 "logical_device_name": fleet_file.shown_device_name(meter.logical_device_name),
                 "server": meter.server,
                 "model": meter.model,
                 "group": meter.group,
-                **meter.protocol,
-                "dedicated": "yes" if meter.protocol["dedicated"] else "no",
+                **{name: value for name, value in protocol.shown().items() if name in columns},
+                "dedicated": "yes" if protocol.dedicated else "no",
             }
         )
     return len(chosen)

@@ -4,6 +4,7 @@
 |---|---|---|
 | `name` | what people call the meter; once only | (needed) |
 | `address` | `host:port`, `host`, `[IPv6]:port`, `dlms+udp://host:port`; empty: the meter dials in | port 4059 |
+|  | Modbus: `modbus+tcp://host:port/unit`, `modbus+rtu:///dev/ttyUSB0/unit?baud=9600`, ... | 502, tls 802 |
 | `system_title` | 16 hexadecimal digits | (needed with keys) |
 | `logical_device_name` | what a meter that dials in calls itself (0.0.42.0.0.255): text, or `0x` and digits | `name` |
 | `encryption_key`, `authentication_key`, `master_key` | 32 hexadecimal digits each, 64 in suite 2 | none |
@@ -17,6 +18,7 @@
 | `invocation_counter` | the first counter that was not used before, for a key that another head-end has used | 1 |
 | `transport` | `tcp` (the wrapper), `udp`, `hdlc+tcp` | `tcp`, or what stands in front of the address |
 | `physical` | the physical device of an HDLC address, 1 to 16383; 0: none | 0 |
+| `in_flight` | requests that a Modbus device takes before it has answered, 1 to 16; 0: as its map says | 0 |
 | `model`, `group` | free text | empty |
 
 No message repeats a key or a password.
@@ -65,6 +67,7 @@ COLUMNS = (
     "logical_device_name",
     "transport",
     "physical",
+    "in_flight",
 )
 NEEDED = ("name", "address")
 KEY_COLUMNS = ("encryption_key", "authentication_key", "master_key")
@@ -72,9 +75,12 @@ KEY_COLUMNS = ("encryption_key", "authentication_key", "master_key")
 PROTECTIONS = ("none", "auth", "enc", "auth+enc")
 TRANSPORTS = ("tcp", "udp", "hdlc+tcp")
 
-MODBUS_TRANSPORTS = ("modbus+tcp", "modbus+udp", "modbus+rtu+tcp")
+MODBUS_TRANSPORTS = ("modbus+tcp", "modbus+tls", "modbus+udp", "modbus+rtu+tcp", "modbus+rtu")
+NAMES_REQUESTS = ("modbus+tcp", "modbus+tls", "modbus+udp")
+"""Where an answer names its request, so that several may be asked at once."""
 
-MODBUS_PORT = 502
+MODBUS_PORT, MODBUS_TLS_PORT = 502, 802
+MOST_IN_FLIGHT = 16
 
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_][A-Za-z0-9_-]{0,62})*")
 _NUMERIC_HOST = re.compile(r"[\d.]+")
@@ -99,6 +105,10 @@ class Protocol:
     transport: str = "tcp"
     physical: int = 0
     """The physical device of an HDLC address; 0: none."""
+    line: str = ""
+    """Settings of a serial line, `baud=9600&parity=even`."""
+    in_flight: int = 0
+    """Requests that a Modbus device takes before it has answered; 0: as its map says, or one."""
 
     @property
     def is_modbus(self) -> bool:
@@ -130,8 +140,17 @@ class MeterLine:
     @property
     def address(self) -> str:
         """As it is written in messages."""
-        host = f"[{self.host}]" if self.host and ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return written_address(self.host, self.port, self.server, self.protocol)
+
+
+def written_address(host: str | None, port: int | None, server: int, protocol: Protocol) -> str:
+    """An address as the file has it: a Modbus device's with transport and unit; empty for a meter that dials in."""
+    if host is None:
+        return ""
+    if host.startswith("/"):
+        return f"{protocol.transport}://{host}/{server}" + (f"?{protocol.line}" if protocol.line else "")
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{protocol.transport}://{place}/{server}" if protocol.is_modbus else place
 
 
 def read(lines: Iterable[str], source: str) -> Iterator[MeterLine | str]:
@@ -200,6 +219,8 @@ def _meter(line: int, cells: dict[str, str]) -> MeterLine:
     )
     _check_own_keys_differ(keys)
     protocol = _protocol(cells, keys, suite)
+    if (protocol.transport == "modbus+rtu") != (host or "").startswith("/"):
+        raise LineError("address: a serial line is written modbus+rtu:///dev/ttyUSB0/UNIT?baud=9600")
     if title is None and needs_titles(protocol.auth, protocol.protection):
         raise LineError("system_title is empty; security needs it, as 16 hexadecimal digits")
     device_name = _device_name(cells.get("logical_device_name", ""))
@@ -275,18 +296,49 @@ def _with_transport(cells: dict[str, str]) -> dict[str, str]:
 
 
 def _with_unit(cells: dict[str, str], transport: str, address: str) -> dict[str, str]:
-    """The cells of a Modbus device at `modbus+tcp://HOST:PORT/UNIT`."""
+    """The cells of a Modbus device at `modbus+tcp://HOST:PORT/UNIT` or `modbus+rtu:///dev/ttyUSB0/UNIT?baud=9600`."""
     if cells.get("transport") not in {None, "", transport}:
         raise LineError(f"address: {transport}:// and transport {cells['transport']} contradict each other")
+    is_line = transport == "modbus+rtu"
     place, _, unit = address.partition("/")
+    line = ""
+    if is_line:
+        path, _, line = address.partition("?")
+        place, _, unit = path.rpartition("/")
+        if not unit.isdecimal():
+            place, unit = path, ""
+        _check_line(line)
     given = cells.get("server", "")
     if unit and given not in {"", unit}:
         raise LineError(f"address: unit {unit} and server {given} contradict each other")
+    if is_line and not re.fullmatch(r"(/[^/\s]+)+", place):
+        raise LineError("address: not of the form modbus+rtu:///dev/ttyUSB0/UNIT?baud=9600")
     if not place:
         raise LineError(f"address: not of the form {transport}://HOST:PORT/UNIT")
-    if not _HAS_PORT.search(place):
-        place = f"{place}:{MODBUS_PORT}"
-    return {**cells, "address": place, "transport": transport, "server": unit or given or "1"}
+    if not (is_line or _HAS_PORT.search(place)):
+        place = f"{place}:{MODBUS_TLS_PORT if transport == 'modbus+tls' else MODBUS_PORT}"
+    return {**cells, "address": place, "transport": transport, "line": line, "server": unit or given or "1"}
+
+
+def _check_line(line: str) -> None:
+    for pair in filter(None, line.split("&")):
+        name, _, value = pair.partition("=")
+        known = LINE_SETTINGS.get(name)
+        if known is None:
+            raise LineError(f'address: "{name[:24]}" is none of {", ".join(LINE_SETTINGS)}')
+        fits = value in known if isinstance(known, tuple) else value.isdecimal() and int(value) in known
+        if not fits:
+            shown = ", ".join(known) if isinstance(known, tuple) else f"{known[0]} to {known[-1]}"
+            raise LineError(f'address: {name}: "{value[:24]}" is not one of {shown}')
+
+
+LINE_SETTINGS: dict[str, range | tuple[str, ...]] = {
+    "baud": range(50, 4_000_001),
+    "data_bits": range(5, 9),
+    "parity": ("none", "even", "odd"),
+    "stop_bits": range(1, 3),
+}
+"""What may stand behind the `?` of a serial line."""
 
 
 _HAS_PORT = re.compile(r"(^[^:]*|\]):[^:]+$")
@@ -295,6 +347,8 @@ _HAS_PORT = re.compile(r"(^[^:]*|\]):[^:]+$")
 def _address(text: str) -> tuple[str | None, int | None]:
     if not text:
         return None, None
+    if text.startswith("/"):
+        return text, 0
     if text.startswith("["):
         host, bracket, rest = text[1:].partition("]")
         if not bracket or (rest and not rest.startswith(":")):
@@ -397,7 +451,11 @@ def _protocol(cells: dict[str, str], keys: MeterKeys, suite: int) -> Protocol:
         raise LineError(f"physical: {transport} has no physical addresses; HDLC has")
     if "hdlc" in transport and client > 0x7F:
         raise LineError(f"client: {client} does not fit an HDLC address; 1 to 127 do")
-    return Protocol(client, auth, suite, protection, dedicated, transport, physical)
+    in_flight = _number("in_flight", cells, 0, 0, MOST_IN_FLIGHT)
+    if in_flight > 1 and transport not in NAMES_REQUESTS:
+        raise LineError(f"in_flight: answers over {transport} do not name their requests; leave it out")
+    line = cells.get("line", "")
+    return Protocol(client, auth, suite, protection, dedicated, transport, physical, line, in_flight)
 
 
 def _number(column: str, cells: dict[str, str], default: int, least: int, most: int) -> int:

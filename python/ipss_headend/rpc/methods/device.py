@@ -151,7 +151,7 @@ def described(meter: FleetMeter) -> Device:
     protocol = meter.protocol
     return Device(
         device=meter.name,
-        address=meter.address,
+        address=meter.written_address or None,
         server=meter.server,
         system_title=None if meter.system_title is None else meter.system_title.hex(),
         logical_device_name=fleet_file.shown_device_name(meter.logical_device_name) or None,
