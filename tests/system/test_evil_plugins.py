@@ -1,11 +1,13 @@
 """R39: plugins that hang, crash, leak, flood, fork or answer without end. The head-end goes on, and so do the others.
 
-Each does its evil in a few rounds; `EVIL_ROUNDS` sets how many.
+Each does its evil in every mode of hook, once; `EVIL_ROUNDS` sets how often. With 100 of them on a machine that does
+nothing else, the core's p99 has to stay within 20 % of that at rest.
 """
 
 from __future__ import annotations
 
 import os
+from array import array
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,19 @@ from tests.unit.plugins.installed import installed
 
 from ipss_headend import config
 from ipss_headend.client import AsyncClient
-from ipss_headend.plugins.specs import Refusal
+from ipss_headend.plugins.manager import Manager
+from ipss_headend.plugins.specs import Classified
 from ipss_headend.server import HeadEnd, Stop, run
 
-ROUNDS = int(os.environ.get("EVIL_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("EVIL_ROUNDS", "1"))
 BACK_S = 5.0
 """R39: an ended plugin is back within this time; twice on a machine that does much else."""
+PACE_S = 0.005
+AT_REST = 200
+SLOWER = 1.2
+"""R39: the core's p99 is no more than so many times that at rest."""
+SLACK_S = 0.001 if ROUNDS >= 100 else 0.25
+"""What a machine that does much else at the same time adds to a p99: the quick run shows that nothing stalls."""
 
 HEAD = """
 import os, sys, socket, time
@@ -30,12 +39,15 @@ from ipss_headend.plugins import hook
 
 def pipe():
     return socket.socket(fileno=os.dup(int(sys.argv[2])))
+
+def evil():
+    {body}
 """
 EVIL = {
     "hang": "while True: pass",
     "crash": "os._exit(139)",
-    "leak": "kept = []\n        while True: kept.append(bytearray(1 << 24))",
-    "flood": 'stream = pipe()\n        while True: stream.sendall(b"\\x93\\x02\\xa5noise\\x90" * 1000)',
+    "leak": "kept = []\n    while True: kept.append(bytearray(1 << 24))",
+    "flood": 'stream = pipe()\n    while True: stream.sendall(b"\\x93\\x02\\xa5noise\\x90" * 1000)',
     "fork": "while True: os.fork()",
     "huge": 'return {"x": "y" * (1 << 26)}',
 }
@@ -44,27 +56,85 @@ HOOKS = """
 @hook
 def control_before_command(reason):
     if reason == "evil":
-        {body}
+        return evil()
 
 @hook
 def billing_sales_dimension(account):
     if account["name"] == "evil":
-        {body}
-    return {{"well": "1"}}
+        return evil()
+    return {"well": "1"}
+
+@hook(tryfirst=True)
+def control_event_decode(code):
+    if code == 666:
+        return evil()
+
+@hook(tryfirst=True)
+def dispatch_classify(classes, incident):
+    if incident["id"] == "evil":
+        return evil()
+    return classes
+
+@hook(tryfirst=True)
+def billing_validate_batch(batch):
+    if batch["values"][0] == 666:
+        evil()
+        raise ValueError("whatever it gave, it was evil")
+    batch.flags[0] |= 64
 """
 
 
 def evil(name: str) -> str:
-    return HEAD + HOOKS.format(body=EVIL[name])
+    return HEAD.format(body=EVIL[name]) + HOOKS
 
 
 GOOD = """
-from ipss_headend.plugins import hook
+from ipss_headend.plugins import Classified, IncidentClass, hook
 
 @hook
 def billing_sales_dimension(account):
     return {"good": "1"}
+
+@hook
+def control_event_decode(code):
+    return Classified("good", 1)
+
+@hook
+def dispatch_classify(classes):
+    return [*classes, IncidentClass("good", 1.0)]
+
+@hook
+def billing_validate_batch(batch):
+    batch.flags[0] |= 2
 """
+
+
+async def veto(manager: Manager) -> None:
+    refusals = await manager.veto("control_before_command", command={}, device_state={}, reason="evil")
+    assert [one.code for one in refusals] == ["plugin-failed"], "it fails closed"
+
+
+async def all_(manager: Manager) -> None:
+    answers = await manager.all("billing_sales_dimension", account={"name": "evil"})
+    assert answers == [("good", {"good": "1"})], "it fails open, and the other one goes on"
+
+
+async def first(manager: Manager) -> None:
+    found = await manager.first("control_event_decode", device="m", code=666, payload=b"")
+    assert found == Classified("good", 1)
+
+
+async def pipe(manager: Manager) -> None:
+    found = await manager.pipe("dispatch_classify", [], incident={"id": "evil"}, signals=[])
+    assert [one.name for one in found] == ["good"]
+
+
+async def batch(manager: Manager) -> None:
+    found = await manager.batch("billing_validate_batch", {"values": array("q", [666])}, 1)
+    assert list(found) == [2]
+
+
+MODES = {"veto": veto, "all": all_, "first": first, "pipe": pipe, "batch": batch}
 
 
 async def back(started: HeadEnd) -> None:
@@ -74,33 +144,41 @@ async def back(started: HeadEnd) -> None:
         await trio.sleep(0.05)
 
 
+async def measure(started: HeadEnd, taken: list[float], over: trio.Event) -> None:
+    """How long small calls take, at a steady pace."""
+    async with AsyncClient(address(started)) as client:
+        while not over.is_set():
+            began = trio.current_time()
+            await client.call("read.last", points=["virtual-00001"], items=["1.0.1.8.0.255"])
+            taken.append(trio.current_time() - began)
+            await trio.sleep(PACE_S)
+
+
+def p99(taken: list[float]) -> float:
+    return sorted(taken)[len(taken) * 99 // 100]
+
+
 async def torment(started: HeadEnd, name: str) -> None:
-    manager = started.plugins
-    worst_s = 0.0
-
-    async def watch(over: trio.Event) -> None:
-        nonlocal worst_s
-        async with AsyncClient(address(started)) as client:
-            while not over.is_set():
-                began = trio.current_time()
-                await client.call("read.last", points=["virtual-00001"], items=["1.0.1.8.0.255"])
-                worst_s = max(worst_s, trio.current_time() - began)
-                await trio.sleep(0.01)
-
+    at_rest: list[float] = []
+    meanwhile: list[float] = []
     over = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch, over)
-        for _ in range(ROUNDS):
-            refusals: list[Refusal] = await manager.veto(
-                "control_before_command", command={}, device_state={}, reason="evil"
-            )
-            assert [one.code for one in refusals] == ["plugin-failed"], "it fails closed"
-            answers = await manager.all("billing_sales_dimension", account={"name": "evil"})
-            assert ("good", {"good": "1"}) in answers, "it fails open, and the other one goes on"
-            with trio.fail_after(2 * BACK_S):
-                await back(started)
+        nursery.start_soon(measure, started, at_rest, over)
+        await until(lambda: len(at_rest) >= AT_REST)
         over.set()
-    assert worst_s < 2.0, "the head-end answers all the time"
+    over = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(measure, started, meanwhile, over)
+        for _ in range(ROUNDS):
+            for ask in MODES.values():
+                await ask(started.plugins)
+                with trio.fail_after(2 * BACK_S):
+                    await back(started)
+        over.set()
+    rest_s, evil_s = p99(at_rest), p99(meanwhile)
+    print(f"{name}: core p99 {rest_s * 1000:.2f} ms at rest, {evil_s * 1000:.2f} ms under {ROUNDS} x {len(MODES)}")
+    assert max(meanwhile) < 2.0, "the head-end answers all the time"
+    assert evil_s <= SLOWER * rest_s + SLACK_S
 
 
 @pytest.mark.parametrize("name", sorted(EVIL))
@@ -124,5 +202,5 @@ def test_head_end_outlives_a_plugin_that_means_harm(name: str, tmp_path: Path) -
         started = trio.run(main)
 
     assert started.figures.plugins["good"].kills == 0
-    if name != "fork":
-        assert started.figures.plugins[name].restarts + started.figures.plugins[name].kills >= 1
+    if name not in {"fork", "huge"}:
+        assert started.figures.plugins[name].restarts >= ROUNDS * len(MODES)

@@ -37,6 +37,8 @@ MOST_OCTETS = 8 << 20
 """A message from the head-end; from the plugin a smaller one is taken."""
 DESCRIPTORS = 2
 NOTIFICATION = 2
+NICE = 5
+"""The head-end's own work goes first where there is not enough processor for both."""
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -225,6 +227,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+    os.nice(NICE)
     _limit_cpu(cpu_s)
     connection = socket.socket(fileno=descriptor)
     sandbox.enter()

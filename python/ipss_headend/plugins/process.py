@@ -276,6 +276,9 @@ class PluginProcess:
                 invocation.error = "its process ended"
                 invocation.over.set()
             self._waiting.clear()
+            if self.hooks is None and self.fault is None:
+                last = said.decode("utf-8", "replace").strip().rpartition("\n")[2]
+                self.fault = f"its process ended with status {process.returncode} while it was imported: {last}"[:500]
             self._log.warning("plugin ended", status=process.returncode, said=said.decode("utf-8", "replace"))
 
     async def _listen(self, connection: trio.socket.SocketType) -> None:
