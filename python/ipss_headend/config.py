@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Literal, TypeVar
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from ipss_headend.address import Address, Server, redacted
 from ipss_headend.errors import ConfigError, NotAuthorised, UnknownLogicalName
 from ipss_headend.names import ObjectName, logical_name
 from ipss_headend.rings import Rings, parse_size
@@ -45,9 +47,15 @@ RESERVE_MIB = 64
 class DatabaseConfig:
     """`[database]`: where readings, counters and marks live."""
 
-    path: Path
+    address: Address
+    """SQLite's file, or a PostgreSQL database."""
     reserve_mib: int = RESERVE_MIB
-    """Readings stop when the disk has less room than this; counters go on."""
+    """Readings stop when SQLite's disk has less room than this; counters go on."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.address) if isinstance(self.address, Path) else self.address.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,13 +352,9 @@ def parse(text: str, path: Path) -> Config:
 
 def _config(top: "_Table", directory: Path) -> Config:
     data_directory = directory / top.text("data_directory", "data")
-    with_database = top.table("database")
     config = Config(
         data_directory=data_directory,
-        database=DatabaseConfig(
-            path=data_directory / with_database.parsed("url", "sqlite:///head_end.sqlite", _sqlite_path),
-            reserve_mib=with_database.integer("reserve_mib", RESERVE_MIB, 0, 1 << 20),
-        ),
+        database=_database(top.table("database"), directory, data_directory),
         keystore=_keystore(top.table("keystore"), directory),
         time_zone=top.parsed("time_zone", "UTC", _zone),
         client_system_title=top.parsed("client_system_title", "4950530000000001", system_title),
@@ -367,7 +371,6 @@ def _config(top: "_Table", directory: Path) -> Config:
         plugins=_plugins(top.table("plugins")),
         log=_log(top.table("log")),
     )
-    with_database.finish()
     top.finish()
     seen: dict[str, int] = {}
     for index, plan in enumerate(config.plans):
@@ -663,11 +666,34 @@ def _log(table: "_Table") -> LogConfig:
     return log
 
 
-def _sqlite_path(url: str) -> Path:
-    scheme, separator, path = url.partition(":///")
-    if not separator or scheme != "sqlite" or not path:
-        raise ValueError(f'"{url}" is not a database this version knows; write sqlite:///head_end.sqlite')
-    return Path(path)
+def _database(table: "_Table", directory: Path, data_directory: Path) -> DatabaseConfig:
+    url = table.parsed("url", "sqlite:///head_end.sqlite", _database_url)
+    password_file = table.text("password_file", "")
+    address: Address = data_directory / url.removeprefix("sqlite:///")
+    if not url.startswith("sqlite:///"):
+        address = Server(url, data_directory / "head_end.marker", directory / password_file if password_file else None)
+    elif password_file:
+        table.mistake("password_file", "SQLite has no password; leave it out")
+    database = DatabaseConfig(address, table.integer("reserve_mib", RESERVE_MIB, 0, 1 << 20))
+    table.finish()
+    return database
+
+
+def _database_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite" and url.startswith("sqlite:///") and url != "sqlite:///":
+        return url
+    if parts.scheme not in ("postgresql", "postgres") or parts.path in ("", "/"):
+        raise ValueError(
+            f'"{redacted(url)}" is not a database this version knows; write sqlite:///head_end.sqlite or '
+            "postgresql://user@host/database"
+        )
+    if parts.password is not None or "password=" in parts.query:
+        raise ValueError(
+            f'"{redacted(url)}" has a password in it; put it into a file and name that in password_file, or use '
+            "~/.pgpass or PGPASSWORD"
+        )
+    return url
 
 
 def _zone(name: str) -> ZoneInfo:

@@ -4,7 +4,8 @@ A message names the thing, what was found, what was expected, and the remedy if 
 a password or a customer's value. `exit_status` is what a command ends with when the exception reaches it.
 """
 
-from typing import ClassVar
+from collections.abc import MutableMapping
+from typing import Any, ClassVar
 
 DONE = 0
 FAULT = 1
@@ -103,6 +104,30 @@ class StoreFailed(StoreError):
 
 class StoreFull(StoreError):
     """The disk's reserve is reached: readings wait, counters and the audit log still go in."""
+
+
+class StoreUnavailable(StoreError):
+    """The database does not answer, or another session holds it. Nothing was written; the same may be tried again."""
+
+    exit_status = UNREACHABLE
+
+
+class StoreUncertain(StoreFailed):
+    """The connection broke in a commit: whether it took place is known when the database answers again.
+
+    `ticket` is what to ask it by; `info` is the broken connection's.
+    """
+
+    def __init__(self, message: str, ticket: str, info: MutableMapping[str, Any]) -> None:
+        super().__init__(message)
+        self.ticket = ticket
+        self.info = info
+
+
+class StoreTooOld(StoreError):
+    """An older head-end wrote this store, and only its owner or `store upgrade` brings it up to date."""
+
+    exit_status = BAD_INPUT
 
 
 class StoreDamaged(StoreError):

@@ -77,6 +77,9 @@ LAG_LIMIT_S = 5.0
 HEALTH_S = 5.0
 """How long the store may take to show that it can be written to."""
 
+ASKED_PATIENCE_S = 5.0
+"""How long a caller waits for a database that does not answer."""
+
 FORGET_S = 3600.0
 """How often what is kept no longer is dropped."""
 
@@ -141,7 +144,7 @@ async def run(config: Config, stop: Stop, *, task_status: trio.TaskStatus[HeadEn
     """
     try:
         forbid_core_dumps()
-        database = Database(config.database.path, own=True, reserve_bytes=config.database.reserve_mib << 20)
+        database = Database(config.database.address, own=True, reserve_bytes=config.database.reserve_mib << 20)
         async with Store(database) as store:
             await _run(config, stop, store, task_status)
     except BaseExceptionGroup as group:
@@ -223,9 +226,11 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
         endpoint = Endpoint(registry, health)
         plugins = await _plugins(config, store, figures)
         judge = Judge(plugins, zone=config.time_zone, holidays=config.plugins.holidays)
+        # Whoever calls is told soon that the database does not answer; what goes on by itself waits for it.
+        asked = store.within(ASKED_PATIENCE_S)
         services = Services(
             config=config,
-            store=store,
+            store=asked,
             field=field,
             reactor=reactor,
             figures=figures,
@@ -233,8 +238,8 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             jobs=Jobs(),
             enrolment=enrolment,
             quarantine=quarantine,
-            keys=Keys(store),
-            logins=Logins(store),
+            keys=Keys(asked),
+            logins=Logins(asked),
             latest=latest,
             layouts=Layouts(),
             asking=Asking(),

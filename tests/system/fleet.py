@@ -99,4 +99,4 @@ def head_end(
 
 def opened(loaded: Config) -> Database:
     """The head-end's store, as a guest."""
-    return Database(loaded.database.path, reserve_bytes=0)
+    return Database(loaded.database.address, reserve_bytes=0)

@@ -46,7 +46,7 @@ def test_a_plugin_that_crashed_catches_up_without_loss_or_double(tmp_path: Path)
     place.mkdir()
     with installed(place, counts=COUNTS.format(then="os._exit(1)")), fleet(3, "127.94.0.1") as running:
         path = head_end(tmp_path, BILLING + '[plugins]\nenabled = ["counts"]\n', running)
-        store = config.load(path).database.path
+        store = config.load(path).database.address
 
         serve(path, "error", 2)
         with Database(store) as database, database.reading() as connection:

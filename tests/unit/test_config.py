@@ -47,7 +47,7 @@ def test_every_mistake_of_a_file_is_reported_at_once() -> None:
 def test_whole_file_means_what_it_says() -> None:
     config = load(FILES / "whole.good.toml")
 
-    assert config.database.path == Path("/var/lib/ipss-headend/readings.sqlite")
+    assert config.database.address == Path("/var/lib/ipss-headend/readings.sqlite")
     assert config.time_zone == ZoneInfo("Europe/Prague")
     assert config.client_system_title == bytes.fromhex("4950530000000002")
     assert config.reactor.request_s == 600.0
@@ -68,7 +68,7 @@ def test_paths_are_relative_to_the_file() -> None:
     config = load(FILES / "minimal.good.toml")
 
     assert config.data_directory == FILES / "data"
-    assert config.database.path == FILES / "data" / "head_end.sqlite"
+    assert config.database.address == FILES / "data" / "head_end.sqlite"
     assert config.keystore.key_file == FILES / "kek.key"
 
 

@@ -75,4 +75,12 @@ def test_whole_example_sets_every_setting() -> None:
         found = document if not section else document[section]
         tables = found if isinstance(found, list) else [found]
         missing = set(settings) - {key for table in tables for key in table}
-        assert missing <= {"key_file", "passphrase_file", "pkcs11_module", "token", "pin_file", "label"}, section
+        assert missing <= {
+            "password_file",
+            "key_file",
+            "passphrase_file",
+            "pkcs11_module",
+            "token",
+            "pin_file",
+            "label",
+        }, section

@@ -55,6 +55,7 @@ def load_commands() -> None:
         rpc,
         plugin,
         users,
+        store,
         control,
         audit,
         keys,

@@ -166,8 +166,7 @@ def result(
         missing = _missing(connection, goal, fleet, layouts)
         samples = _samples(connection, fleet, layouts)
         curve = _curve(connection, goal, fleet[0], layouts) if fleet else []
-    path = config.database.path
-    parts = [path, *(path.with_name(path.name + suffix) for suffix in ("-wal",))]
+        octets = database.octets()
     return Result(
         meters=goal.meters,
         associated=associated,
@@ -182,8 +181,8 @@ def result(
         p99_ms=_ms(figures, 0.99),
         duration_s=duration_s,
         cpu_s=cpu_s,
-        database=str(path),
-        database_octets=sum(part.stat().st_size for part in parts if part.exists()),
+        database=config.database.name,
+        database_octets=octets,
         samples=samples,
         curve=curve,
         curve_of=fleet[0].name if fleet else "",

@@ -20,7 +20,7 @@ from ipss_headend.security import audit, ceremony, keystore, shares
 from ipss_headend.security.ceremony import Roles
 from ipss_headend.security.keystore import Keystore
 from ipss_headend.store import restore as restoring
-from ipss_headend.store.database import Database, now_us
+from ipss_headend.store.database import Database, is_there, now_us
 from ipss_headend.store.schema import meter_keys
 
 keys = typer.Typer(name="keys", help="Keys and their custodians.", no_args_is_help=True, rich_markup_mode=None)
@@ -158,10 +158,10 @@ def migrate(
     if (from_key_file is None) == (from_passphrase_file is None):
         raise RequestError("keys migrate: give one of --from-key-file and --from-passphrase-file")
     old_config = KeystoreConfig(key_file=from_key_file, passphrase_file=from_passphrase_file)
-    places_store = loaded.database.path
-    if not places_store.exists():
-        raise ConfigError(f"{places_store}: no store yet; `ipss-headend keys ceremony` begins one")
-    with Database(places_store, own=True, reserve_bytes=0) as database, database.writing() as connection:
+    store = loaded.database
+    if not is_there(store.address):
+        raise ConfigError(f"{store.name}: no store yet; `ipss-headend keys ceremony` begins one")
+    with Database(store.address, own=True, reserve_bytes=0) as database, database.writing() as connection:
         old = Keystore.open(connection, old_config)
         who = operator or getpass.getuser()
         new, meters = ceremony.migrate(connection, old, loaded.keystore, who)
@@ -264,7 +264,7 @@ def accept_restore(
     with places.open_store(loaded) as database, database.writing(spend_reserve=True) as connection:
         why = restoring.state(connection)
         done = restoring.accept(
-            connection, loaded.database.path, now_us(), age_s=age_s, frames_per_second=frames_per_second
+            connection, database.place(), now_us(), age_s=age_s, frames_per_second=frames_per_second
         )
         detail = {"meters": done.meters, "margin": done.margin, "age_s": done.age_s}
         audit.append(connection, "restore accepted", operator or getpass.getuser(), why, detail)

@@ -11,7 +11,7 @@ import typer
 from ipss_headend import config as configuration
 from ipss_headend.config import Config
 from ipss_headend.errors import ConfigError
-from ipss_headend.store.database import Database
+from ipss_headend.store.database import Database, is_there
 
 CONFIG_NAME = "head_end.toml"
 
@@ -50,8 +50,8 @@ def open_store(config: Config, *, create: bool = False) -> Iterator[Database]:
     Raises:
         ConfigError: there is none, and it is not to be made.
     """
-    path = config.database.path
-    if not create and not path.exists():
-        raise ConfigError(f"{path}: no store yet; `ipss-headend meters import` or `ipss-headend serve` makes it")
-    with Database(path, reserve_bytes=config.database.reserve_mib << 20) as database:
+    store = config.database
+    if not create and not is_there(store.address):
+        raise ConfigError(f"{store.name}: no store yet; `ipss-headend meters import` or `ipss-headend serve` makes it")
+    with Database(store.address, reserve_bytes=config.database.reserve_mib << 20) as database:
         yield database

@@ -174,5 +174,5 @@ def make_head_end(directory: Path, text: str = STARTER) -> tuple[Path, Path]:
     title = (b"IPS" + secrets.token_bytes(5)).hex()
     write_private(path, text.format(title=title, key_file=KEY_FILE))
     loaded = configuration.load(path)
-    Database(loaded.database.path, reserve_bytes=0).close()
+    Database(loaded.database.address, reserve_bytes=0).close()
     return path, key_path

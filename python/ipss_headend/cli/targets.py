@@ -1,7 +1,6 @@
 """Whom `read` asks: a URL with the options beside it, or a meter of the registry."""
 
 import dataclasses
-import fcntl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,7 +16,7 @@ from ipss_headend.field.connect import identities
 from ipss_headend.field.fleet import FleetMeter, load_meter
 from ipss_headend.security.keystore import Keystore, MeterKeys
 from ipss_headend.security.mechanisms import KEY_OCTETS, WITH_SECRET, needs_keys, needs_titles
-from ipss_headend.store import counters
+from ipss_headend.store import Database, counters
 
 BLOCK = 256
 """Invocation counters taken at a time: more than a read of any object needs, and 2^32 of them are many reads."""
@@ -237,7 +236,7 @@ def from_registry(name: str, config: Config) -> Target:
         UnknownMeter: no meter has this name.
     """
     with places.open_store(config) as database:
-        _check_alone(database.path, name)
+        _check_alone(database, name)
         with database.writing(spend_reserve=True) as connection:
             keystore = Keystore.open(connection, config.keystore)
             meter = load_meter(connection, keystore, name)
@@ -285,22 +284,17 @@ def _of_registry(meter: FleetMeter, config: Config, peer_counter: int | None) ->
     )
 
 
-def _check_alone(path: Path, name: str) -> None:
+def _check_alone(database: Database, name: str) -> None:
     """Refuse while the head-end runs.
 
     It holds the meter's association and a block of counters below ours: after our frames the meter would take the
     head-end's for replays.
     """
-    try:
-        with path.with_name(path.name + ".owner").open(encoding="ascii") as owner:
-            fcntl.flock(owner, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return
-    except BlockingIOError:
+    if database.owned_by_another():
         raise StoreInUse(
             f"{name}: the running head-end has this meter's association; see `ipss-headend readings query {name}` for "
             "what it read, or stop it first"
-        ) from None
+        )
 
 
 def _check_built(options: Options) -> None:

@@ -17,6 +17,7 @@ from ipss_headend.security.keystore import BoundKeys, Keystore, MeterKeys
 from ipss_headend.store import counters, registry
 from ipss_headend.store.registry import Meter
 from ipss_headend.store.schema import key_fingerprints, meter_keys
+from ipss_headend.store.statements import run
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,13 +190,14 @@ def _add(connection: Connection, keystore: Keystore, good: Sequence[MeterLine], 
         ],
     )
     wrapped = keystore.wrap([(number, line.system_title, line.keys) for number, line in numbered])
-    connection.exec_driver_sql(
+    run(
+        connection,
         "INSERT INTO meter_keys (meter_id, wrapped) VALUES (?, ?)",
         [(number, octets) for (number, _), octets in zip(numbered, wrapped, strict=True)],
     )
     fingerprints = [(fingerprint, number) for number, line in numbered for fingerprint in taken.fingerprints[line.line]]
     if fingerprints:
-        connection.exec_driver_sql("INSERT INTO key_fingerprints (fingerprint, meter_id) VALUES (?, ?)", fingerprints)
+        run(connection, "INSERT INTO key_fingerprints (fingerprint, meter_id) VALUES (?, ?)", fingerprints)
     counters.raise_to(
         connection,
         [(number, line.invocation_counter) for number, line in numbered if line.invocation_counter > counters.FIRST],

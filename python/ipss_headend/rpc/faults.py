@@ -46,6 +46,7 @@ _BY_ERROR: tuple[tuple[type[Exception], str], ...] = (
     (errors.ConfigError, "E_PARAMS"),
     (errors.RequestError, "E_PARAMS"),
     (errors.PluginError, "E_PLUGIN"),
+    (errors.StoreUnavailable, "E_BUSY"),
     (errors.StoreError, "E_STORE"),
     (errors.KeystoreError, "E_SECURITY"),
 )

@@ -1,5 +1,6 @@
 """Everything that must survive. See README.md in this folder."""
 
+from ipss_headend.address import Address
 from ipss_headend.store.counters import CounterBlock
 from ipss_headend.store.database import Database
 from ipss_headend.store.journal import WriteBatch, Written
@@ -8,6 +9,7 @@ from ipss_headend.store.registry import Layout, LayoutColumn, Meter
 from ipss_headend.store.store import Store
 
 __all__ = [
+    "Address",
     "Cell",
     "CounterBlock",
     "Database",

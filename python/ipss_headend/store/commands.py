@@ -114,7 +114,8 @@ def command_of(connection: Connection, command_id: bytes) -> CommandRow | None:
 def commands_of_meter(connection: Connection, meter_id: int, states: Iterable[str]) -> list[CommandRow]:
     """A meter's commands in these states."""
     chosen = (commands.c.meter_id == meter_id) & commands.c.state.in_(list(states))
-    return [CommandRow(*row) for row in connection.execute(select(commands).where(chosen))]
+    query = select(commands).where(chosen).order_by(commands.c.command_id)
+    return [CommandRow(*row) for row in connection.execute(query)]
 
 
 def add_signature(
@@ -146,7 +147,8 @@ def signatures(connection: Connection, order_id: bytes) -> list[tuple[str, str, 
     """The signatures of an order: purpose, principal, generation, octets."""
     columns = order_signatures.c
     found = select(columns.purpose, columns.principal, columns.generation, columns.signature)
-    return [(row[0], row[1], row[2], row[3]) for row in connection.execute(found.where(columns.order_id == order_id))]
+    found = found.where(columns.order_id == order_id).order_by(columns.purpose, columns.principal, columns.generation)
+    return [(row[0], row[1], row[2], row[3]) for row in connection.execute(found)]
 
 
 def commands_in(connection: Connection, states: Iterable[str], limit: int = 1_000_000) -> list[CommandRow]:

@@ -12,6 +12,7 @@ from sqlalchemy import Column, Connection, delete, insert, select, update
 
 from ipss_headend.store import restore
 from ipss_headend.store.schema import invocation_counters, key_counters, peer_counters
+from ipss_headend.store.statements import run
 
 FIRST = 1
 """The first counter granted under a new key; some meters refuse 0."""
@@ -144,14 +145,15 @@ def _rows(connection: Connection, column: Column[int], meter_ids: Sequence[int])
 
 def _raise(connection: Connection, statement: str, rows: list[tuple[int, int]]) -> None:
     if rows:
-        connection.exec_driver_sql(statement, rows)
+        run(connection, statement, rows)
 
 
 _RAISE_OURS = (
     "INSERT INTO invocation_counters (meter_id, next) VALUES (?, ?) "
-    "ON CONFLICT (meter_id) DO UPDATE SET next = excluded.next WHERE excluded.next > next"
+    "ON CONFLICT (meter_id) DO UPDATE SET next = excluded.next WHERE excluded.next > invocation_counters.next"
 )
 _RAISE_PEER = (
     "INSERT INTO peer_counters (meter_id, high_water) VALUES (?, ?) "
-    "ON CONFLICT (meter_id) DO UPDATE SET high_water = excluded.high_water WHERE excluded.high_water > high_water"
+    "ON CONFLICT (meter_id) DO UPDATE SET high_water = excluded.high_water "
+    "WHERE excluded.high_water > peer_counters.high_water"
 )

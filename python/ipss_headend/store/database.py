@@ -1,42 +1,31 @@
-"""The file, its connections and its one writer; nothing here knows what is stored.
+"""One store, in SQLite or in PostgreSQL: its connections and its one writer. Nothing here knows what is stored.
 
-SQLite in WAL mode with `synchronous=FULL`: when `writing()` has ended without an error, what it wrote has been synced.
-A process that dies at any point leaves a store that opens with every ended transaction and nothing of the others.
+When `writing()` has ended without an error, what it wrote has been synced. A process that dies at any point leaves a
+store that opens with every ended transaction and nothing of the others.
 """
 
-import fcntl
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Protocol, Self
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, func, insert, select, update
+from sqlalchemy import Connection, Engine, func, insert, select, update
 from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from ipss_headend.errors import (
-    StaleOwner,
-    StoreDamaged,
-    StoreError,
-    StoreFailed,
-    StoreFull,
-    StoreInUse,
-    StoreTooNew,
-)
-from ipss_headend.store import restore
-from ipss_headend.store.schema import SCHEMA_VERSION, metadata, owner, schema_info
+from ipss_headend.address import Address, Server
+from ipss_headend.errors import StaleOwner, StoreError, StoreFailed, StoreUnavailable, StoreUncertain
+from ipss_headend.store import formats, restore
+from ipss_headend.store.postgres import PostgresServer
+from ipss_headend.store.schema import owner
+from ipss_headend.store.sqlite import SqliteFile, free_bytes
 
 RESERVE_BYTES = 64 << 20
 """R5: readings leave this much of the disk to counters and the audit log."""
 
-BUSY_MS = 10_000
-"""How long a transaction waits for another process's (an import beside a running head-end)."""
-
-WRITER_CACHE_KIB = 65_536
 READERS = 4
 
 
@@ -45,10 +34,22 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
-def free_bytes(path: Path) -> int:
-    """Room on the disk under `path` for an unprivileged process."""
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize
+class _Backend(Protocol):
+    # What differs between the two.
+    name: str
+    writer: Engine
+    readers: Engine
+
+    def own(self) -> None: ...
+    def owned_by_another(self) -> bool: ...
+    def close(self) -> None: ...
+    def check_room(self) -> None: ...
+    def begun(self, connection: Connection) -> None: ...
+    def ticket(self, connection: Connection) -> str | None: ...
+    def fate(self, ticket: str) -> bool | None: ...
+    def place(self, connection: Connection | None = None) -> restore.Place: ...
+    def octets(self) -> int: ...
+    def translated(self, error: DatabaseError) -> StoreError: ...
 
 
 class Database:
@@ -63,44 +64,53 @@ class Database:
 
     def __init__(
         self,
-        path: Path,
+        address: Address,
         *,
         own: bool = False,
         reserve_bytes: int = RESERVE_BYTES,
         free: Callable[[Path], int] = free_bytes,
+        upgrade: bool = True,
     ) -> None:
-        """Open the store at `path`, and make it where there is none.
+        """Open the store at `address`, and make it where there is none.
+
+        A new store is made in the newest form. One of an older form is brought up to date by its owner, if `upgrade`.
 
         Raises:
-            StoreInUse: `own`, and another process of this machine owns it.
+            StoreInUse: `own`, and another process owns it.
             StoreTooNew: a newer head-end wrote it.
+            StoreTooOld: an older one did, and this is a guest.
+            StoreUnavailable: the database does not answer.
             StoreDamaged: the file is no store.
         """
-        self.path = path
         self.epoch: int | None = None
-        self._reserve_bytes = reserve_bytes
-        self._free = free
         self._failed: str | None = None
-        self._lock: IO[str] | None = None
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # readings tell who is at home
-        if own:
-            self._lock = _take_lock(path)
-        self._writer = _engine(path, "IMMEDIATE", StaticPool)
-        self._readers = _engine(path, "DEFERRED", QueuePool, pool_size=READERS)
+        self._place: restore.Place | None = None
+        self._backend = _backend(address, reserve_bytes, free)
+        self.address = address
+        self.name = self._backend.name
+        """For messages."""
+        self._writer = self._backend.writer
+        self._readers = self._backend.readers
         try:
-            self._prepare(own)
+            if own:
+                self._backend.own()
+            self._prepare(own, upgrade)
         except BaseException:
             self.close()
             raise
+
+    @property
+    def path(self) -> Path:
+        """SQLite's file."""
+        if isinstance(self.address, Server):
+            raise TypeError(f"{self.name} is no file")
+        return self.address
 
     def close(self) -> None:
         """Close all connections and give the ownership back."""
         self._readers.dispose()
         self._writer.dispose()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._backend.close()
 
     def __enter__(self) -> Self:
         return self
@@ -119,60 +129,87 @@ class Database:
         Raises:
             StaleOwner: another head-end owns the store now.
             StoreFull: no room beyond the reserve. Nothing was written; try again when there is.
+            StoreUnavailable: the database does not answer. Nothing was written; try again.
+            StoreUncertain: the connection broke in the commit; see `settle`.
             StoreFailed: this or an earlier write failed in a way that leaves its fate unknown (R4). End the process.
-            StoreDamaged: SQLite found its own structure broken.
+            StoreDamaged: the database found its own structure broken.
         """
         if self._failed is not None:
-            raise StoreFailed(f"{self.path}: an earlier write failed ({self._failed}); start the process again")
+            raise StoreFailed(f"{self.name}: an earlier write failed ({self._failed}); start the process again")
         if not spend_reserve:
-            free = self._free(self.path.parent)
-            if free < self._reserve_bytes:
-                raise StoreFull(
-                    f"{self.path}: {free >> 20} MiB free of the {self._reserve_bytes >> 20} MiB that are kept for "
-                    "counters and the audit log; make room on the disk"
-                )
+            self._backend.check_room()
+        ticket: str | None = None
+        info: MutableMapping[str, Any] = {}
         try:
             with self._writer.begin() as connection:
-                restore.begun(connection)
+                self._backend.begun(connection)
+                restore.begun(connection, self._place)
                 if self.epoch is not None:
                     self._check_epoch(connection)
                 yield connection
                 info = connection.info
-            self._mark(info)
+                ticket = self._backend.ticket(connection)
+        except PoolTimeoutError as error:
+            raise StoreUnavailable(f"{self.name}: no connection was free") from error
         except DatabaseError as error:
-            translated = _translated(self.path, error)
+            translated = self._backend.translated(error)
+            if ticket is not None and isinstance(translated, StoreUnavailable):
+                raise StoreUncertain(
+                    f"{self.name}: the connection broke in a commit ({error.orig}); look whether it took place",
+                    ticket,
+                    info,
+                ) from error
             if isinstance(translated, StoreFailed):
                 self._failed = str(error.orig)
             raise translated from error
+        self._mark(info)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """One consistent view, that no writer holds up and that holds up no writer.
 
         Raises:
-            StoreDamaged: SQLite found its own structure broken.
+            StoreDamaged: the database found its own structure broken.
+            StoreUnavailable: it does not answer.
         """
         try:
             with self._readers.begin() as connection:
                 yield connection
+        except PoolTimeoutError as error:
+            raise StoreUnavailable(f"{self.name}: no connection was free") from error
         except DatabaseError as error:
-            raise _translated(self.path, error) from error
+            raise self._backend.translated(error) from error
 
-    def _prepare(self, own: bool) -> None:
+    def settle(self, uncertain: StoreUncertain) -> bool | None:
+        """Whether an uncertain commit took place, and if so what is to follow it; None: not known yet.
+
+        Raises:
+            StoreUnavailable: the database does not answer; ask again.
+            StoreFailed: as `writing` does.
+        """
+        committed = self._backend.fate(uncertain.ticket)
+        if committed:
+            self._mark(uncertain.info)
+        return committed
+
+    def owned_by_another(self) -> bool:
+        """Whether a head-end runs with this store. For a guest."""
+        return self._backend.owned_by_another()
+
+    def place(self) -> restore.Place:
+        """What the restore guard knows the store by."""
+        return self._place or self._backend.place()
+
+    def octets(self) -> int:
+        """How much of the disk the store takes."""
+        return self._backend.octets()
+
+    def _prepare(self, own: bool, upgrade: bool) -> None:
         with self.writing(spend_reserve=True) as connection:
-            metadata.create_all(connection)
-            version = connection.scalar(select(schema_info.c.schema_version))
-            if version is None:
-                connection.execute(insert(schema_info).values(schema_version=SCHEMA_VERSION, created_us=now_us()))
-            elif version > SCHEMA_VERSION:
-                raise StoreTooNew(
-                    f"{self.path}: written by a newer head-end (schema {version}, this one knows {SCHEMA_VERSION}); "
-                    "start that version, or restore the copy made before the upgrade"
-                )
-            elif version < SCHEMA_VERSION:
-                # What was added since are tables, and they are there now.
-                connection.execute(update(schema_info).values(schema_version=SCHEMA_VERSION))
-            restore.check(connection, self.path, now_us())
+            self._place = self._backend.place(connection)
+            formats.prepare(connection, self.name, now_us(), upgrade=own and upgrade)
+            if own or not self._place.server:
+                restore.check(connection, self._place, now_us())
             if own:
                 epoch = (connection.scalar(select(func.max(owner.c.epoch))) or 0) + 1
                 values = {"epoch": epoch, "since_us": now_us(), "process": os.getpid()}
@@ -183,76 +220,52 @@ class Database:
     def _mark(self, info: MutableMapping[str, Any]) -> None:
         # Outside the transaction: a marker ahead of its store would look like a restore.
         try:
-            restore.committed(info, self.path)
+            restore.committed(info, self.place)
         except OSError as error:
             self._failed = str(error)
             raise StoreFailed(
-                f"{restore.marker_path(self.path)}: {error.strerror or error}; nothing is acknowledged any more, start "
-                "the process again"
+                f"{self.place().marker}: {error.strerror or error}; nothing is acknowledged any more, start the "
+                "process again"
             ) from error
 
     def _check_epoch(self, connection: Connection) -> None:
         found = connection.exec_driver_sql("SELECT epoch FROM owner").scalar()
         if found != self.epoch:
             raise StaleOwner(
-                f"{self.path}: owned by epoch {found} now, this process has epoch {self.epoch}; "
+                f"{self.name}: owned by epoch {found} now, this process has epoch {self.epoch}; "
                 "another head-end took over, so this one must stop"
             )
 
 
-def _engine(path: Path, begin: str, pool: type[StaticPool] | type[QueuePool], **options: int) -> Engine:
-    engine = create_engine(
-        URL.create("sqlite", database=str(path)),
-        poolclass=pool,
-        connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False, "isolation_level": None},
-        **options,
-    )
+def form_at(address: Address) -> int | None:
+    """The number of the form of the store there, whoever wrote it; None: there is none yet.
 
-    @event.listens_for(engine, "connect")
-    def set_up(connection: sqlite3.Connection, _: object) -> None:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA cell_size_check=ON")  # a damaged page is an error, not a guess
-        if begin == "DEFERRED":
-            connection.execute("PRAGMA query_only=ON")
-        else:
-            connection.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
-
-    @event.listens_for(engine, "begin")
-    def start(connection: Connection) -> None:
-        connection.exec_driver_sql(f"BEGIN {begin}")
-
-    return engine
-
-
-def _take_lock(path: Path) -> IO[str]:
-    # A lock of the operating system's: it goes with the process, however that ends.
-    lock = path.with_name(path.name + ".owner").open("a+", encoding="ascii")
+    Raises:
+        StoreUnavailable: the database does not answer.
+        StoreDamaged: the file is no store.
+    """
+    if isinstance(address, Path) and not address.exists():
+        return None
+    backend = _backend(address, 0, free_bytes)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
-        process = lock.read().strip() or "unknown"
-        lock.close()
-        raise StoreInUse(
-            f"{path}: process {process} is the head-end of this store; stop it first, or give this one its own data "
-            "directory"
-        ) from None
-    lock.seek(0)
-    lock.truncate()
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    return lock
+        with backend.readers.begin() as connection:
+            return formats.form_of(connection)
+    except DatabaseError as error:
+        raise backend.translated(error) from error
+    finally:
+        backend.readers.dispose()
 
 
-def _translated(path: Path, error: DatabaseError) -> StoreError:
-    name = getattr(error.orig, "sqlite_errorname", "")
-    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        return StoreDamaged(f"{path}: {error.orig}; restore a backup, the readings since are still in the meters")
-    if name == "SQLITE_FULL":
-        return StoreFull(f"{path}: the disk is full; make room on it")
-    if name.startswith("SQLITE_BUSY"):
-        return StoreError(f"{path}: another process held the store for {BUSY_MS // 1000} s; let it finish")
-    if name.startswith(("SQLITE_CONSTRAINT", "SQLITE_ERROR", "SQLITE_MISMATCH", "SQLITE_RANGE", "SQLITE_TOOBIG")):
-        return StoreError(f"{path}: {error.orig}")  # the transaction is undone and the file is sound
-    return StoreFailed(f"{path}: {error.orig} ({name}); nothing is acknowledged any more, start the process again")
+def is_there(address: Address) -> bool:
+    """Whether a store was made there.
+
+    Raises:
+        StoreUnavailable: the database does not answer.
+    """
+    return address.exists() if isinstance(address, Path) else form_at(address) is not None
+
+
+def _backend(address: Address, reserve_bytes: int, free: Callable[[Path], int]) -> _Backend:
+    if isinstance(address, Server):
+        return PostgresServer(address, READERS)
+    return SqliteFile(address, READERS, reserve_bytes, free)

@@ -17,9 +17,10 @@ from typing import Any, BinaryIO, Literal, NamedTuple, Protocol
 from sqlalchemy import Connection
 
 from ipss_headend.errors import RequestError
-from ipss_headend.store.readings import CHUNK, Line, OnDamage, plain, scaled, series
+from ipss_headend.store.readings import Line, OnDamage, plain, scaled, series
 from ipss_headend.store.records import Quality
 from ipss_headend.store.registry import Layout, Meter
+from ipss_headend.store.statements import CHUNK
 
 Form = Literal["csv", "parquet", "arrow"]
 

@@ -7,6 +7,7 @@ import msgpack
 from sqlalchemy import Connection, Row, insert, select, update
 
 from ipss_headend.store.schema import event_classes, incidents
+from ipss_headend.store.statements import run
 
 MOST_SIGNALS = 1000
 """Kept of one incident; the rest is counted."""
@@ -119,7 +120,7 @@ def classify(connection: Connection, incident: Incident, classes: Sequence[dict[
 def named(connection: Connection, rows: Iterable[ClassRow]) -> None:
     """Keep what codes mean; the first word on a code of a meter and moment stands."""
     for row in rows:
-        connection.exec_driver_sql(_NAMED, tuple(row))
+        run(connection, _NAMED, tuple(row))
 
 
 def names(connection: Connection, meter_id: int, from_us: int, until_us: int) -> list[ClassRow]:

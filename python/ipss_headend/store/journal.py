@@ -7,10 +7,12 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select
 
 from ipss_headend.store import counters, log, marks, quarantine
+from ipss_headend.store.bulk import add_readings
 from ipss_headend.store.marks import MarkRow
 from ipss_headend.store.quarantine import KeptPush, PushRow
-from ipss_headend.store.records import READING_COLUMNS, ReadingRow
+from ipss_headend.store.records import ReadingRow
 from ipss_headend.store.schema import meters
+from ipss_headend.store.statements import run
 
 EventRow = tuple[int, int, int, int, str]
 """(meter_id, at_us, kind, number, detail); kinds are the session's EventKind."""
@@ -63,16 +65,16 @@ def write(connection: Connection, batch: WriteBatch, received_us: int, epoch: in
     """Store a batch inside the caller's transaction; it is acknowledged when that has ended."""
     added = 0
     if batch.readings:
-        added = connection.exec_driver_sql(_READINGS, list(batch.readings)).rowcount
-        connection.exec_driver_sql(_LEDGER, (received_us, epoch, added))
+        added = add_readings(connection, batch.readings, received_us)
+        run(connection, _LEDGER, (received_us, epoch, added))
     kept = quarantine.keep(connection, batch.unclaimed, received_us) if batch.unclaimed else quarantine.Kept([], 0, [])
     events = [*batch.events, *_noticed(connection, kept.new)]
     if events:
-        connection.exec_driver_sql(_EVENTS, events)
+        run(connection, _EVENTS, [(*row[:4], _plain(row[4])) for row in events])
     if batch.refusals:
-        connection.exec_driver_sql(_REFUSALS, [(*row, received_us, epoch) for row in batch.refusals])
+        run(connection, _REFUSALS, [(*row, received_us, epoch) for row in batch.refusals])
     if batch.ends:
-        connection.exec_driver_sql(_ENDS, [(*row, received_us, epoch) for row in batch.ends])
+        run(connection, _ENDS, [(*row[:5], _plain(row[5]), received_us, epoch) for row in batch.ends])
     log.append(connection, received_us, {log.READINGS: batch.readings, log.EVENTS: events})
     counters.raise_peer(connection, batch.peer_counters)
     marks.advance(connection, batch.marks)
@@ -87,10 +89,11 @@ def _noticed(connection: Connection, pushes: Iterable[PushRow]) -> Iterator[Even
             yield (NOBODY, received_us, PUSH_UNCLAIMED, len(wpdu), f"{title.hex()} from {address}")
 
 
-_READINGS = (
-    f"INSERT INTO readings ({', '.join(READING_COLUMNS)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "  # noqa: S608 - constants
-    "ON CONFLICT DO NOTHING"
-)
+def _plain(text: str) -> str:
+    # What a meter says may hold a NUL, which PostgreSQL's text cannot.
+    return text.replace("\0", "\ufffd")
+
+
 _LEDGER = "INSERT INTO ledger (written_us, epoch, readings) VALUES (?, ?, ?)"
 _EVENTS = "INSERT INTO events (meter_id, at_us, kind, number, detail) VALUES (?, ?, ?, ?, ?)"
 _REFUSALS = "INSERT INTO refusals (meter_id, request_id, item, code, received_us, epoch) VALUES (?, ?, ?, ?, ?, ?)"

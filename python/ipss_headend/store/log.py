@@ -16,6 +16,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from ipss_headend.errors import StoreDamaged
 from ipss_headend.store.schema import log
+from ipss_headend.store.statements import last_number, run, stream, take_numbers
 
 READINGS, EVENTS, COMMANDS = "readings", "events", "commands"
 TOPICS = (READINGS, EVENTS, COMMANDS)
@@ -43,13 +44,15 @@ class Entry:
 
 def append(connection: Connection, at_us: int, rows: Mapping[str, Sequence[Sequence[object]]]) -> None:
     """Write entries into the caller's transaction."""
-    entries = []
+    entries: list[tuple[int, str, bytes, int]] = []
     for topic, said in rows.items():
         for start in range(0, len(said), ENTRY_ROWS):
             content = _encoder.encode(said[start : start + ENTRY_ROWS])
             entries.append((at_us, topic, content, zlib.crc32(content)))
     if entries:
-        connection.exec_driver_sql("INSERT INTO log (at_us, topic, content, crc) VALUES (?, ?, ?, ?)", entries)
+        # The numbers are the store's own: a sequence of the database's has a gap for each transaction that failed.
+        first = take_numbers(connection, "log", len(entries))
+        run(connection, _APPEND, [(first + place, *entry) for place, entry in enumerate(entries)])
 
 
 def after(connection: Connection, cursor: int, topics: Sequence[str] = TOPICS, limit: int = 100) -> Iterator[Entry]:
@@ -82,7 +85,7 @@ def ends(connection: Connection) -> tuple[int, int]:
     first = connection.scalar(select(func.min(log.c.sequence)))  # asked alone, each is one look into the index
     last = newest(connection)
     if first is None:
-        last = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'log'").scalar() or 0
+        last = last_number(connection, "log")
         return last, last
     return first - 1, last
 
@@ -100,9 +103,12 @@ def forget(connection: Connection, before_us: int) -> int:
 def damaged(connection: Connection) -> list[str]:
     """A message for each entry that does not match its checksum, the first 100."""
     found = []
-    for sequence, content, crc in connection.execute(select(log.c.sequence, log.c.content, log.c.crc)):
+    for sequence, content, crc in stream(connection, "SELECT sequence, content, crc FROM log ORDER BY sequence"):
         if zlib.crc32(content) != crc:
             found.append(f"entry {sequence} of the log does not match its checksum")
             if len(found) == 100:
                 break
     return found
+
+
+_APPEND = "INSERT INTO log (sequence, at_us, topic, content, crc) VALUES (?, ?, ?, ?, ?)"

@@ -17,6 +17,7 @@ import msgpack
 from sqlalchemy import Connection, bindparam, func, select
 
 from ipss_headend.store.schema import marks, readings
+from ipss_headend.store.statements import run
 
 MarkRow = tuple[int, int, int, int]
 """(meter_id, layout_id, from_us, until_us): this window was read whole."""
@@ -100,13 +101,15 @@ def advance(connection: Connection, rows: Iterable[MarkRow]) -> None:
         if mark.windows
     ]
     if stored:
-        connection.exec_driver_sql(_REPLACE, stored)
+        run(connection, _REPLACE, stored)
 
 
 def coverage(connection: Connection, meter_id: int, layout_id: int) -> Coverage:
     """The mark of one meter and layout; empty if nothing was ever read whole."""
-    row = connection.exec_driver_sql(_SELECT, (meter_id, layout_id)).one_or_none()
-    return Coverage() if row is None else _coverage(*row)
+    mark = _MARKS.where(marks.c.meter_id == meter_id, marks.c.layout_id == layout_id)
+    for _, *row in connection.execute(mark):
+        return _coverage(*row)
+    return Coverage()
 
 
 def due_windows(
@@ -224,5 +227,8 @@ def _coverage(from_us: int, until_us: int, packed_gaps: bytes) -> Coverage:
 
 _CHUNK = 500
 _MARKS = select(marks.c.meter_id, marks.c.from_us, marks.c.until_us, marks.c.gaps)
-_SELECT = "SELECT from_us, until_us, gaps FROM marks WHERE meter_id = ? AND layout_id = ?"
-_REPLACE = "INSERT OR REPLACE INTO marks (meter_id, layout_id, from_us, until_us, gaps) VALUES (?, ?, ?, ?, ?)"
+_REPLACE = (
+    "INSERT INTO marks (meter_id, layout_id, from_us, until_us, gaps) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (meter_id, layout_id) DO UPDATE "
+    "SET from_us = excluded.from_us, until_us = excluded.until_us, gaps = excluded.gaps"
+)

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from ipss_headend.store.database import now_us
 from ipss_headend.store.schema import estimates, plugin_cursors, plugin_effects, plugin_states, reading_flags
+from ipss_headend.store.statements import run
 
 
 class FlagRow(NamedTuple):
@@ -50,14 +51,14 @@ def advance(connection: Connection, plugin: str, sequence: int, effects: Iterabl
     Returns how many of the effects are new: a key that is there stays as it is.
     """
     added = keep(connection, plugin, effects)
-    connection.exec_driver_sql(_ADVANCE, (plugin, sequence, now_us()))
+    run(connection, _ADVANCE, (plugin, sequence, now_us()))
     return added
 
 
 def keep(connection: Connection, plugin: str, effects: Iterable[tuple[str, str, Any]]) -> int:
     """Keep effects once for each key. Returns how many are new."""
     rows = [(plugin, key, kind, msgpack.packb(content), now_us()) for key, kind, content in effects]
-    return sum(connection.exec_driver_sql(_KEEP, row).rowcount for row in rows)
+    return sum(run(connection, _KEEP, row).rowcount for row in rows)
 
 
 def effects(connection: Connection, plugin: str) -> Iterator[tuple[str, str, Any]]:
@@ -73,7 +74,7 @@ def flag(connection: Connection, rows: Sequence[FlagRow]) -> None:
     """Add flags to readings."""
     if rows:
         at_us = now_us()
-        connection.exec_driver_sql(_FLAG, [(*row, at_us) for row in rows])
+        run(connection, _FLAG, [(*row, at_us) for row in rows])
 
 
 def flags(connection: Connection, meter_id: int, from_us: int, until_us: int) -> list[FlagRow]:
@@ -82,13 +83,14 @@ def flags(connection: Connection, meter_id: int, from_us: int, until_us: int) ->
     chosen = select(table.meter_id, table.layout_id, table.place, table.capture_time_us, table.flags).where(
         table.meter_id == meter_id, table.capture_time_us >= from_us, table.capture_time_us < until_us
     )
-    return [FlagRow(*row) for row in connection.execute(chosen)]
+    ordered = chosen.order_by(table.layout_id, table.place, table.capture_time_us)
+    return [FlagRow(*row) for row in connection.execute(ordered)]
 
 
 def want(connection: Connection, rows: Iterable[tuple[int, int, int, int]], noted_us: int) -> None:
     """Note intervals that are missing: (meter, layout, place, capture time). One that is known stays as it is."""
     for row in rows:
-        connection.exec_driver_sql(_WANT, (*row, noted_us))
+        run(connection, _WANT, (*row, noted_us))
 
 
 def wanted(connection: Connection, noted_before_us: int, limit: int) -> list[EstimateRow]:
@@ -101,19 +103,19 @@ def wanted(connection: Connection, noted_before_us: int, limit: int) -> list[Est
 def estimate(connection: Connection, rows: Iterable[EstimateRow]) -> None:
     """Give missing intervals their values."""
     for row in rows:
-        connection.exec_driver_sql(_ESTIMATE, (row.value, row.method, *_key(row)))
+        run(connection, _ESTIMATE, (row.value, row.method, *_key(row)))
 
 
 def put_off(connection: Connection, rows: Iterable[EstimateRow], noted_us: int) -> None:
     """Nobody could say a value: ask again later."""
     for row in rows:
-        connection.exec_driver_sql(_PUT_OFF, (noted_us, *_key(row)))
+        run(connection, _PUT_OFF, (noted_us, *_key(row)))
 
 
 def unwant(connection: Connection, rows: Iterable[EstimateRow]) -> None:
     """Forget missing intervals that were read after all and have no estimate."""
     for row in rows:
-        connection.exec_driver_sql(_UNWANT, _key(row))
+        run(connection, _UNWANT, _key(row))
 
 
 def _key(row: EstimateRow) -> tuple[int, int, int, int]:
@@ -145,7 +147,7 @@ def set_state(connection: Connection, plugin: str, state: StateRow, principal: s
     connection.execute(
         insert(plugin_states).values(
             plugin=plugin,
-            enabled=state.enabled,
+            enabled=None if state.enabled is None else int(state.enabled),
             settings=None if state.settings is None else msgpack.packb(dict(state.settings)),
             principal=principal,
             changed_us=now_us(),
@@ -168,7 +170,8 @@ _PUT_OFF = f"UPDATE estimates SET noted_us = ? {_OF_ONE}"  # noqa: S608
 _UNWANT = f"DELETE FROM estimates {_OF_ONE}"  # noqa: S608
 _ADVANCE = (
     "INSERT INTO plugin_cursors (plugin, sequence, changed_us) VALUES (?, ?, ?) "
-    "ON CONFLICT (plugin) DO UPDATE SET sequence = max(sequence, excluded.sequence), changed_us = excluded.changed_us"
+    "ON CONFLICT (plugin) DO UPDATE SET changed_us = excluded.changed_us, sequence = "
+    "CASE WHEN excluded.sequence > plugin_cursors.sequence THEN excluded.sequence ELSE plugin_cursors.sequence END"
 )
 _KEEP = (
     "INSERT INTO plugin_effects (plugin, key, kind, content, at_us) VALUES (?, ?, ?, ?, ?) "
@@ -177,5 +180,5 @@ _KEEP = (
 _FLAG = (
     "INSERT INTO reading_flags (meter_id, layout_id, place, capture_time_us, flags, changed_us) "
     "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (meter_id, layout_id, place, capture_time_us) "
-    "DO UPDATE SET flags = flags | excluded.flags, changed_us = excluded.changed_us"
+    "DO UPDATE SET flags = reading_flags.flags | excluded.flags, changed_us = excluded.changed_us"
 )

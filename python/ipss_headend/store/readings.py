@@ -1,6 +1,7 @@
 """Questions about stored readings. Every row is checked against its checksum before it is served (R3)."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -18,8 +19,7 @@ from ipss_headend.store.records import (
     decode_cells,
 )
 from ipss_headend.store.schema import ledger, readings
-
-CHUNK = 5_000
+from ipss_headend.store.statements import is_postgresql, run, stream
 
 OnDamage = Callable[[StoreDamaged], None]
 """Told of each row that is not served because it is damaged. Without one, the first such row raises."""
@@ -84,8 +84,8 @@ def series(
     last = 2**63 - 1 if until_us is None else until_us - 1
     for meter_id in meter_ids:
         for layout_id in layout_ids:
-            rows = connection.exec_driver_sql(_SERIES, (meter_id, layout_id, first, last))
-            yield from _flagged(_checked((tuple(row) for part in rows.partitions(CHUNK) for row in part), on_damage))
+            with closing(stream(connection, _SERIES, (meter_id, layout_id, first, last))) as rows:
+                yield from _flagged(_checked(rows, on_damage))
 
 
 def latest(
@@ -97,7 +97,7 @@ def latest(
     """The line with the latest capture time of each meter and layout that has any."""
     for meter_id in meter_ids:
         for layout_id in layout_ids:
-            rows = connection.exec_driver_sql(_LATEST, (meter_id, layout_id)).all()
+            rows = run(connection, _LATEST, (meter_id, layout_id)).all()
             lines = list(_flagged(_checked((tuple(row) for row in reversed(rows)), on_damage)))
             if lines:
                 yield lines[-1]
@@ -115,19 +115,22 @@ def conflicts(connection: Connection, meter_id: int, layout_id: int) -> list[int
         .where(readings.c.meter_id == meter_id, readings.c.layout_id == layout_id)
         .group_by(readings.c.capture_time_us)
         .having(func.count() > 1)
+        .order_by(readings.c.capture_time_us)
     )
     return list(connection.scalars(selected))
 
 
 def verify(connection: Connection) -> Verification:
     """Read everything and compare it with its checksums, with the ledger, and with SQLite's own rules."""
-    structure = [text for (text,) in connection.exec_driver_sql("PRAGMA integrity_check(100)") if text != "ok"]
+    structure = []
+    if not is_postgresql(connection):  # which looks at its pages' checksums whenever it reads them
+        structure = [text for (text,) in connection.exec_driver_sql("PRAGMA integrity_check(100)") if text != "ok"]
     damaged: list[str] = []
     lines = 0
-    for row in connection.exec_driver_sql(_ALL):
+    for row in stream(connection, _ALL):
         lines += 1
         try:
-            check(tuple(row))
+            check(row)
         except StoreDamaged as damage:
             damaged.append(str(damage))
     damaged += log.damaged(connection)

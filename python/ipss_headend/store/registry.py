@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 import msgpack
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, delete, insert, select
 
 from ipss_headend.errors import RequestError, UnknownMeter
 from ipss_headend.store.database import now_us
@@ -21,6 +21,7 @@ from ipss_headend.store.schema import (
     meters,
     pending_keys,
 )
+from ipss_headend.store.statements import given_numbers, last_number, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +130,13 @@ def add_meters(connection: Connection, added: Sequence[Meter]) -> None:
         for meter in added
     ]
     if rows:
-        connection.exec_driver_sql(_ADD_METERS, rows)
+        run(connection, _ADD_METERS, rows)
+        given_numbers(connection, "meters", max(meter.meter_id for meter in added))
 
 
 def next_meter_id(connection: Connection) -> int:
     """The lowest number that no meter ever had: a number is not given twice, or old readings would change hands."""
-    ever = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'meters'").scalar() or 0
-    return max(ever, connection.scalar(select(func.max(meters.c.meter_id))) or 0) + 1
+    return last_number(connection, "meters") + 1
 
 
 def all_meters(connection: Connection, groups: Iterable[str] = ()) -> list[Meter]:

@@ -5,6 +5,10 @@ same number in a marker file beside the store. A store that is behind its marker
 copied back; so was one whose file is another (inode) or is on another machine. That is noted in the store, and no
 counter is granted until `accept` has raised them all by what may have been used since the copy was made.
 
+In PostgreSQL the marker is in the head-end's data directory, on its own machine, and in place of inode and machine
+stand the database's and the cluster's numbers: a dump that was read back has another of them, a base backup or a
+standby that was promoted is behind the marker unless it lost nothing.
+
 Not seen: a whole machine set back to a snapshot, file by file identical. Accept a restore by hand then.
 """
 
@@ -12,14 +16,15 @@ import fcntl
 import os
 import secrets
 import zlib
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, case, func, insert, select, update
 
-from ipss_headend.errors import ConfigError, StoreRestored
+from ipss_headend.errors import ConfigError, StoreError, StoreRestored
 from ipss_headend.store.schema import invocation_counters, key_counters, meter_keys, restore_guard
+from ipss_headend.store.statements import run
 
 FRAMES_PER_SECOND = 1000
 """The most that a session may have sealed for one meter in a second: a local network, without any pause."""
@@ -27,6 +32,7 @@ FRAMES_PER_SECOND = 1000
 LIMIT = 2**32 - 1
 
 _PENDING = "restore marker"
+_PLACE = "store's place"
 _SLOT = 4096  # two slots, written in turns, so that a torn one leaves the other
 _MACHINE = Path("/etc/machine-id")
 
@@ -39,6 +45,17 @@ class Marker(NamedTuple):
     at_us: int
     inode: int
     machine: str
+
+
+class Place(NamedTuple):
+    """Where a store is: what of it a copy does not have."""
+
+    marker: Path
+    number: int
+    """The file's inode; the database's number in its cluster."""
+    machine: str
+    """The machine's number; the cluster's."""
+    server: bool = False
 
 
 class Accepted(NamedTuple):
@@ -54,9 +71,9 @@ def marker_path(store: Path) -> Path:
     return store.with_name(store.name + ".marker")
 
 
-def check(connection: Connection, store: Path, now_us: int) -> None:
+def check(connection: Connection, place: Place, now_us: int) -> None:
     """Note in the store if it was copied back. For the opening of a store, in its writing transaction."""
-    marker = load(marker_path(store))
+    marker = load(place.marker)
     row = connection.execute(select(restore_guard)).one_or_none()
     if row is None:
         instance = secrets.token_hex(8)
@@ -65,7 +82,7 @@ def check(connection: Connection, store: Path, now_us: int) -> None:
         connection.execute(insert(restore_guard).values(id=1, **values))
         if not why:
             connection.info[_PENDING] = (instance, 1, now_us)
-    elif not row.restored and (why := _why_restored(row.instance, row.grants, marker, store)):
+    elif not row.restored and (why := _why_restored(row.instance, row.grants, marker, place)):
         connection.execute(update(restore_guard).values(restored=why))
 
 
@@ -73,6 +90,7 @@ def granting(connection: Connection, now_us: int) -> None:
     """Note a grant of counters, in its transaction. `committed` writes the marker.
 
     Raises:
+        StoreError: the marker is on another machine.
         StoreRestored: the store was copied back, and nobody has accepted that.
     """
     row = connection.execute(select(restore_guard)).one_or_none()
@@ -83,16 +101,25 @@ def granting(connection: Connection, now_us: int) -> None:
             f"the store was copied back: {row.restored}; nothing is sent, because its copy does not know which "
             "invocation counters were used since. Run `ipss-headend keys accept-restore`"
         )
+    place: Place | None = connection.info.get(_PLACE)
+    if place is not None and place.server:
+        marker = load(place.marker)
+        if marker is None or marker.instance != row.instance:
+            raise StoreError(
+                f"{place.marker}: not the restore guard's file of this store; counters are granted where the head-end "
+                "has its data directory, so run this there"
+            )
     connection.execute(update(restore_guard).values(grants=row.grants + 1, at_us=now_us))
     connection.info[_PENDING] = (row.instance, row.grants + 1, now_us)
 
 
-def begun(connection: Connection) -> None:
+def begun(connection: Connection, place: Place | None) -> None:
     """Forget what an earlier transaction that failed left to be marked."""
     connection.info.pop(_PENDING, None)
+    connection.info[_PLACE] = place
 
 
-def committed(info: MutableMapping[str, Any], store: Path) -> None:
+def committed(info: MutableMapping[str, Any], place: Callable[[], Place]) -> None:
     """Make the marker as new as the store, durably, if this transaction granted counters.
 
     Raises:
@@ -101,7 +128,8 @@ def committed(info: MutableMapping[str, Any], store: Path) -> None:
     pending = info.pop(_PENDING, None)
     if pending is not None:
         instance, grants, at_us = pending
-        _save(store, Marker(instance, grants, at_us, store.stat().st_ino, _machine()))
+        where = place()
+        _save(where.marker, Marker(instance, grants, at_us, where.number, where.machine))
 
 
 def state(connection: Connection) -> str:
@@ -111,7 +139,7 @@ def state(connection: Connection) -> str:
 
 def accept(
     connection: Connection,
-    store: Path,
+    place: Place,
     now_us: int,
     *,
     age_s: int | None = None,
@@ -130,7 +158,7 @@ def accept(
         raise ConfigError("accept-restore: this store was not copied back; nothing is to be accepted")
     longest = max(now_us - row.at_us, 0) // 1_000_000 + 1
     age = longest if age_s is None else age_s
-    marker = load(marker_path(store))
+    marker = load(place.marker)
     if marker is not None and marker.instance == row.instance:
         least = max(marker.at_us - row.at_us, 0) // 1_000_000
         if age < least:
@@ -144,7 +172,7 @@ def accept(
     known = select(invocation_counters.c.meter_id)
     fresh = [(meter, 1) for meter in connection.scalars(select(meter_keys.c.meter_id).except_(known))]
     if fresh:
-        connection.exec_driver_sql("INSERT INTO invocation_counters (meter_id, next) VALUES (?, ?)", fresh)
+        run(connection, "INSERT INTO invocation_counters (meter_id, next) VALUES (?, ?)", fresh)
     column = invocation_counters.c.next
     raised = case((column > LIMIT - margin, LIMIT), else_=column + margin)
     connection.execute(update(invocation_counters).values(next=raised))
@@ -169,22 +197,23 @@ def load(path: Path) -> Marker | None:
     return max((marker for marker in found if marker is not None), key=lambda marker: marker.grants, default=None)
 
 
-def _why_restored(instance: str, grants: int, marker: Marker | None, store: Path) -> str:
+def _why_restored(instance: str, grants: int, marker: Marker | None, place: Place) -> str:
     if marker is None:
-        return "the marker file beside it is missing"
+        return f"{place.marker} is missing" if place.server else "the marker file beside it is missing"
     if marker.instance != instance:
         return "the marker file beside it is another store's"
     if marker.grants > grants:
         return f"the marker file beside it knows {marker.grants - grants} later grants of counters"
-    if marker.machine != _machine():
-        return "it comes from another machine"
-    if marker.inode != store.stat().st_ino:
+    if marker.machine != place.machine:
+        return "it comes from another " + ("cluster" if place.server else "machine")
+    if marker.inode != place.number:
+        if place.server:
+            return "it is another database than the one that its marker file belongs to"
         return "it is a copy of the file that the marker beside it belongs to"
     return ""
 
 
-def _save(store: Path, marker: Marker) -> None:
-    path = marker_path(store)
+def _save(path: Path, marker: Marker) -> None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -218,7 +247,8 @@ def _parsed(slot: bytes) -> Marker | None:
         return None
 
 
-def _machine() -> str:
+def machine() -> str:
+    """The number of the machine that runs this."""
     try:
         return _MACHINE.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):

@@ -11,13 +11,30 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     SmallInteger,
+    String,
     Table,
-    Text,
     UniqueConstraint,
+    types,
 )
 
-SCHEMA_VERSION = 7
-"""Raised by one with each change; a store with a higher one is refused (R46)."""
+SCHEMA_VERSION = 8
+"""Raised by one with each change, which is a file in `migrations/versions`. A store with a higher
+one is refused (R46).
+"""
+
+NUMBERED = ("log", "meters")
+"""Tables whose numbers the table `numbers` gives."""
+
+Number = BigInteger().with_variant(Integer, "sqlite")
+"""Of rows that may be more than 2^31, and of meters that may be nobody. SQLite's INTEGER holds them, and numbers rows
+by itself under no other name.
+"""
+
+Code = Integer().with_variant(SmallInteger, "sqlite")
+"""Of what a meter may have chosen: SQLite takes any, PostgreSQL none above its type's."""
+
+Text = types.Text().with_variant(types.Text(collation="C"), "postgresql")
+"""In the order of its octets, everywhere."""
 
 metadata = MetaData()
 
@@ -26,6 +43,21 @@ schema_info = Table(
     metadata,
     Column("schema_version", Integer, nullable=False),
     Column("created_us", BigInteger, nullable=False),
+)
+
+alembic_version = Table(
+    "alembic_version",
+    metadata,
+    Column("version_num", String(32), primary_key=True),
+    comment="The newest of migrations/versions that was applied.",
+)
+
+numbers = Table(
+    "numbers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+    comment="The highest number ever given to a row of a table: without a gap, and never twice.",
 )
 
 owner = Table(
@@ -165,12 +197,14 @@ readings = Table(
     Column("cells", LargeBinary, nullable=False),
     Column("crc", BigInteger, nullable=False),
     sqlite_with_rowid=False,
+    postgresql_partition_by="RANGE (capture_time_us)",
+    comment="In PostgreSQL one partition a month, see partitions.py.",
 )
 
 ledger = Table(
     "ledger",
     metadata,
-    Column("batch_id", Integer, primary_key=True),
+    Column("batch_id", Number, primary_key=True),
     Column("written_us", BigInteger, nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("readings", Integer, nullable=False),
@@ -181,10 +215,10 @@ ledger = Table(
 events = Table(
     "events",
     metadata,
-    Column("event_id", Integer, primary_key=True),
-    Column("meter_id", Integer, nullable=False),
+    Column("event_id", Number, primary_key=True),
+    Column("meter_id", Number, nullable=False),
     Column("at_us", BigInteger, nullable=False),
-    Column("kind", SmallInteger, nullable=False),
+    Column("kind", Code, nullable=False),
     Column("number", BigInteger, nullable=False),
     Column("detail", Text, nullable=False),
     sqlite_autoincrement=True,
@@ -193,11 +227,11 @@ events = Table(
 refusals = Table(
     "refusals",
     metadata,
-    Column("refusal_id", Integer, primary_key=True),
-    Column("meter_id", Integer, nullable=False),
+    Column("refusal_id", Number, primary_key=True),
+    Column("meter_id", Number, nullable=False),
     Column("request_id", BigInteger, nullable=False),
-    Column("item", SmallInteger, nullable=False),
-    Column("code", SmallInteger, nullable=False),
+    Column("item", Code, nullable=False),
+    Column("code", Code, nullable=False),
     Column("received_us", BigInteger, nullable=False),
     Column("epoch", BigInteger, nullable=False),
     sqlite_autoincrement=True,
@@ -207,10 +241,10 @@ refusals = Table(
 ends = Table(
     "ends",
     metadata,
-    Column("end_id", Integer, primary_key=True),
-    Column("meter_id", Integer, nullable=False),
+    Column("end_id", Number, primary_key=True),
+    Column("meter_id", Number, nullable=False),
     Column("request_id", BigInteger, nullable=False),
-    Column("outcome", SmallInteger, nullable=False),
+    Column("outcome", Code, nullable=False),
     Column("exchanges", Integer, nullable=False),
     Column("duration_us", BigInteger, nullable=False),
     Column("detail", Text, nullable=False),
@@ -249,7 +283,7 @@ peer_counters = Table(
 log = Table(
     "log",
     metadata,
-    Column("sequence", Integer, primary_key=True),
+    Column("sequence", Number, primary_key=True),
     Column("at_us", BigInteger, nullable=False, index=True),
     Column("topic", Text, nullable=False),
     Column("content", LargeBinary, nullable=False),
@@ -261,7 +295,7 @@ log = Table(
 event_acknowledgements = Table(
     "event_acknowledgements",
     metadata,
-    Column("event_id", Integer, primary_key=True, autoincrement=False),
+    Column("event_id", Number, primary_key=True, autoincrement=False),
     Column("principal", Text, nullable=False),
     Column("at_us", BigInteger, nullable=False),
 )
@@ -326,7 +360,7 @@ quarantine_senders = Table(
 quarantine_pushes = Table(
     "quarantine_pushes",
     metadata,
-    Column("push_id", Integer, primary_key=True),
+    Column("push_id", Number, primary_key=True),
     Column("system_title", LargeBinary, nullable=False, index=True),
     Column("received_us", BigInteger, nullable=False),
     Column("wpdu", LargeBinary, nullable=False),
@@ -396,7 +430,7 @@ plugin_states = Table(
 incidents = Table(
     "incidents",
     metadata,
-    Column("incident_id", Integer, primary_key=True),
+    Column("incident_id", Number, primary_key=True),
     Column("area", Text, nullable=False),
     Column("opened_us", BigInteger, nullable=False),
     Column("changed_us", BigInteger, nullable=False),
@@ -481,7 +515,7 @@ commands = Table(
 spends = Table(
     "spends",
     metadata,
-    Column("spend_id", Integer, primary_key=True),
+    Column("spend_id", Number, primary_key=True),
     Column("pool", Text, nullable=False),
     Column("principal", Text, nullable=False),
     Column("group_name", Text, nullable=False),
@@ -546,7 +580,7 @@ set_points = Table(
 audit = Table(
     "audit",
     metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Number, primary_key=True, autoincrement=False),
     Column("at_us", BigInteger, nullable=False),
     Column("kind", Text, nullable=False, index=True),
     Column("principal", Text, nullable=False),
@@ -559,7 +593,7 @@ audit = Table(
 audit_checkpoints = Table(
     "audit_checkpoints",
     metadata,
-    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("seq", Number, primary_key=True, autoincrement=False),
     Column("at_us", BigInteger, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     Column("signature", LargeBinary, nullable=False),

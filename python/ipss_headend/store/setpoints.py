@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, delete, select
 
 from ipss_headend.store.schema import set_points
+from ipss_headend.store.statements import run
 
 
 class SetPointRow(NamedTuple):
@@ -26,7 +27,7 @@ class SetPointRow(NamedTuple):
 
 def keep(connection: Connection, row: SetPointRow) -> None:
     """Keep a wish instead of what the same source wanted of the same function before. Needs a writing transaction."""
-    connection.exec_driver_sql(_KEEP, tuple(row))
+    run(connection, _KEEP, tuple(row))
 
 
 def drop(connection: Connection, meter_id: int, function: str, source: str) -> bool:
@@ -44,10 +45,12 @@ def forget(connection: Connection, meters: Iterable[int], until_us: int) -> None
 
 def all_set_points(connection: Connection) -> list[SetPointRow]:
     """Every wish."""
-    return [SetPointRow(*row) for row in connection.execute(select(set_points))]
+    ordered = select(set_points).order_by(set_points.c.meter_id, set_points.c.function, set_points.c.source)
+    return [SetPointRow(*row) for row in connection.execute(ordered)]
 
 
 _KEEP = (
-    f"INSERT OR REPLACE INTO set_points ({', '.join(SetPointRow._fields)}) "  # noqa: S608 - constants
-    f"VALUES ({', '.join('?' * len(SetPointRow._fields))})"
+    f"INSERT INTO set_points ({', '.join(SetPointRow._fields)}) "  # noqa: S608 - constants
+    f"VALUES ({', '.join('?' * len(SetPointRow._fields))}) ON CONFLICT (meter_id, function, source) DO UPDATE SET "
+    f"{', '.join(f'{name} = excluded.{name}' for name in SetPointRow._fields[3:])}"
 )

@@ -1,5 +1,6 @@
 """One owner, one schema, and what a failing disk leaves behind."""
 
+import os
 import sqlite3
 import stat
 from pathlib import Path
@@ -17,48 +18,55 @@ from ipss_headend.errors import (
     StoreInUse,
     StoreTooNew,
 )
-from ipss_headend.store import Database, WriteBatch, counters, journal, reading_row
-from ipss_headend.store.database import _translated
+from ipss_headend.store import Address, Database, WriteBatch, counters, journal, reading_row
 from ipss_headend.store.schema import SCHEMA_VERSION
 
 
-def test_store_is_for_its_owner_only(path: Path, database: Database) -> None:
+def test_store_is_for_its_owner_only(path: Path) -> None:
+    Database(path).close()
+
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_writes_are_synced(database: Database) -> None:
-    with database.writing() as connection:
+def test_writes_are_synced(path: Path) -> None:
+    with Database(path, reserve_bytes=0) as database, database.writing() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
 
 
-def test_second_head_end_is_refused_with_the_first_ones_process(path: Path, database: Database) -> None:
-    with pytest.raises(StoreInUse, match=r"process \d+ is the head-end of this store; stop it first"):
-        Database(path, own=True)
+def test_second_head_end_is_refused_with_the_first_ones_process(address: Address, database: Database) -> None:
+    with pytest.raises(StoreInUse, match=rf"{os.getpid()} .*is the head-end of this store; stop it first"):
+        Database(address, own=True)
 
 
-def test_guest_reads_and_writes_beside_the_owner(path: Path, database: Database) -> None:
-    with Database(path, reserve_bytes=0) as guest, guest.writing() as connection:
+def test_guest_sees_whether_a_head_end_runs(address: Address, database: Database) -> None:
+    with Database(address) as guest:
+        assert guest.owned_by_another()
+        database.close()
+        assert not guest.owned_by_another()
+
+
+def test_guest_reads_and_writes_beside_the_owner(address: Address, database: Database) -> None:
+    with Database(address, reserve_bytes=0) as guest, guest.writing() as connection:
         counters.raise_to(connection, [(1, 500)])
 
     with database.reading() as connection:
         assert counters.granted_until(connection, [1]) == {1: 500}
 
 
-def test_each_owner_has_a_higher_epoch(path: Path) -> None:
+def test_each_owner_has_a_higher_epoch(address: Address) -> None:
     epochs = []
     for _ in range(3):
-        with Database(path, own=True) as database:
+        with Database(address, own=True) as database:
             epochs.append(database.epoch)
 
     assert epochs == [1, 2, 3]
 
 
-def test_stale_owner_gets_no_counter_and_writes_nothing(path: Path, database: Database) -> None:
-    with sqlite3.connect(path) as another_machine:
-        another_machine.execute("UPDATE owner SET epoch = epoch + 1")
-    another_machine.close()
+def test_stale_owner_gets_no_counter_and_writes_nothing(address: Address, database: Database) -> None:
+    with Database(address, reserve_bytes=0) as another, another.writing() as connection:
+        connection.exec_driver_sql("UPDATE owner SET epoch = epoch + 1")
 
     with pytest.raises(StaleOwner, match=r"owned by epoch 2 now, this process has epoch 1"), database.writing() as one:
         counters.reserve(one, [1], 10)
@@ -69,18 +77,18 @@ def test_stale_owner_gets_no_counter_and_writes_nothing(path: Path, database: Da
         assert counters.granted_until(connection, [1]) == {}
 
 
-def test_newer_schema_is_refused_and_left_alone(path: Path) -> None:
-    Database(path).close()
-    with sqlite3.connect(path) as newer:
-        newer.execute("UPDATE schema_info SET schema_version = 99")
-    newer.close()
+def test_newer_schema_is_refused_and_left_alone(address: Address) -> None:
+    with Database(address, reserve_bytes=0) as newer:
+        with newer.writing() as connection:
+            connection.exec_driver_sql("UPDATE schema_info SET schema_version = 99")
 
-    with pytest.raises(StoreTooNew, match=rf"a newer head-end \(schema 99, this one knows {SCHEMA_VERSION}\)"):
-        Database(path, own=True)
+        with pytest.raises(
+            StoreTooNew, match=rf"written by a newer head-end \(schema 99, this one knows {SCHEMA_VERSION}\)"
+        ):
+            Database(address, own=True)
 
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT count(*) FROM owner").fetchone() == (0,)
-    connection.close()
+        with newer.reading() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM owner").scalar() == 0
 
 
 def test_file_that_is_no_store_is_said_so(path: Path) -> None:
@@ -115,7 +123,12 @@ def test_readings_stop_at_the_reserve_and_counters_go_on(path: Path) -> None:
             connection.execute(text("SELECT 1"))
 
 
-def test_full_disk_loses_nothing_acknowledged_and_needs_no_restart(path: Path, database: Database) -> None:
+def test_full_disk_loses_nothing_acknowledged_and_needs_no_restart(path: Path) -> None:
+    with Database(path, own=True, reserve_bytes=0) as database:
+        fill(database)
+
+
+def fill(database: Database) -> None:
     rows = [reading_row(1, 1, n, [b"x" * 200], received_us=0) for n in range(2000)]
     with database.writing() as connection:
         journal.write(connection, WriteBatch(rows[:10]), 0, 1)
@@ -131,9 +144,9 @@ def test_full_disk_loses_nothing_acknowledged_and_needs_no_restart(path: Path, d
         assert journal.write(connection, WriteBatch(rows), 0, 1)[:2] == (1990, 10)
 
 
-def test_after_a_failed_write_nothing_is_acknowledged_any_more(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_a_failed_write_nothing_is_acknowledged_any_more(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = Database(path, own=True, reserve_bytes=0)
+
     def fail(*_: object) -> None:
         error = sqlite3.OperationalError("disk I/O error")
         error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
@@ -146,6 +159,7 @@ def test_after_a_failed_write_nothing_is_acknowledged_any_more(
 
     with pytest.raises(StoreFailed, match="an earlier write failed"), database.writing(spend_reserve=True):
         pass
+    database.close()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +178,8 @@ def test_sqlite_errors_become_ours(path: Path, name: str, kind: type[StoreError]
     if name:
         error.sqlite_errorname = name
 
-    assert type(_translated(path, OperationalError("", {}, error))) is kind
+    with Database(path) as database:
+        assert type(database._backend.translated(OperationalError("", {}, error))) is kind
 
 
 def test_block_that_raises_leaves_nothing(database: Database) -> None:

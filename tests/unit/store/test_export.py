@@ -23,6 +23,7 @@ from ipss_headend.store import (
 )
 from ipss_headend.store.export import Selection, export, quality_text, time_text
 from ipss_headend.store.readings import plain, scaled
+from ipss_headend.store.statements import run
 
 T0 = 1_767_225_600_000_000
 QUARTER_US = 900_000_000
@@ -131,9 +132,7 @@ def test_without_pyarrow_the_remedy_is_said(filled: Database, monkeypatch: pytes
 
 def test_damaged_line_is_left_out_and_told(filled: Database) -> None:
     with filled.writing() as connection:
-        connection.exec_driver_sql(
-            "UPDATE readings SET received_us = 0 WHERE meter_id = 1 AND capture_time_us = ?", (T0,)
-        )
+        run(connection, "UPDATE readings SET received_us = 0 WHERE meter_id = 1 AND capture_time_us = ?", (T0,))
     damage: list[StoreDamaged] = []
 
     with filled.reading() as connection:

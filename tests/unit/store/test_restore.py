@@ -58,7 +58,7 @@ def put_back(path: Path, backup: Path) -> None:
 def accept(path: Path, **options: int) -> restore.Accepted:
     with opened(path) as database, database.writing() as connection:
         now_us = connection.scalar(select(restore_guard.c.at_us)) or 0
-        return restore.accept(connection, path, now_us + 1_000_000, **options)
+        return restore.accept(connection, database.place(), now_us + 1_000_000, **options)
 
 
 def test_a_store_that_was_not_copied_goes_on(path: Path) -> None:
@@ -146,7 +146,7 @@ def test_accepting_names_an_age_that_is_too_small(path: Path, tmp_path: Path) ->
     assert marker is not None
     later = marker._replace(grants=marker.grants + 1, at_us=marker.at_us + 7200 * 1_000_000)
     put_back(path, tmp_path / "backup")
-    restore._save(path, later)
+    restore._save(restore.marker_path(path), later)
     with pytest.raises(StoreRestored):
         grant(path)
 

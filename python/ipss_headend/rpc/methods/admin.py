@@ -54,7 +54,9 @@ async def backup(call: Call, params: Change) -> Backup:
     A copy that is restored must not send before its invocation counters are raised (SECURITY.md).
     """
     services = call.services
-    source = services.config.database.path
+    source = services.config.database.address
+    if not isinstance(source, Path):
+        raise Fault("E_STORE", "PostgreSQL is backed up by its own tools: pg_basebackup with WAL archiving, or pg_dump")
     target = source.parent / "backups" / f"{source.stem}-{now_us()}.sqlite"
 
     def copy(_: object) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects.sqlite import insert
 
 from ipss_headend.errors import RequestError
 from ipss_headend.field.reactor import EventKind
@@ -13,6 +12,7 @@ from ipss_headend.rpc.catalogue import Change, Params, Result, method
 from ipss_headend.security.permission import Right
 from ipss_headend.store.database import now_us
 from ipss_headend.store.schema import event_acknowledgements, events
+from ipss_headend.store.statements import run
 
 LONGEST_PAGE = 1000
 
@@ -136,9 +136,12 @@ async def ack(call: Call, params: Acknowledge) -> Acknowledged:
         found = [row for row in rows if row["event_id"] in known]
         if not found:
             return 0
-        return connection.execute(insert(event_acknowledgements).on_conflict_do_nothing(), found).rowcount
+        return run(connection, _ACKNOWLEDGE, [tuple(row.values()) for row in found]).rowcount
 
     return Acknowledged(acknowledged=await call.services.store.change(write))
+
+
+_ACKNOWLEDGE = "INSERT INTO event_acknowledgements (event_id, principal, at_us) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 
 
 def _number(name: str) -> int:

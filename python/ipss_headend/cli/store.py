@@ -1,0 +1,137 @@
+"""`ipss-headend store`: which form the store has, the way to another one, and months that are retired."""
+
+import re
+from typing import Annotated
+
+import typer
+
+from ipss_headend.cli import places
+from ipss_headend.cli.app import JSON, app, command
+from ipss_headend.cli.output import Output, say
+from ipss_headend.config import Config
+from ipss_headend.errors import ConfigError, RequestError
+from ipss_headend.store import formats, partitions, readings
+from ipss_headend.store.database import Database, form_at
+from ipss_headend.store.schema import SCHEMA_VERSION
+from ipss_headend.store.statements import is_postgresql
+
+store = typer.Typer(name="store", help="The store's form and its months.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(store)
+
+
+@command(store, "status")
+def status(*, config: places.CONFIG = places.DEFAULT_CONFIG, json_output: JSON = False) -> None:
+    r"""Show which form the store has, and which one this program writes; changes nothing.
+
+    \b
+    Example:
+      ipss-headend store status
+    """
+    loaded = places.load_config(config)
+    form = _form(loaded)
+    shown: dict[str, object] = {"store": loaded.database.name, "form": form, "program": SCHEMA_VERSION}
+    if form == SCHEMA_VERSION:
+        with places.open_store(loaded) as database, database.reading() as connection:
+            shown |= {"lines": readings.line_count(connection), "octets": database.octets()}
+            if is_postgresql(connection):
+                shown["months"] = [str(month) for month in partitions.existing(connection)]
+                shown["lines_of_no_month"] = partitions.default_lines(connection)
+    output = Output(json_output=json_output)
+    if json_output:
+        output.document(shown)
+    else:
+        for name, value in shown.items():
+            said = f"{value[0]} to {value[-1]}" if isinstance(value, list) and value else value
+            output.line(f"{name.replace('_', ' ')}: {said}")
+
+
+@command(store, "upgrade")
+def upgrade(*, config: places.CONFIG = places.DEFAULT_CONFIG, json_output: JSON = False) -> None:
+    r"""Bring the store to the form of this program, in one transaction. The head-end must be stopped.
+
+    `serve` does the same when it starts.
+
+    \b
+    Example:
+      ipss-headend store upgrade
+    """
+    loaded = places.load_config(config)
+    before = _form(loaded)
+    with Database(loaded.database.address, own=True, reserve_bytes=0):
+        pass
+    _told(before, SCHEMA_VERSION, json_output=json_output)
+
+
+@command(store, "downgrade")
+def downgrade(
+    *,
+    to: Annotated[int, typer.Option("--to", help="The form that the older program writes: its `store status`.")],
+    config: places.CONFIG = places.DEFAULT_CONFIG,
+    json_output: JSON = False,
+) -> None:
+    r"""Bring the store back to an older form, in one transaction, for an older program. The head-end must be stopped.
+
+    Readings, counters, commands and the audit trail stay. Then start the older program: this one would go forward.
+
+    \b
+    Example:
+      ipss-headend store downgrade --to 7
+    """
+    loaded = places.load_config(config)
+    before = _form(loaded)
+    if before < to:
+        raise RequestError(f"--to {to}: the store has form {before}, which is older")
+    with (
+        Database(loaded.database.address, own=True, reserve_bytes=0, upgrade=False) as database,
+        database.writing(spend_reserve=True) as connection,
+    ):
+        formats.change(connection, to)
+    _told(before, to, json_output=json_output)
+
+
+@command(store, "retire")
+def retire(
+    *,
+    before: Annotated[str, typer.Option("--before", help="The first month that stays, such as 2024-01.")],
+    config: places.CONFIG = places.DEFAULT_CONFIG,
+    json_output: JSON = False,
+) -> None:
+    r"""Take the readings of old months out of a PostgreSQL store: their tables stay, as retired_readings_YYYY_MM.
+
+    It may be done beside the running head-end. Archive the tables with pg_dump, then drop them.
+
+    \b
+    Example:
+      ipss-headend store retire --before 2024-01
+    """
+    found = re.fullmatch(r"(\d{4})-(\d{2})", before)
+    if found is None or not 1 <= int(found[2]) <= 12:
+        raise RequestError(f'--before: "{before}" is no month; write it like 2024-01')
+    month = partitions.Month(int(found[1]), int(found[2]))
+    loaded = places.load_config(config)
+    with places.open_store(loaded) as database, database.writing(spend_reserve=True) as connection:
+        if not is_postgresql(connection):
+            raise RequestError("store retire: only PostgreSQL keeps readings by month; a SQLite store keeps them all")
+        gone = partitions.detach(connection, month)
+    output = Output(json_output=json_output)
+    if json_output:
+        output.document({"retired": [{"table": table, "lines": lines} for table, lines in gone]})
+    else:
+        for table, lines in gone:
+            output.line(f"{table}: {lines} lines")
+        say(f"{len(gone)} months were retired")
+
+
+def _form(loaded: Config) -> int:
+    form = form_at(loaded.database.address)
+    if form is None:
+        raise ConfigError(f"{loaded.database.name}: no store yet; `ipss-headend serve` makes it")
+    return form
+
+
+def _told(before: int, after: int, *, json_output: bool) -> None:
+    output = Output(json_output=json_output)
+    if json_output:
+        output.document({"before": before, "after": after})
+    else:
+        output.line(f"the store had form {before} and has form {after}")

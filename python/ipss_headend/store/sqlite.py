@@ -1,0 +1,167 @@
+"""The store in one SQLite file: WAL with `synchronous=FULL`, a lock beside it, room on its own disk."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from ipss_headend.errors import StoreDamaged, StoreError, StoreFailed, StoreFull, StoreInUse
+from ipss_headend.store import restore
+
+BUSY_MS = 10_000
+"""How long a transaction waits for another process's (an import beside a running head-end)."""
+
+WRITER_CACHE_KIB = 65_536
+
+
+def free_bytes(path: Path) -> int:
+    """Room on the disk under `path` for an unprivileged process."""
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize
+
+
+class SqliteFile:
+    """One file, as `Database` needs it."""
+
+    def __init__(self, path: Path, readers: int, reserve_bytes: int, free: Callable[[Path], int]) -> None:
+        self.path = path
+        self.name = str(path)
+        self._reserve_bytes = reserve_bytes
+        self._free = free
+        self._lock: IO[str] | None = None
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # readings tell who is at home
+        self.writer = _engine(path, "IMMEDIATE", StaticPool)
+        self.readers = _engine(path, "DEFERRED", QueuePool, pool_size=readers)
+
+    def own(self) -> None:
+        """Be the one head-end of this machine that has the file.
+
+        Raises:
+            StoreInUse: another process is.
+        """
+        self._lock = _take_lock(self.path)
+
+    def owned_by_another(self) -> bool:
+        """Whether a head-end runs with this store. For a guest."""
+        try:
+            with _lock_path(self.path).open(encoding="ascii") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def close(self) -> None:
+        """Give the ownership back."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def check_room(self) -> None:
+        """Whether readings may be written (R5).
+
+        Raises:
+            StoreFull: no room beyond the reserve.
+        """
+        free = self._free(self.path.parent)
+        if free < self._reserve_bytes:
+            raise StoreFull(
+                f"{self.path}: {free >> 20} MiB free of the {self._reserve_bytes >> 20} MiB that are kept for "
+                "counters and the audit log; make room on the disk"
+            )
+
+    def begun(self, connection: Connection) -> None:
+        """A writing transaction: BEGIN IMMEDIATE has made it the only one."""
+
+    def ticket(self, connection: Connection) -> str | None:
+        """A commit's fate is always known here, or the process ends."""
+        return None
+
+    def fate(self, ticket: str) -> bool | None:
+        """No commit was ever uncertain."""
+        raise StoreFailed(f"{self.path}: no commit {ticket}")
+
+    def place(self, connection: Connection | None = None) -> restore.Place:
+        """What tells this store from a copy of it."""
+        return restore.Place(restore.marker_path(self.path), self.path.stat().st_ino, restore.machine())
+
+    def octets(self) -> int:
+        """How much of the disk the store takes."""
+        parts = (self.path, self.path.with_name(self.path.name + "-wal"))
+        return sum(part.stat().st_size for part in parts if part.exists())
+
+    def translated(self, error: DatabaseError) -> StoreError:
+        """What SQLite's error means."""
+        name = getattr(error.orig, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            return StoreDamaged(
+                f"{self.path}: {error.orig}; restore a backup, the readings since are still in the meters"
+            )
+        if name == "SQLITE_FULL":
+            return StoreFull(f"{self.path}: the disk is full; make room on it")
+        if name.startswith("SQLITE_BUSY"):
+            return StoreError(f"{self.path}: another process held the store for {BUSY_MS // 1000} s; let it finish")
+        if name.startswith(("SQLITE_CONSTRAINT", "SQLITE_ERROR", "SQLITE_MISMATCH", "SQLITE_RANGE", "SQLITE_TOOBIG")):
+            return StoreError(f"{self.path}: {error.orig}")  # the transaction is undone and the file is sound
+        return StoreFailed(
+            f"{self.path}: {error.orig} ({name}); nothing is acknowledged any more, start the process again"
+        )
+
+
+def _engine(path: Path, begin: str, pool: type[StaticPool] | type[QueuePool], **options: int) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        poolclass=pool,
+        connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False, "isolation_level": None},
+        **options,
+    )
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA cell_size_check=ON")  # a damaged page is an error, not a guess
+        if begin == "DEFERRED":
+            connection.execute("PRAGMA query_only=ON")
+        else:
+            connection.execute(f"PRAGMA cache_size=-{WRITER_CACHE_KIB}")
+
+    @event.listens_for(engine, "begin")
+    def start(connection: Connection) -> None:
+        connection.exec_driver_sql(f"BEGIN {begin}")
+
+    return engine
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(path.name + ".owner")
+
+
+def _take_lock(path: Path) -> IO[str]:
+    # A lock of the operating system's: it goes with the process, however that ends.
+    lock = _lock_path(path).open("a+", encoding="ascii")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        process = lock.read().strip() or "unknown"
+        lock.close()
+        raise StoreInUse(
+            f"{path}: process {process} is the head-end of this store; stop it first, or give this one its own data "
+            "directory"
+        ) from None
+    lock.seek(0)
+    lock.truncate()
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
