@@ -1,12 +1,17 @@
 """What is said of the store is said of both databases: `database` and `address` are of each in turn."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from tests.postgresql import PrivateServer
 
 from ipss_headend.store import Address, Database
+
+if TYPE_CHECKING:
+    from tests.postgresql import PrivateServer
 
 
 @pytest.fixture
