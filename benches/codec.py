@@ -22,6 +22,9 @@ WORKS = {
     "GET response, encode": "get-response-encode",
     "GET response, decode": "get-response-decode",
     "GET response, decipher and decode": "get-response-open",
+    "GET response in HDLC, deframe, decipher and decode": "get-response-hdlc",
+    "GET response, suite 1, decipher and decode": "get-response-open-suite-1",
+    "GET response, suite 2, decipher and decode": "get-response-open-suite-2",
     "96 x 4 profile, decipher and decode": "profile-open",
     "association: AARQ, AARE, both proofs": "association",
 }

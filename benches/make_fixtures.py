@@ -10,11 +10,14 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from tests.interop.peers import dlms_cosem
 
 KEYS = {
     "encryption_key": "7b1e52c9043d86af6019d28b44fdb66f",
     "authentication_key": "2a93ec45be1770d9328be45da60f68c1",
+    "encryption_key_256": "90d1b83c47e62a05fb7d19c86e34a2f08c51e7043bd96f12a85d40be79c3162e",
+    "authentication_key_256": "5c07f3912be84d6a10c6e59d73fa28b43f81d05a96e7c24b08d3719ce64a5bf2",
     "client_title": "42454e0000000001",
     "meter_title": "4950420200010001",
 }
@@ -34,6 +37,34 @@ def profile_data() -> bytes:
         for column in range(4):
             out += b"\x06" + (1_000_000 * (column + 1) + 250 * line + column).to_bytes(4, "big")
     return out
+
+
+def ciphered(suite: int, plain: bytes, counter: int) -> bytes:
+    """general-glo-ciphering of the meter's, authenticated and encrypted, in suite 1 or 2 (Green Book, 9.2.7)."""
+    size = "_256" if suite == 2 else ""
+    key, authentication_key = (bytes.fromhex(KEYS[name + size]) for name in ("encryption_key", "authentication_key"))
+    title, control, count = bytes.fromhex(KEYS["meter_title"]), bytes([0x30 | suite]), counter.to_bytes(4, "big")
+    # Tags of 12 octets: the first 12 of the 16 that the library makes.
+    text = AESGCM(key).encrypt(title + count, plain, control + authentication_key)[:-4]
+    return b"\xdb\x08" + title + bytes([5 + len(text)]) + control + count + text
+
+
+def check_sequence(octets: bytes) -> bytes:
+    """FCS-16 of ISO/IEC 13239."""
+    register = 0xFFFF
+    for octet in octets:
+        register ^= octet
+        for _ in range(8):
+            register = register >> 1 ^ (0x8408 if register & 1 else 0)
+    return (register ^ 0xFFFF).to_bytes(2, "little")
+
+
+def hdlc(apdu: bytes) -> bytes:
+    """An information frame of server 1 to client 1 with one-octet addresses: N(S) 0, N(R) 1, final."""
+    information = b"\xe6\xe7\x00" + apdu
+    head = (0xA000 | 2 + 2 + 1 + 2 + len(information) + 2).to_bytes(2, "big") + b"\x03\x03\x30"
+    frame = head + check_sequence(head) + information
+    return b"\x7e" + frame + check_sequence(frame) + b"\x7e"
 
 
 def main() -> None:
@@ -57,6 +88,10 @@ def main() -> None:
             }
             text += f'\n[{name}]\ncounter = {counter}\nplain = "{octets.hex()}"\n'
             text += f'general_glo = "{forms["general-glo"]["hex"]}"\nglo = "{forms[tag]["hex"]}"\n'
+            if name == "get-response":
+                text += f'hdlc = "{hdlc(bytes.fromhex(forms["general-glo"]["hex"])).hex()}"\n'
+                for suite in (1, 2):
+                    text += f'suite_{suite} = "{ciphered(suite, octets, counter).hex()}"\n'
         meter = {**shared, "system_title": KEYS["meter_title"]}
         aare = peer.ask("aare", counter=200, mechanism="hls-gmac", challenge=S_TO_C, max_pdu=8192, **meter)["hex"]
         # dlms-cosem puts diagnostic 14 beside what it encodes: the octets are as a meter sends them.

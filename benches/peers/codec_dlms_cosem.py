@@ -13,6 +13,7 @@ from benches.timing import report
 from dlms_cosem import cosem, enumerations, security, utils
 from dlms_cosem.connection import DlmsConnection, XDlmsApduFactory, make_conformance
 from dlms_cosem.dlms_data import OctetStringData
+from dlms_cosem.hdlc import frames
 from dlms_cosem.parsers import ProfileGenericBufferParser
 from dlms_cosem.protocol import acse, xdlms
 
@@ -62,6 +63,11 @@ def decoded(octets: bytes) -> Any:
     return utils.parse_as_dlms_data(XDlmsApduFactory.apdu_from_bytes(octets).data)
 
 
+def unframed(octets: bytes) -> Any:
+    """What stands after the LLC header (E6 E7 00) of an information frame."""
+    return opened(frames.InformationFrame.from_bytes(octets).payload[3:])
+
+
 AARE = bytes.fromhex(FIXTURES["association"]["aare"])
 METER_PROOF = bytes.fromhex(FIXTURES["association"]["meter_proof"])
 C_TO_S = bytes.fromhex(FIXTURES["association"]["c_to_s"])
@@ -95,11 +101,13 @@ def associate() -> bytes:
 def main() -> None:
     get_response = bytes.fromhex(FIXTURES["get-response"]["general_glo"])
     get_response_plain = bytes.fromhex(FIXTURES["get-response"]["plain"])
+    get_response_hdlc = bytes.fromhex(FIXTURES["get-response"]["hdlc"])
     profile = bytes.fromhex(FIXTURES["profile"]["general_glo"])
     aarq = bytes.fromhex(FIXTURES["association"]["aarq"])
 
     assert encode_get_request().hex() == FIXTURES["get-request"]["general_glo"]
     assert opened(get_response) == decoded(get_response_plain) == 12345678
+    assert unframed(get_response_hdlc) == 12345678
     assert len(opened_profile(profile)) == 96
     assert associate() == aarq
     assert isinstance(XDlmsApduFactory.apdu_from_bytes(aarq), acse.ApplicationAssociationRequest)
@@ -111,6 +119,7 @@ def main() -> None:
             "GET request, encode and cipher": encode_get_request,
             "GET response, decode": lambda: decoded(get_response_plain),
             "GET response, decipher and decode": lambda: opened(get_response),
+            "GET response in HDLC, deframe, decipher and decode": lambda: unframed(get_response_hdlc),
             "96 x 4 profile, decipher and decode": lambda: opened_profile(profile),
             "association: AARQ, AARE, both proofs": associate,
         },

@@ -19,6 +19,7 @@ use ipss_dlms::apdu::selection::SelectionOptions;
 use ipss_dlms::apdu::tags::KeyKind;
 use ipss_dlms::axdr::{BufferShape, decode_buffer, decode_value};
 use ipss_dlms::cosem::{AttributeDescriptor, LogicalName, MethodDescriptor};
+use ipss_dlms::link::hdlc;
 use ipss_dlms::security::cipher::{open, verify_gmac_proof};
 use ipss_dlms::security::{CounterBlock, HighWater, Key, Protection, Sealer, Suite, SystemTitle};
 use ipss_session::{Batch, Cell, Limits, Line, WallTime};
@@ -29,6 +30,8 @@ const REPLY_TO_HLS: MethodDescriptor =
     MethodDescriptor { class_id: 15, logical_name: LogicalName::CURRENT_ASSOCIATION, method: 1 };
 const GLO_INITIATE_REQUEST: u8 = 0x21;
 const GLO_ACTION_REQUEST: u8 = 0xCB;
+/// What stands before an APDU of the meter's in an information frame.
+const LLC_RESPONSE: [u8; 3] = [0xE6, 0xE7, 0x00];
 const INVOKE: InvokeIdAndPriority = InvokeIdAndPriority(0xC1);
 
 /// The fixtures, each under `table.name`: hexadecimal octets.
@@ -73,10 +76,29 @@ struct Ends {
     authentication: Key,
     client: SystemTitle,
     meter: SystemTitle,
+    suite: Suite,
     limits: Limits,
 }
 
 impl Ends {
+    /// The ends of the fixtures, with the keys that `suite` takes.
+    fn of(fixtures: &Fixtures, suite: Suite) -> Self {
+        let size = if suite == Suite::Two { "_256" } else { "" };
+        Self {
+            encryption: fixtures.key(&format!("keys.encryption_key{size}")),
+            authentication: fixtures.key(&format!("keys.authentication_key{size}")),
+            client: fixtures.title("keys.client_title"),
+            meter: fixtures.title("keys.meter_title"),
+            suite,
+            limits: Limits::default(),
+        }
+    }
+
+    /// Decipher a GET response and decode its value.
+    fn register<'s>(&self, apdu: &[u8], scratch: &'s mut Vec<u8>) -> Cell<'s> {
+        decode_value(value(self.opened(apdu, scratch), &self.limits), &self.limits).unwrap()
+    }
+
     /// A sealer whose next counter is `counter`.
     fn sealer(&self, counter: u32) -> Sealer {
         Sealer::new(self.client, self.encryption.clone(), CounterBlock::new(counter, u32::MAX))
@@ -91,7 +113,7 @@ impl Ends {
         assert!(title.is_none_or(|title| title == self.meter.0));
         let body = &mut scratch[parts.body];
         let plain = open(
-            Suite::Zero,
+            self.suite,
             &self.encryption,
             &self.authentication,
             self.meter,
@@ -175,13 +197,7 @@ struct Association {
 
 fn works(c: &mut Criterion<CpuTime>) {
     let fixtures = Fixtures::load();
-    let ends = Ends {
-        encryption: fixtures.key("keys.encryption_key"),
-        authentication: fixtures.key("keys.authentication_key"),
-        client: fixtures.title("keys.client_title"),
-        meter: fixtures.title("keys.meter_title"),
-        limits: Limits::default(),
-    };
+    let ends = Ends::of(&fixtures, Suite::Zero);
     let (mut out, mut scratch) = (Vec::with_capacity(8192), Vec::with_capacity(8192));
     let mut group = c.benchmark_group("peers");
 
@@ -210,16 +226,26 @@ fn works(c: &mut Criterion<CpuTime>) {
         bencher.iter(|| decode_value(value(black_box(&plain), &ends.limits), &ends.limits).unwrap());
     });
 
-    let ciphered = fixtures.octets("get-response.general_glo");
-    assert_eq!(
-        decode_value(value(ends.opened(&ciphered, &mut scratch), &ends.limits), &ends.limits).unwrap(),
-        Cell::Integer(12_345_678)
-    );
-    group.bench_function("get-response-open", |bencher| {
+    for (name, fixture, suite) in [
+        ("get-response-open", "get-response.general_glo", Suite::Zero),
+        ("get-response-open-suite-1", "get-response.suite_1", Suite::One),
+        ("get-response-open-suite-2", "get-response.suite_2", Suite::Two),
+    ] {
+        let (ends, ciphered) = (Ends::of(&fixtures, suite), fixtures.octets(fixture));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                assert_eq!(ends.register(black_box(&ciphered), &mut scratch), Cell::Integer(12_345_678));
+            });
+        });
+    }
+
+    let framed = fixtures.octets("get-response.hdlc");
+    group.bench_function("get-response-hdlc", |bencher| {
         bencher.iter(|| {
-            let plain = ends.opened(black_box(&ciphered), &mut scratch);
-            let cell = decode_value(value(plain, &ends.limits), &ends.limits).unwrap();
-            assert_eq!(cell, Cell::Integer(12_345_678));
+            let (frame, _) = hdlc::next_frame(black_box(&framed)).unwrap().unwrap();
+            assert!(frame.fcs_ok && frame.hcs_ok == Some(true));
+            let apdu = frame.information.strip_prefix(&LLC_RESPONSE).unwrap();
+            assert_eq!(ends.register(apdu, &mut scratch), Cell::Integer(12_345_678));
         });
     });
 
