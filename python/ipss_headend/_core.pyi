@@ -684,7 +684,7 @@ def unit_symbol(unit: int) -> str:
     """The Blue Book's symbol of a unit, empty for none."""
 
 def catalogue(logical_name: bytes) -> dict[str, Any] | None:
-    """What the catalogue knows of a logical name: class_id, name, unit, description."""
+    """What the catalogue knows of a logical name: class_id, name, unit, direction, reading_type (IEC 61968-9)."""
 
 def attribute_names(class_id: int) -> list[str]:
     """The names of an interface class's attributes, from attribute 1; empty for a class that is not known."""

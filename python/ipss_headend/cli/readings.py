@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import Connection
 
+from ipss_headend import _core
 from ipss_headend.cli import places
 from ipss_headend.cli.app import JSON, app, command
 from ipss_headend.cli.output import Output, say
@@ -164,14 +166,17 @@ def select(
 
 
 def document(row: ValueRow) -> dict[str, Any]:
-    """A value as JSON answers carry it."""
+    """A value as JSON answers carry it. Its reading type is IEC 61968-9's, null where the catalogue has none."""
     raw = None
     if row.raw is not None:
         raw = _decoded(row.raw)
+    direction, reading_type = _catalogued(row.logical_name)
     return {
         "object": f"{row.class_id}/{row.logical_name}:{row.attribute}",
         "read_from": row.object,
         "name": row.name,
+        "direction": direction,
+        "reading_type": reading_type,
         "capture_time": time_text(row.capture_time_us),
         "value": row.value if raw is None else shown(raw),
         "raw": raw,
@@ -183,6 +188,12 @@ def document(row: ValueRow) -> dict[str, Any]:
         "deviation_min": row.deviation_min,
         "received": time_text(row.received_us),
     }
+
+
+@lru_cache(maxsize=4096)
+def _catalogued(logical_name: str) -> tuple[str | None, str | None]:
+    known = _core.catalogue(bytes(map(int, logical_name.split(".")))) or {}
+    return known.get("direction"), known.get("reading_type")
 
 
 def _stored(layouts: dict[int, Layout]) -> dict[int, Layout]:

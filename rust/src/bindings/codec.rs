@@ -50,11 +50,14 @@ fn unit_symbol(unit: u8) -> &'static str {
 /// See `_core.pyi`.
 #[pyfunction(name = "catalogue")]
 fn catalogue_entry<'py>(py: Python<'py>, logical_name: &[u8]) -> PyResult<Option<Bound<'py, PyDict>>> {
-    let Some(found) = catalogue::lookup(name(logical_name)?) else { return Ok(None) };
+    let logical_name = name(logical_name)?;
+    let Some(found) = catalogue::lookup(logical_name) else { return Ok(None) };
     let entry = PyDict::new(py);
     entry.set_item("class_id", found.class_id)?;
     entry.set_item("name", found.name)?;
     entry.set_item("unit", found.unit.and_then(units::Unit::symbol))?;
+    entry.set_item("direction", found.direction)?;
+    entry.set_item("reading_type", found.reading_type(logical_name, 0))?;
     Ok(Some(entry))
 }
 

@@ -149,6 +149,10 @@ def test_query_gives_the_latest_and_with_a_time_the_series(run: Run, read: Path)
     )
 
     assert [one["value"] for one in latest] == ["12.350", "0.007"]
+    assert {one["object"]: (one["direction"], one["reading_type"]) for one in latest}["3/1.0.1.8.0.255:2"] == (
+        "import",
+        "0.0.0.1.1.1.12.0.0.0.0.0.0.0.0.0.72.0",
+    )
     values = json.loads(series.out)["readings"]
     assert [(one["capture_time"], one["value"], one["unit"]) for one in values] == [
         ("2026-01-01T00:00:00Z", "12.345", "kWh"),

@@ -15,6 +15,10 @@ pub struct CatalogueEntry {
     pub class_id: u16,
     /// The unit that meters usually give it.
     pub unit: Option<Unit>,
+    /// Where energy goes: import, export, net, total, or a quadrant.
+    pub direction: Option<&'static str>,
+    /// Its reading type as in the table, with `E` and `P`; see [`CatalogueEntry::reading_type`].
+    reading_type: Option<&'static str>,
     /// What it is.
     pub name: &'static str,
 }
@@ -24,11 +28,26 @@ impl CatalogueEntry {
         self.groups.iter().zip(name.0).all(|(group, octet)| group.contains(&octet))
     }
 
+    /// The reading type of `name`, all 18 fields (IEC 61968-9), for values in the unit itself. `capture_period_s` is that of
+    /// the profile it was captured by; 0 where there is none, or where the period has no number there.
+    pub fn reading_type(&self, name: LogicalName, capture_period_s: u32) -> Option<String> {
+        let period = PERIODS.iter().find(|(seconds, _)| *seconds == capture_period_s).map_or(0, |(_, number)| *number);
+        let filled = |field: &str| match field {
+            "E" => name.0[4].to_string(),
+            "P" => period.to_string(),
+            other => other.to_owned(),
+        };
+        Some(self.reading_type?.split('.').map(filled).collect::<Vec<_>>().join("."))
+    }
+
     /// How many logical names it stands for: the fewer, the better it fits.
     fn breadth(&self) -> u64 {
         self.groups.iter().map(|group| u64::from(group.end() - group.start()) + 1).product()
     }
 }
+
+/// Seconds of a capture period, and its number among the measuring periods of IEC 61968-9.
+const PERIODS: [(u32, u8); 7] = [(60, 3), (300, 6), (600, 1), (900, 2), (1800, 5), (3600, 7), (86_400, 4)];
 
 /// The entry that fits best.
 pub fn lookup(name: LogicalName) -> Option<&'static CatalogueEntry> {
@@ -50,12 +69,18 @@ fn entry(line: &'static str) -> Option<CatalogueEntry> {
     Some(CatalogueEntry {
         groups: [next()?, next()?, next()?, next()?, next()?, next()?],
         class_id: fields.next()?.parse().ok()?,
-        unit: match fields.next()? {
-            "-" => None,
-            number => Some(Unit(number.parse().ok()?)),
+        unit: match given(fields.next()?) {
+            None => None,
+            Some(number) => Some(Unit(number.parse().ok()?)),
         },
+        direction: given(fields.next()?),
+        reading_type: given(fields.next()?),
         name: fields.next()?,
     })
+}
+
+fn given(field: &str) -> Option<&str> {
+    Some(field).filter(|field| *field != "-")
 }
 
 fn group(text: &str) -> Option<RangeInclusive<u8>> {
@@ -81,6 +106,11 @@ mod tests {
         for entry in entries() {
             assert!(entry.unit.is_none_or(|unit| unit.symbol().is_some()), "{entry:?}");
             assert!(entry.groups.iter().all(|group| group.start() <= group.end()), "{entry:?}");
+            let reading_type = entry.reading_type(LogicalName(entry.groups.clone().map(|group| *group.start())), 900);
+            assert!(reading_type.is_none_or(|text| {
+                text.split('.').count() == 18 && text.split('.').all(|field| field.parse::<u8>().is_ok())
+            }));
+            assert!(entry.direction.is_none() || entry.reading_type.is_some(), "{entry:?}");
         }
     }
 
@@ -105,5 +135,30 @@ mod tests {
             assert_eq!((entry.class_id, symbol, entry.name), (class_id, unit, text), "{name}");
         }
         assert_eq!(lookup(LogicalName([128, 128, 128, 128, 128, 0])), None);
+    }
+
+    /// As a public metering system pairs logical names with reading types, and as the standard's examples have them.
+    #[test]
+    fn reading_types_say_direction_tariff_phase_and_interval() {
+        for (name, capture_period_s, direction, reading_type) in [
+            ("1.0.1.8.0.255", 0, Some("import"), "0.0.0.1.1.1.12.0.0.0.0.0.0.0.0.0.72.0"),
+            ("1.0.1.8.2.255", 0, Some("import"), "0.0.0.1.1.1.12.0.0.0.0.2.0.0.0.0.72.0"),
+            ("1.0.2.8.0.255", 0, Some("export"), "0.0.0.1.19.1.12.0.0.0.0.0.0.0.0.0.72.0"),
+            ("1.0.5.8.0.255", 0, Some("quadrant I"), "0.0.0.1.15.1.12.0.0.0.0.0.0.0.0.0.73.0"),
+            ("1.0.16.8.0.255", 0, Some("net"), "0.0.0.1.4.1.12.0.0.0.0.0.0.0.0.0.72.0"),
+            ("1.0.1.29.0.255", 900, Some("import"), "0.0.2.4.1.1.12.0.0.0.0.0.0.0.0.0.72.0"),
+            ("1.0.1.29.0.255", 7, Some("import"), "0.0.0.4.1.1.12.0.0.0.0.0.0.0.0.0.72.0"),
+            ("1.0.32.7.0.255", 0, None, "0.0.0.12.0.1.54.0.0.0.0.0.0.0.128.0.29.0"),
+            ("1.0.61.7.0.255", 0, Some("import"), "0.0.0.12.1.1.37.0.0.0.0.0.0.0.32.0.38.0"),
+        ] {
+            let name: LogicalName = name.parse().unwrap();
+            let entry = lookup(name).unwrap();
+            assert_eq!(entry.direction, direction, "{name:?}");
+            assert_eq!(entry.reading_type(name, capture_period_s).as_deref(), Some(reading_type), "{name:?}");
+        }
+        assert_eq!(
+            lookup("0.0.1.0.0.255".parse().unwrap()).unwrap().reading_type("0.0.1.0.0.255".parse().unwrap(), 0),
+            None
+        );
     }
 }
