@@ -30,6 +30,8 @@ pub(super) enum Item {
     Disconnector,
     PushSetup,
     Limiter,
+    ImageTransfer,
+    ActivityCalendar,
 }
 
 /// What a register counts or measures.
@@ -247,7 +249,7 @@ pub(super) const EXPORT: LogicalName = LogicalName([1, 0, 2, 8, 0, 255]);
 pub(super) const REACTIVE_IMPORT: LogicalName = LogicalName([1, 0, 3, 8, 0, 255]);
 pub(super) const VOLTAGE: LogicalName = LogicalName([1, 0, 32, 7, 0, 255]);
 
-static OBJECTS: [Object; 36] = {
+static OBJECTS: [Object; 38] = {
     use Item::*;
     use Quantity::*;
     [
@@ -285,6 +287,8 @@ static OBJECTS: [Object; 36] = {
         Object::new(Disconnector, 70, 0, DISCONNECTOR.0, 4).writable(&[4]).method_count(2, &[1, 2]),
         Object::new(PushSetup, 40, 0, [0, 0, 25, 9, 0, 255], 7).method_count(1, &[1]),
         Object::new(Limiter, 71, 0, [0, 0, 17, 0, 0, 255], 11).writable(&[4, 5, 6, 7]),
+        Object::new(ImageTransfer, 18, 0, [0, 0, 44, 0, 0, 255], 7).method_count(4, &[1, 2, 3, 4]),
+        Object::new(ActivityCalendar, 20, 0, [0, 0, 13, 0, 0, 255], 10).writable(&[6, 7, 8, 9]).method_count(1, &[1]),
         // The meter's own identifiers by which others look it up: device id 2 and the metering point.
         Object::data(Serial, [0, 0, 96, 1, 1, 255]),
         Object::data(Serial, [1, 0, 0, 0, 0, 255]),

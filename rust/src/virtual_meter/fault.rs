@@ -9,7 +9,7 @@ use super::random::{below, noise};
 
 /// One way in which a virtual meter misbehaves. A meter has at most one.
 ///
-/// The session of the meter's end acts on them, the model on [`Fault::BadClock`], [`Fault::Lies`] and [`Fault::Lags`].
+/// The session of the meter's end acts on them, the model on [`Fault::BadClock`], [`Fault::Lies`], [`Fault::Lags`] and [`Fault::Loses`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Fault {
@@ -25,6 +25,8 @@ pub enum Fault {
     Lags,
     /// Switches supply, and goes away instead of answering.
     Reboots,
+    /// Says yes to some blocks of an image and does not keep them.
+    Loses,
     /// Some answers have a wrong authentication tag.
     WrongTag,
     /// Some answers are the one before, with its old invocation counter.
@@ -41,13 +43,14 @@ pub enum Fault {
 
 impl Fault {
     /// All faults.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Slow,
         Self::Silent,
         Self::Reset,
         Self::Lies,
         Self::Lags,
         Self::Reboots,
+        Self::Loses,
         Self::WrongTag,
         Self::Replay,
         Self::TruncatedBlock,
@@ -65,6 +68,7 @@ impl Fault {
             Self::Lies => "lies",
             Self::Lags => "lags",
             Self::Reboots => "reboots",
+            Self::Loses => "loses",
             Self::WrongTag => "wrong-tag",
             Self::Replay => "replay",
             Self::TruncatedBlock => "truncated-block",

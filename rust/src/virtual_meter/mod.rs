@@ -26,6 +26,7 @@ mod directory;
 mod encode;
 mod fault;
 mod fleet;
+mod image;
 mod objects;
 mod profile;
 pub(crate) mod random;
@@ -189,6 +190,10 @@ impl VirtualMeter {
     /// Let happen what the customer has done until now: the button that reconnects.
     fn settle(&mut self, now: WallTime) {
         let now_s = now.0.div_euclid(WallTime::SECOND);
+        if let Some(changes) = &mut self.changes {
+            let running = changes.image.as_mut().and_then(|image| image.settle(now_s));
+            changes.firmware = running.or(changes.firmware.take());
+        }
         let lagging = self.changes.as_ref().and_then(|changes| changes.lagging);
         if let Some((at_s, supply, code)) = lagging.filter(|(at_s, ..)| *at_s <= now_s) {
             self.changes_mut().lagging = None;

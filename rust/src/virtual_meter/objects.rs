@@ -13,6 +13,8 @@ use ipss_session::{CivilDateTime, Now, ProtocolError, WallTime};
 
 use super::directory::{self, Item, Object, Quantity, Role};
 use super::encode;
+use super::fault::Fault;
+use super::image::{self, Calendar, Image};
 use super::profile::{Column, Profile};
 use super::random::{between, noise};
 use super::state::{Limits, Supply, event};
@@ -161,7 +163,11 @@ impl VirtualMeter {
         match object.item {
             Item::DeviceName => encode::octet_string(out, &self.identity().device_name),
             Item::Serial => encode::octet_string(out, &self.identity().serial),
-            Item::Firmware => encode::octet_string(out, concat!("virtual ", env!("CARGO_PKG_VERSION")).as_bytes()),
+            Item::Firmware => {
+                let running = self.changes.as_ref().and_then(|changes| changes.firmware.as_deref());
+                let delivered = concat!("virtual ", env!("CARGO_PKG_VERSION")).as_bytes();
+                encode::octet_string(out, running.unwrap_or(delivered));
+            }
             Item::InvocationCounter => encode::double_long_unsigned(out, self.invocation_counter),
             Item::ProfileStatus => encode::unsigned(out, u8::from(self.clock_invalid()) << 1),
             Item::LastEvent => encode::unsigned(out, self.event_lines(now).last().map_or(0, |event| event.code)),
@@ -196,6 +202,15 @@ impl VirtualMeter {
             },
             Item::PushSetup => push_attribute(attribute, out),
             Item::Limiter => self.limiter_attribute(attribute, now, out),
+            Item::ImageTransfer => {
+                image::attribute(self.changes.as_ref().and_then(|changes| changes.image.as_deref()), attribute, out);
+            }
+            // The moment at which the passive calendar becomes the active one: none is set.
+            Item::ActivityCalendar if attribute == 10 => encode::date_time(out, [0xFF; 12]),
+            Item::ActivityCalendar => match self.changes.as_ref().and_then(|changes| changes.calendar.as_deref()) {
+                Some(calendar) => calendar.attribute(attribute, out),
+                None => Calendar::default().attribute(attribute, out),
+            },
         }
         Ok(())
     }
@@ -418,6 +433,9 @@ impl VirtualMeter {
                     _ => limits.under_s = number,
                 }
             }
+            (Item::ActivityCalendar, _) => {
+                self.changes_mut().calendar.get_or_insert_default().write(attribute, value)?;
+            }
             _ => return Err(DataAccessResult::ReadWriteDenied),
         }
         Ok(())
@@ -482,6 +500,8 @@ impl VirtualMeter {
                 _ => {}
             },
             (Item::PushSetup, _) => self.push_due = true,
+            (Item::ActivityCalendar, _) => self.changes_mut().calendar.get_or_insert_default().activate(),
+            (Item::ImageTransfer, _) => return self.image_transfer(method, parameters.unwrap_or_default(), at_s),
             (Item::SecuritySetup, 2) => return self.take_keys(parameters).unwrap_or(ActionResult::OtherReason),
             // reply_to_HLS_authentication and the like are the session's.
             _ => return ActionResult::OtherReason,
@@ -495,6 +515,28 @@ impl VirtualMeter {
     pub(super) fn master_key(&self) -> Key {
         let known = self.changes.as_ref().and_then(|changes| changes.master.clone());
         known.unwrap_or_else(|| self.fleet.master_key(self.index))
+    }
+
+    fn image_transfer(&mut self, method: i8, parameters: &[u8], at_s: i64) -> ActionResult {
+        let fault = self.fault();
+        let image = &mut self.changes_mut().image;
+        if method == 1 {
+            return match Image::initiate(parameters) {
+                Ok(begun) => {
+                    *image = Some(Box::new(begun));
+                    ActionResult::Success
+                }
+                Err(no) => no,
+            };
+        }
+        let Some(image) = image else { return ActionResult::OtherReason };
+        match method {
+            2 => image.block(parameters, fault == Some(Fault::Loses)),
+            3 => image.verify(at_s),
+            // Says yes and goes on with what it runs.
+            _ if fault == Some(Fault::Lies) => ActionResult::Success,
+            _ => image.activate(at_s),
+        }
     }
 
     /// global_key_transfer: all keys or none. They come into use after the answer.

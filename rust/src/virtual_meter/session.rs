@@ -72,7 +72,7 @@ impl Fleet {
         // Associating takes two answers: with these, most meters get some work done between two faults.
         let every = between(noise(self.spec().seed, 9_006, i64::from(index)), 4, 12) as u32;
         match self.fault(index) {
-            None | Some(Fault::BadClock | Fault::Lies | Fault::Lags) => meter::Fault::None,
+            None | Some(Fault::BadClock | Fault::Lies | Fault::Lags | Fault::Loses) => meter::Fault::None,
             Some(Fault::Reboots) => meter::Fault::Reboots,
             Some(Fault::Slow) => meter::Fault::Slow(self.slowness(index)),
             Some(Fault::Silent) => meter::Fault::Silent,
@@ -283,8 +283,8 @@ mod tests {
             }
 
             let fine = !outcomes.is_empty() && outcomes.iter().all(|outcome| *outcome == Some(Outcome::Done));
-            // The relay's faults show when it is switched, and nothing is here.
-            let relay = matches!(fault, Fault::Lies | Fault::Lags | Fault::Reboots);
+            // The faults of relay and image show when something is done, and nothing is here.
+            let relay = matches!(fault, Fault::Lies | Fault::Lags | Fault::Reboots | Fault::Loses);
             assert_eq!(fine, relay || matches!(fault, Fault::BadClock | Fault::Slow), "{fault:?}: {outcomes:?}");
         }
     }

@@ -5,6 +5,7 @@ use ipss_dlms::security::Key;
 use ipss_dlms::security::setup::NewKeys;
 
 use super::consumption::Energy;
+use super::image::{Calendar, Image};
 use super::timebase::Stretch;
 
 /// Clock settings and switchings that a meter remembers exactly. Older ones are forgotten together with the profile
@@ -98,6 +99,11 @@ pub(super) struct Changes {
     pub limits: Limits,
     /// Profile lines from before this true moment (microseconds) are forgotten.
     pub forgotten_us: i64,
+    /// The image that is being transferred, or was.
+    pub image: Option<Box<Image>>,
+    /// What runs, where an image was activated.
+    pub firmware: Option<Box<[u8]>>,
+    pub calendar: Option<Box<Calendar>>,
     /// Keys that a key_transfer brought and the session has not taken over yet.
     pub new_keys: Option<Box<NewKeys>>,
     /// The master key, where a key_transfer brought another.
@@ -120,6 +126,9 @@ impl Changes {
             mode: DELIVERED_MODE,
             limits: Limits::default(),
             forgotten_us: first.true_us,
+            image: None,
+            firmware: None,
+            calendar: None,
             new_keys: None,
             master: None,
         }
