@@ -183,9 +183,13 @@ class Meter:
         tls: Tls | None = None,
         shared: bool = False,
         gap_s: float = 0.0,
+        identity: bytes = ...,
         trace: bool = False,
     ) -> Meter:
-        """A Modbus unit. `shared` units of one address take turns on the connection to their gateway."""
+        """A Modbus unit. `shared` units of one address take turns on the connection to their gateway.
+
+        `identity` stands for the device in orders, as a system title does for a meter.
+        """
 
 @final
 class ModbusProfile:
@@ -492,10 +496,11 @@ class Reactor:
         Checked again in the step that seals its octets. Raises PermissionError if it may not go, RuntimeError if the
         reactor takes nothing.
         """
-    def open_registers(self, meter: int, parts: Sequence[tuple[int, int]]) -> None:
-        """Holding registers of a Modbus device, first and last of each part, that may be written without an order.
+    def open_registers(self, meter: int, parts: Sequence[tuple[int, int, int]]) -> None:
+        """Holding registers of a Modbus device that may be written without an order.
 
-        For set points that the device ends by itself. Any other write of a Modbus device needs a released command.
+        First and last of each part, and the least value that each of them may get. For set points that the device
+        ends by itself. Any other write of a Modbus device needs a released command.
         """
     def settle(self, request: int) -> bool:
         """Whether the octets of a released command may have left. If not, they never will."""

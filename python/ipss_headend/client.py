@@ -35,17 +35,8 @@ LONGEST_MESSAGE = 64 << 20
 RPC_PORT = 4060
 
 CHANGES = frozenset(
-    {
-        "device.add",
-        "device.import",
-        "device.retire",
-        "device.adopt",
-        "device.forget",
-        "event.ack",
-        "job.cancel",
-        "control.switch",
-        "control.approve",
-    }
+    {"device.add", "device.import", "device.retire", "device.adopt", "device.forget", "event.ack", "job.cancel"}
+    | {"control.switch", "control.limit", "control.tariff", "control.approve"}
     | {"control.release", "control.cancel", "control.resume"}
     | {"auth.grant", "auth.revoke", "auth.user.add", "auth.user.certificate", "auth.user.disable"}
     | {"admin.backup", "admin.drain", "der.release", "der.set"}

@@ -192,6 +192,8 @@ class ControlConfig:
     """How long a command may wait for its meter's line and answer."""
     read_back_s: float = 30.0
     """How long a meter may take to be seen in the wanted state, before it is an alarm (R20)."""
+    der_critical_percent: float = 10.0
+    """A limit of an inverter below this share of its rating is as good as switching it off: a critical command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -522,6 +524,7 @@ def _control(table: "_Table", data_directory: Path) -> ControlConfig:
         changes_per_day_least=table.integer("changes_per_day_least", default.changes_per_day_least, 0, 1_000_000),
         answer_s=table.seconds("answer", default.answer_s),
         read_back_s=table.seconds("read_back", default.read_back_s),
+        der_critical_percent=table.percent("der_critical", "10%"),
     )
     table.finish()
     return control

@@ -29,6 +29,7 @@ from ipss_headend.field.control.readback import ReadBack
 from ipss_headend.field.control.task import Control
 from ipss_headend.field.counters import Counters
 from ipss_headend.field.delivery import Delivery, Newest
+from ipss_headend.field.der.commands import DeviceCommands
 from ipss_headend.field.der.desk import SetPoints
 from ipss_headend.field.devices import Devices, load_maps
 from ipss_headend.field.enrolment import Enrolment
@@ -207,6 +208,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             native=_core.SunSpecDevice,
             open_registers=reactor.open_registers,
             meters=meters,
+            critical_percent=config.control.der_critical_percent,
         )
         devices = Devices(
             store=store,
@@ -250,7 +252,9 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             plugins=plugins,
             judge=judge,
         )
-        control = services.control = await _control(config, field, reactor, gate, rekeying, services.written, judge)
+        control = services.control = await _control(
+            config, field, reactor, gate, rekeying, set_points, services.written, judge
+        )
         await services.layouts.refresh(store)
         rpc = Server(services, rate=config.rpc.calls_per_second)
         delivery = Delivery(
@@ -384,17 +388,20 @@ async def _control(
     reactor: Reactor,
     gate: Gate,
     rekeying: Rekeying,
+    set_points: SetPoints,
     written: Callable[[], None],
     judge: Judge,
 ) -> Control | None:
     """Critical commands; None where the audit trail forbids them. Readings go on without."""
+    devices = DeviceCommands(field.store, set_points, field.meters)
+    await devices.take_over()
     control = Control(
         config=config,
         store=field.store,
         reactor=reactor,
         gate=gate,
         requests=field.requests,
-        read_back=ReadBack(field.requests, _core, field.meters, rekeying),
+        read_back=ReadBack(field.requests, _core, field.meters, rekeying, devices),
         meters=field.meters,
         figures=field.figures,
         rekeying=rekeying,

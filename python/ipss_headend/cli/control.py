@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ from ipss_headend.cli import places
 from ipss_headend.cli.app import JSON, app, command
 from ipss_headend.cli.control_tools import (
     account,
+    drafted,
     known_order,
     life_s_of,
     meters_of,
@@ -27,12 +28,16 @@ from ipss_headend.cli.control_tools import (
     uuid_of,
 )
 from ipss_headend.cli.output import Output, say
+from ipss_headend.config import Config
 from ipss_headend.errors import DONE, PARTLY_DONE, REFUSED, UNREACHABLE, NotAuthorised, RequestError
 from ipss_headend.field.control import machine, orders
 from ipss_headend.field.control.desk import Desk, transact
 from ipss_headend.field.control.machine import State
-from ipss_headend.field.control.orders import Order
+from ipss_headend.field.control.orders import Order, RegisterWrite
 from ipss_headend.field.control.task import touch
+from ipss_headend.field.der.critical import Meaning
+from ipss_headend.field.der.setpoints import Function
+from ipss_headend.schedule import duration_s
 from ipss_headend.security import audit, principals
 from ipss_headend.store import commands as rows
 from ipss_headend.store.database import now_us
@@ -52,6 +57,15 @@ OrderId = Annotated[str, typer.Argument(metavar="ORDER", help="The order's numbe
 Targets = Annotated[list[str], typer.Argument(help="Meters by name, group:NAME, or @FILE with a name a line.")]
 
 
+NotAfter = Annotated[str, typer.Option("--not-after", help="How long it may wait, as 15min.")]
+Number = Annotated[str, typer.Option("--order", help="The order's number (UUID): the same again changes nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")]
+Revert = Annotated[
+    str,
+    typer.Option("--revert", help="An inverter goes back by itself after so long, as 2h; never: it does not."),
+]
+
+
 class To(StrEnum):
     """What supply is to be."""
 
@@ -66,11 +80,10 @@ def switch(
     *,
     to: Annotated[To, typer.Option("--to", help="off; on; arm: ready, the customer closes the switch.")],
     reason: Annotated[str, typer.Option("--reason", help="Why; stands in the audit trail.")],
-    not_after: Annotated[str, typer.Option("--not-after", help="How long it may wait, as 15min.")] = "",
-    order: Annotated[
-        str, typer.Option("--order", help="The order's number (UUID): the same again changes nothing.")
-    ] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")] = False,
+    revert: Revert = "",
+    not_after: NotAfter = "",
+    order: Number = "",
+    dry_run: DryRun = False,
     key: KeyFile = None,
     config: places.CONFIG = places.DEFAULT_CONFIG,
     json_output: JSON = False,
@@ -78,9 +91,11 @@ def switch(
     r"""Ask for supply to be switched. Nothing happens before others approve it.
 
     Shows what it would do: meters by group, protected ones, what is over budget, how many people must approve.
+    Inverters and storage (through the running head-end) leave the grid or come back.
 
     \b
     Examples:
+      ipss-headend control switch inverter-1 --to off --revert 2h --reason "works on feeder 12" --key ada.key
       ipss-headend control switch meter-7 --to off --reason "unpaid since May" --key ada.key
       ipss-headend control switch group:district-3 --to on --reason "fault cleared" --dry-run
     """
@@ -88,7 +103,13 @@ def switch(
     def make(meters: list[tuple[int, bytes]], **common: Any) -> Order:
         return orders.switch(to.value, meters, **common)
 
-    ask(make, targets, reason, not_after, order, key, config, dry_run=dry_run, json_output=json_output)
+    def mean() -> Meaning:
+        if to is To.ARM:
+            raise RequestError("--to arm: inverters and storage have no switch that a customer closes; use on")
+        on = to is To.ON
+        return Meaning(Function.CONNECT, Decimal(on), 0 if on else _revert_s(revert))
+
+    ask(make, targets, reason, not_after, order, key, config, mean=mean, dry_run=dry_run, json_output=json_output)
 
 
 @command(control, "limit")
@@ -101,32 +122,82 @@ def limit(
     scaler: Annotated[
         int, typer.Option("--scaler", min=-9, max=9, metavar="N", help="Of the register that the limiter monitors.")
     ] = 0,
-    not_after: Annotated[str, typer.Option("--not-after", help="How long it may wait, as 15min.")] = "",
-    order: Annotated[
-        str, typer.Option("--order", help="The order's number (UUID): the same again changes nothing.")
+    percent: Annotated[
+        str, typer.Option("--percent", metavar="N", help="Of an inverter's or a storage's rating.")
     ] = "",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")] = False,
+    revert: Revert = "",
+    not_after: NotAfter = "",
+    order: Number = "",
+    dry_run: DryRun = False,
     key: KeyFile = None,
     config: places.CONFIG = places.DEFAULT_CONFIG,
     json_output: JSON = False,
 ) -> None:
     r"""Ask for the limiter's threshold to be set, or taken away. Nothing happens before others approve it.
 
+    Limits of inverters and storage that are as good as switching off go this way, too (through the running head-end);
+    others are set points: `ipss-headend der set`.
+
     \b
     Examples:
+      ipss-headend control limit inverter-1 --percent 0 --revert 2h --reason "feeder 12 is full" --key ada.key
       ipss-headend control limit meter-7 --watts 1000 --reason "feeder 12 is full" --key ada.key
       ipss-headend control limit meter-7 --release --reason "feeder 12 is repaired" --key ada.key
     """
-    if (watts is None) != release:
-        raise RequestError("say how much with --watts, or --release")
+    if (watts is not None) + release + bool(percent) != 1:
+        raise RequestError("say how much with --watts (a meter) or --percent (an inverter), or --release")
     threshold = None if watts is None else Decimal(watts).scaleb(-scaler)
     if threshold is not None and threshold != int(threshold):
         raise RequestError(f"--watts {watts} is no whole number of 10^{scaler} W; round it")
 
     def make(meters: list[tuple[int, bytes]], **common: Any) -> Order:
+        if percent:
+            raise RequestError("--percent is for inverters and storage; a meter's limiter takes --watts")
         return orders.limit(None if threshold is None else int(threshold), meters, **common)
 
-    ask(make, targets, reason, not_after, order, key, config, dry_run=dry_run, json_output=json_output)
+    def mean() -> Meaning:
+        if watts is not None:
+            raise RequestError("--watts is for meters; inverters and storage take --percent")
+        value = None
+        if percent:
+            try:
+                value = Decimal(percent)
+            except InvalidOperation:
+                raise RequestError(f'--percent: "{percent}" is no number') from None
+        return Meaning(Function.ACTIVE_POWER_LIMIT, value, 0 if release else _revert_s(revert))
+
+    ask(make, targets, reason, not_after, order, key, config, mean=mean, dry_run=dry_run, json_output=json_output)
+
+
+@command(control, "tariff")
+def tariff(
+    targets: Targets,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why; stands in the audit trail.")],
+    not_after: NotAfter = "",
+    order: Number = "",
+    dry_run: DryRun = False,
+    key: KeyFile = None,
+    config: places.CONFIG = places.DEFAULT_CONFIG,
+    json_output: JSON = False,
+) -> None:
+    r"""Ask for the passive activity calendar to become the active one, now. Nothing happens before others approve it.
+
+    \b
+    Example:
+      ipss-headend control tariff group:district-3 --reason "prices of 2027" --key ada.key
+    """
+    ask(orders.tariff, targets, reason, not_after, order, key, config, dry_run=dry_run, json_output=json_output)
+
+
+def _revert_s(text: str) -> int:
+    """After how long a device goes back by itself; 0: it does not."""
+    if not text:
+        raise RequestError("after how long does it go back by itself? say --revert 2h, or --revert never")
+    try:
+        return 0 if text == "never" else int(duration_s(text))
+    except ValueError as error:
+        raise RequestError(f"--revert: {error}") from None
 
 
 def ask(
@@ -140,6 +211,7 @@ def ask(
     *,
     dry_run: bool,
     json_output: bool,
+    mean: Callable[[], Meaning] | None = None,
 ) -> None:
     """Say what an order would do and, unless it is a dry run, ask for it."""
     loaded, output = places.load_config(config), Output(json_output=json_output)
@@ -148,14 +220,21 @@ def ask(
     with places.open_store(loaded) as database:
         with database.reading() as connection:
             meters = meters_of(connection, targets)
-        made = make(
-            [(meter.meter_id, meter.system_title or b"") for meter in meters],
-            reason=reason,
-            requester=signer.principal.name if signer else "nobody",
-            created_us=now_us(),
-            life_s=life_s_of(not_after, loaded),
-            order_id=uuid_of(order) if order else None,
-        )
+        chosen = [(meter.meter_id, meter.identity) for meter in meters]
+        common: dict[str, Any] = {
+            "reason": reason,
+            "requester": signer.principal.name if signer else "nobody",
+            "created_us": now_us() // 1000 * 1000,
+            "life_s": life_s_of(not_after, loaded),
+            "order_id": uuid_of(order) if order else None,
+        }
+        devices = [meter for meter in meters if str(meter.protocol.get("transport", "")).startswith("modbus")]
+        if not devices:
+            made = make(chosen, **common)
+        elif mean is None or len(devices) != len(meters):
+            raise RequestError("an order is for meters, or for inverters and storage to be switched or limited")
+        else:
+            made = _drafted(loaded, mean(), [meter.name for meter in meters], chosen, common, dry_run=dry_run)
         with database.reading() as connection:
             preview = desk.preview(connection, made)
         if not dry_run:
@@ -174,6 +253,46 @@ def ask(
         output.line(
             f"next, by {preview.approvers} other(s): ipss-headend control approve {shown['order']} --key THEIRS"
         )
+
+
+def _drafted(
+    loaded: Config,
+    meaning: Meaning,
+    names: list[str],
+    chosen: list[tuple[int, bytes]],
+    common: dict[str, Any],
+    *,
+    dry_run: bool,
+) -> Order:
+    """The order that means this. The running head-end knows the registers; what it says is not taken on trust."""
+    if common["order_id"] is not None:
+        with places.open_store(loaded) as database, database.reading() as connection:
+            row = rows.order_of(connection, common["order_id"])
+        if row is not None:
+            return Order.decode(row.octets)  # asked for already: the desk compares nothing else
+    wanted: dict[str, Any] = {"revert_s": meaning.revert_s}
+    if meaning.function is Function.CONNECT:
+        wanted["to"] = "on" if meaning.value else "off"
+    else:
+        wanted |= {"release": True} if meaning.value is None else {"percent": f"{meaning.value:f}"}
+    people = [one.name for one in loaded.principals]
+    requester = common["requester"] if not dry_run or common["requester"] in people else next(iter(people), "")
+    made = drafted(
+        loaded,
+        "control.preview",
+        targets=names,
+        reason=common["reason"],
+        signer=requester,
+        not_after_s=int(common["life_s"]),
+        order=None if common["order_id"] is None else orders.shown(common["order_id"]),
+        created_ms=common["created_us"] // 1000,
+        **wanted,
+    )
+    common["order_id"] = made.order_id
+    expected = orders.order(meaning.kind, made.effect, meaning.text(), chosen, **(common | {"requester": requester}))
+    if not isinstance(made.effect, RegisterWrite) or made != expected:
+        raise NotAuthorised("the head-end made another order than was asked for; it is not signed")
+    return made
 
 
 @command(control, "approve")
@@ -421,8 +540,7 @@ def protect_add(
 
         def add(connection: Connection) -> int:
             return sum(
-                desk.protect(connection, one.meter_id, one.system_title or b"", one.name, account(), reason)
-                for one in meters
+                desk.protect(connection, one.meter_id, one.identity, one.name, account(), reason) for one in meters
             )
 
         added = transact(database, add)

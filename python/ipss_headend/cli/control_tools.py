@@ -9,6 +9,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ipss_headend.cli.output import Output
+from ipss_headend.cli.rpc import ERRORS
+from ipss_headend.client import CallFailed, Client
 from ipss_headend.config import Config
 from ipss_headend.errors import ConfigError, RequestError
 from ipss_headend.field.control import orders
@@ -81,6 +83,21 @@ def order_of(database: Database, text: str) -> tuple[bytes, Order]:
     return hits[0].order_id, Order.decode(hits[0].octets)
 
 
+def drafted(config: Config, method: str, **params: Any) -> Order:
+    """An order that the running head-end makes, as it has to ask the devices: checked by who signs it.
+
+    Raises:
+        HeadEndError: no head-end runs, or it cannot make it.
+    """
+    if config.rpc.socket is None:
+        raise ConfigError("[rpc] has no socket; orders for inverters and storage are made by a running head-end")
+    try:
+        with Client(f"unix:{config.rpc.socket}", name="ipss-headend control") as client:
+            return Order.decode(bytes.fromhex(client.call(method, **params)["octets"]))
+    except CallFailed as error:
+        raise ERRORS.get(error.code, RequestError)(str(error)) from error
+
+
 def known_order(database: Database, made: Order) -> Order | None:
     """The order that has this number already, if it asks for the same."""
     with database.reading() as connection:
@@ -133,6 +150,8 @@ def preview_shown(preview: Preview) -> dict[str, Any]:
     """What an order would do, as it is told."""
     return {
         "kind": preview.kind,
+        "effect": preview.effect,
+        "expected": preview.expected,
         "meters": preview.meters,
         "groups": preview.groups,
         "protected": list(preview.protected),

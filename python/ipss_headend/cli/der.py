@@ -71,7 +71,7 @@ def set_(
 ) -> int:
     r"""Want something of a device, and say what it does then. The head-end renews it until its end.
 
-    Taking a device off the grid, and a limit of 0 %, switch supply and are refused.
+    Taking a device off the grid, and a limit of next to nothing, take two people: `control switch`, `control limit`.
 
     \b
     Examples:

@@ -280,7 +280,7 @@ async def _operate(
             else:
                 # The operator asked for these registers and no others, by hand; the gate lets nothing else through.
                 first, count = int.from_bytes(pdu[1:3]), int.from_bytes(pdu[3:5])
-                conversation.reactor.open_registers(METER, [(first, first + count - 1)])
+                conversation.reactor.open_registers(METER, [(first, first + count - 1, 0)])
                 reply = await conversation.ask([conversation.core.ModbusItem.ask(pdu)])
                 if 0 in reply.refusals:
                     results[0].fail(_refusal(conversation, reply.refusals[0]), REFUSED)

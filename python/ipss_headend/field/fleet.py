@@ -50,6 +50,11 @@ class FleetMeter:
         """As the fleet's file has it; empty: the meter dials in."""
         return fleet_file.written_address(self.host, self.port, self.server, self.protocol)
 
+    @property
+    def identity(self) -> bytes:
+        """Which device it is, in the orders of critical commands."""
+        return registry.device_identity(self.system_title, self.protocol.transport, self.host, self.port, self.server)
+
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:

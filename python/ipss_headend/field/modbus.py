@@ -59,7 +59,10 @@ class ModbusUnits:
             address = f"udp://{address}" if framing == "udp" else address
         profile, gap_s = self._profile(meter)
         shared = framing != "udp"
-        return _core.Meter.modbus(meter.meter_id, address, profile, meter.server, tls=tls, shared=shared, gap_s=gap_s)
+        identity = meter.identity
+        return _core.Meter.modbus(
+            meter.meter_id, address, profile, meter.server, tls=tls, shared=shared, gap_s=gap_s, identity=identity
+        )
 
     def _profile(self, meter: FleetMeter) -> tuple[ModbusProfile, float]:
         """How devices of this model are treated at such an address, and the silence between two turns."""

@@ -287,6 +287,16 @@ def alarm(connection: Connection, command_id: bytes) -> None:
     connection.execute(update(commands).where(commands.c.command_id == command_id).values(alarmed=1))
 
 
+def commands_of_kinds(
+    connection: Connection, kinds: Sequence[str], states: Iterable[str]
+) -> list[tuple[CommandRow, bytes]]:
+    """The commands of orders of these kinds that are in one of the states, with the order's octets, by their change."""
+    chosen = orders.c.kind.in_(kinds) & commands.c.state.in_(list(states))
+    query = select(commands, orders.c.octets).join(orders, orders.c.order_id == commands.c.order_id)
+    found = connection.execute(query.where(chosen).order_by(commands.c.changed_us))
+    return [(CommandRow(*row[:-1]), row[-1]) for row in found]
+
+
 def counts(connection: Connection, states: Iterable[str]) -> dict[str, int]:
     """How many commands are in each of these states."""
     grouped = select(commands.c.state, func.count()).where(commands.c.state.in_(list(states)))

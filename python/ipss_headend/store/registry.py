@@ -4,7 +4,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 
 import msgpack
 from sqlalchemy import Connection, delete, insert, select
@@ -74,6 +74,23 @@ class Meter:
     model: str
     group: str
     protocol: Mapping[str, int | str | bool]
+
+    @property
+    def identity(self) -> bytes:
+        """Which device it is, in the orders of critical commands: see `device_identity`."""
+        transport = str(self.protocol.get("transport", ""))
+        return device_identity(self.system_title, transport, self.host, self.port, self.server)
+
+
+def device_identity(title: bytes | None, transport: str, host: str | None, port: int | None, unit: int) -> bytes:
+    """Eight octets that stand for a device: its system title; for a Modbus unit, which has none, a digest of its place.
+
+    Empty for a meter without a title.
+    """
+    if title is not None or not transport.startswith("modbus"):
+        return title or b""
+    place = f"{transport}\0{host}\0{port}\0{unit}"
+    return sha256(b"ipss-headend unit, form 1\0" + place.encode()).digest()[:8]
 
 
 def intern_layouts(connection: Connection, wanted: Sequence[Layout]) -> list[int]:

@@ -103,23 +103,25 @@ impl PyProfile {
 
 /// See `_core.pyi`.
 #[pyclass(name = "Meter", module = "ipss_headend._core", frozen)]
-pub struct PyMeter(Mutex<Option<NewMeter<Peer>>>, Vec<u8>);
+pub struct PyMeter(Mutex<Option<NewMeter<Peer>>>, Device);
+
+/// Which device a meter is, for the gate.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// The system title that its session is pinned to; for a Modbus unit what stands for it. Empty without one.
+    pub title: Vec<u8>,
+    /// The unit identifier of one that speaks Modbus.
+    pub unit: Option<u8>,
+}
 
 impl PyMeter {
-    fn of(
-        meter: u32,
-        session: Peer,
-        route: Route,
-        identities: Vec<Vec<u8>>,
-        trace: bool,
-        system_title: Vec<u8>,
-    ) -> Self {
+    fn of(meter: u32, session: Peer, route: Route, identities: Vec<Vec<u8>>, trace: bool, device: Device) -> Self {
         let session = if trace { Peer::Traced(Box::new(Traced { meter, session })) } else { session };
-        Self(Mutex::new(Some(NewMeter { meter, session, route, identities })), system_title)
+        Self(Mutex::new(Some(NewMeter { meter, session, route, identities })), device)
     }
 
-    /// The system title that its session is pinned to, empty without one.
-    pub fn system_title(&self) -> &[u8] {
+    /// Which device it is.
+    pub fn device(&self) -> &Device {
         &self.1
     }
 
@@ -195,12 +197,12 @@ impl PyMeter {
             HeadEnd::new(meter, profile, channel, &password).map_err(|error| wrong(error.code, error.message))?;
         let session = if let Some(link) = link { session.with_link(&link.0) } else { session };
         let route = route(address, tls, hold_open, idle_s, shared, gap_s).map_err(|error| wrong("address", error))?;
-        Ok(Self::of(meter, Peer::Dlms(session), route, identities, trace, system_title))
+        Ok(Self::of(meter, Peer::Dlms(session), route, identities, trace, Device { title: system_title, unit: None }))
     }
 
     #[staticmethod]
     #[pyo3(signature = (meter, address, profile, unit, *, hold_open=true, idle_s=30.0, tls=None, shared=false,
-        gap_s=0.0, trace=false))]
+        gap_s=0.0, identity=Vec::new(), trace=false))]
     #[allow(clippy::too_many_arguments)]
     fn modbus(
         meter: u32,
@@ -212,6 +214,7 @@ impl PyMeter {
         tls: Option<&PyTls>,
         shared: bool,
         gap_s: f64,
+        identity: Vec<u8>,
         trace: bool,
     ) -> PyResult<Self> {
         let wrong = |text| PyValueError::new_err(format!("meter {meter}: address: {text}"));
@@ -219,7 +222,7 @@ impl PyMeter {
         // Others speak over the same connection: it is not given up for a unit that is silent.
         let shared = route.shared.is_some();
         let session = Peer::Modbus(Box::new(ModbusUnit::new(meter, unit, profile.0.clone(), shared)));
-        Ok(Self::of(meter, session, route, Vec::new(), trace, Vec::new()))
+        Ok(Self::of(meter, session, route, Vec::new(), trace, Device { title: identity, unit: Some(unit) }))
     }
 }
 

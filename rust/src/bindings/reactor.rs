@@ -14,10 +14,10 @@ use pyo3::types::PyDict;
 use super::batch::PyBatch;
 use super::control::{self, PyGate, Signed};
 use super::endpoint::PyTlsServer;
-use super::meter::{PyMeter, not_one_of, seconds};
+use super::meter::{Device, PyMeter, not_one_of, seconds};
 use super::modbus::PyModbusPlan;
 use super::plan::PyPlan;
-use crate::control::{Gate, Policy, Pool};
+use crate::control::{Gate, OpenPart, Policy, Pool};
 use crate::reactor::{Accepted, Config, Handle, MioNetwork, Reactor, Stats, SubmitError};
 use crate::sessions::{Peer, Work};
 
@@ -90,9 +90,9 @@ impl PyReactor {
     }
 
     fn add(&self, meters: Vec<PyRef<'_, PyMeter>>) -> PyResult<()> {
-        let titles: Vec<Vec<u8>> = meters.iter().map(|meter| meter.system_title().to_vec()).collect();
+        let devices: Vec<Device> = meters.iter().map(|meter| meter.device().clone()).collect();
         let meters = meters.iter().map(|meter| meter.take()).collect::<PyResult<Vec<_>>>()?;
-        meters.iter().zip(&titles).for_each(|(meter, title)| self.gate.know(meter.meter, title));
+        meters.iter().zip(&devices).for_each(|(meter, device)| self.gate.know(meter.meter, &device.title, device.unit));
         self.handle.add(meters).map_err(refused)
     }
 
@@ -164,8 +164,7 @@ impl PyReactor {
         let armed = self.gate.arm(order, command, request, &made, now).map_err(|refusal| control::refused(&refusal))?;
         let deadline = armed.deadline.min(now.monotonic + seconds("timeout_s", timeout_s)?);
         // One try: what may have left is never sent again.
-        let submitted =
-            self.handle.submit(Work::Dlms(armed.work), &[armed.meter], request, deadline, Priority::Critical, 1);
+        let submitted = self.handle.submit(armed.work, &[armed.meter], request, deadline, Priority::Critical, 1);
         submitted.map_err(|error| {
             self.gate.settle(request);
             refused(error)
@@ -173,7 +172,9 @@ impl PyReactor {
         Ok(request)
     }
 
-    fn open_registers(&self, meter: u32, parts: Vec<(u16, u16)>) {
+    fn open_registers(&self, meter: u32, parts: Vec<(u16, u16, u16)>) {
+        let parts: Vec<OpenPart> =
+            parts.into_iter().map(|(first, last, least)| OpenPart { first, last, least }).collect();
         self.gate.open_registers(meter, &parts);
     }
 

@@ -7,7 +7,11 @@ use ipss_dlms::cosem::{AttributeDescriptor, LogicalName, MethodDescriptor};
 use ipss_dlms::head_end::{Access, Item, Plan, Work};
 use ipss_dlms::security::Key;
 use ipss_dlms::security::setup::{KeyId, Method};
+use ipss_modbus::head_end as modbus;
+use ipss_modbus::pdu::RequestPdu;
 use ipss_session::{Limits, WallTime};
+
+use crate::sessions;
 
 /// What a critical effect is about. The names are those that people sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,12 +30,28 @@ pub enum Kind {
     KeyChange,
     /// Another tariff begins (class 20).
     Tariff,
+    /// An inverter or a storage leaves the grid (Modbus).
+    DerDisconnect,
+    /// It may come back (Modbus).
+    DerReconnect,
+    /// Its active power is limited so far that it is as good as switched off, or that limit ends (Modbus).
+    DerLimit,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Disconnect, Self::Reconnect, Self::Limit, Self::Script, Self::Firmware, Self::KeyChange, Self::Tariff];
+    pub const ALL: [Self; 10] = [
+        Self::Disconnect,
+        Self::Reconnect,
+        Self::Limit,
+        Self::Script,
+        Self::Firmware,
+        Self::KeyChange,
+        Self::Tariff,
+        Self::DerDisconnect,
+        Self::DerReconnect,
+        Self::DerLimit,
+    ];
 
     /// The name in the canonical octets.
     pub fn name(self) -> &'static str {
@@ -43,12 +63,22 @@ impl Kind {
             Self::Firmware => "firmware",
             Self::KeyChange => "key-change",
             Self::Tariff => "tariff",
+            Self::DerDisconnect => "der-disconnect",
+            Self::DerReconnect => "der-reconnect",
+            Self::DerLimit => "der-limit",
         }
     }
 
     /// Whether it may take supply from a customer: never done to a meter of the never-disconnect list (R18).
+    ///
+    /// What registers mean is the device's to know, so the word of an order alone makes none of these harmless.
     pub fn may_cut(self) -> bool {
-        matches!(self, Self::Disconnect | Self::Limit | Self::Script)
+        matches!(self, Self::Disconnect | Self::Limit | Self::Script) || self.is_of_registers()
+    }
+
+    /// Whether it is a write of a Modbus device.
+    pub fn is_of_registers(self) -> bool {
+        matches!(self, Self::DerDisconnect | Self::DerReconnect | Self::DerLimit)
     }
 
     /// Whose ceiling it counts against.
@@ -57,6 +87,8 @@ impl Kind {
             Self::Reconnect => Pool::Reconnect,
             Self::Firmware | Self::KeyChange | Self::Tariff => Pool::Change,
             Self::Disconnect | Self::Limit | Self::Script => Pool::Cut,
+            // Registers do not tell what they mean: no word of an order makes them cheaper.
+            Self::DerDisconnect | Self::DerReconnect | Self::DerLimit => Pool::Cut,
         }
     }
 
@@ -91,7 +123,7 @@ impl Pool {
     }
 }
 
-/// One service to one object: all that a command may send. It fits one APDU.
+/// One service to one object, or one write of a Modbus unit: all that a command may send. It fits one APDU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Invoke a method with these parameters (A-XDR; none if empty).
@@ -101,25 +133,77 @@ pub enum Effect {
     /// Invoke key_transfer of a security setup for these keys, by their numbers, each once and rising. The keys are made
     /// for each meter when its command leaves, and wrapped under the master key that only it has: nobody signs them.
     Transfer(MethodDescriptor, Box<[u8]>),
+    /// Write a coil or holding registers.
+    Registers(RegisterWrite),
+}
+
+/// One write of one Modbus unit, function 5, 6 or 16: one frame, whose PDU is this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisterWrite {
+    /// The unit identifier; 0 would be all units of a line, and is none.
+    pub unit: u8,
+    /// The PDU: function code, address, values.
+    pub pdu: Box<[u8]>,
+}
+
+impl RegisterWrite {
+    /// The write of these values (two octets a register; for a coil `FF00` or `0000`) from `address` on; `None` if the
+    /// function is none of 5, 6 and 16, or these are no values of it.
+    pub fn new(unit: u8, address: u16, function: u8, values: &[u8]) -> Option<Self> {
+        let mut pdu = vec![function];
+        pdu.extend_from_slice(&address.to_be_bytes());
+        if function == WRITE_REGISTERS {
+            let (octets, count) = (u8::try_from(values.len()).ok()?, u16::try_from(values.len() / 2).ok()?);
+            pdu.extend_from_slice(&count.to_be_bytes());
+            pdu.push(octets);
+        }
+        pdu.extend_from_slice(values);
+        let written = match RequestPdu::decode(&pdu).ok()? {
+            RequestPdu::WriteSingleCoil { .. } | RequestPdu::WriteSingleRegister { .. } => 1,
+            RequestPdu::WriteMultipleRegisters { values, .. } => values.len(),
+            _ => return None,
+        };
+        let fits = written > 0 && usize::from(address) + written <= 0x1_0000 && unit != 0;
+        fits.then(|| Self { unit, pdu: pdu.into() })
+    }
+
+    fn item(&self) -> Option<modbus::Item> {
+        RequestPdu::decode(&self.pdu).ok().and_then(|request| modbus::Item::ask(&request).ok())
+    }
 }
 
 /// The method of a security setup that takes wrapped keys.
 pub const KEY_TRANSFER: i8 = 2;
 
 impl Effect {
-    /// What it is about; `None` if it is nothing critical.
-    pub fn kind(&self) -> Option<Kind> {
-        kind_of(&self.item())
+    /// What it is about, under the name that people signed; `None` if it is nothing critical, or not that.
+    ///
+    /// Of an object the effect itself says it. Registers do not: their name is the order's, one of three.
+    pub fn kind(&self, name: &str) -> Option<Kind> {
+        match self.item() {
+            Some(item) => kind_of(&item).filter(|found| found.name() == name),
+            None => Kind::ALL.into_iter().find(|kind| kind.is_of_registers() && kind.name() == name),
+        }
+    }
+
+    /// The unit of a Modbus device that it is for; `None`: it is for a meter with objects.
+    pub fn unit(&self) -> Option<u8> {
+        if let Self::Registers(write) = self { Some(write.unit) } else { None }
     }
 
     /// The same as the only work of a request; `made` is what was made for this meter alone. `None` if the effect does
     /// not want that, or something else.
-    pub fn work(&self, made: &[u8]) -> Option<Work> {
+    pub fn work(&self, made: &[u8]) -> Option<sessions::Work> {
         let item = match self {
-            Self::Action(..) | Self::Set(..) => made.is_empty().then(|| self.item())?,
+            Self::Action(..) | Self::Set(..) => made.is_empty().then(|| self.item())??,
             Self::Transfer(method, keys) => transfers(made, keys).then(|| Item::Action(*method, Some(made.into())))?,
+            Self::Registers(write) => {
+                let plan = modbus::Plan { items: Box::new([made.is_empty().then(|| write.item())??]) };
+                return Some(sessions::Work::Modbus(Arc::new(plan)));
+            }
         };
-        Some(Work { plan: Arc::new(Plan { items: Box::new([item]) }), from: WallTime(0), to: WallTime(0) })
+        let plan = Arc::new(Plan { items: Box::new([item]) });
+        Some(sessions::Work::Dlms(Work { plan, from: WallTime(0), to: WallTime(0) }))
     }
 
     /// Whether this work is this effect and nothing else.
@@ -138,11 +222,17 @@ impl Effect {
         }
     }
 
-    fn item(&self) -> Item {
+    /// Whether this plan is this effect and nothing else.
+    pub fn is_plan(&self, plan: &modbus::Plan) -> bool {
+        matches!((&plan.items[..], self), ([modbus::Item::Ask(ask)], Self::Registers(own)) if *ask.pdu() == *own.pdu)
+    }
+
+    fn item(&self) -> Option<Item> {
         match self {
-            Self::Action(method, octets) => Item::Action(*method, (!octets.is_empty()).then(|| octets.clone())),
-            Self::Set(descriptor, value) => Item::Set(Box::new([(*descriptor, value.clone())])),
-            Self::Transfer(method, _) => Item::Action(*method, None),
+            Self::Action(method, octets) => Some(Item::Action(*method, (!octets.is_empty()).then(|| octets.clone()))),
+            Self::Set(descriptor, value) => Some(Item::Set(Box::new([(*descriptor, value.clone())]))),
+            Self::Transfer(method, _) => Some(Item::Action(*method, None)),
+            Self::Registers(_) => None,
         }
     }
 }
@@ -168,6 +258,8 @@ pub fn are_keys(numbers: &[u8]) -> bool {
 pub fn transfer<'a>(master: &Key, keys: impl IntoIterator<Item = (KeyId, &'a Key)>) -> Vec<u8> {
     Method::transfer(master, keys).encode()
 }
+/// Function code of a write of several registers.
+const WRITE_REGISTERS: u8 = 16;
 
 /// Whether anything of this work is for commands alone.
 pub fn is_critical(work: &Work) -> bool {

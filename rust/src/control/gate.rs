@@ -12,7 +12,7 @@ use ipss_session::{Instant, MeterId, Now, RequestId, WallTime};
 use thiserror::Error;
 
 use super::approval::{NoQuorum, Policy, Signature};
-use super::effect::{Kind, Pool, is_critical};
+use super::effect::{Effect, Kind, Pool, is_critical};
 use super::order::{NoOrder, Order};
 use crate::reactor::Guard;
 use crate::sessions;
@@ -76,7 +76,7 @@ pub enum Refusal {
 #[derive(Debug)]
 pub struct Armed {
     /// The work to submit: it follows from the signed octets.
-    pub work: Work,
+    pub work: sessions::Work,
     /// The meter.
     pub meter: MeterId,
     /// When the command's life ends on the monotonic clock.
@@ -99,15 +99,34 @@ struct State {
     spent: HashSet<[u8; 16]>,
     armed: HashMap<RequestId, Ticket>,
     taken: HashSet<RequestId>,
-    titles: HashMap<MeterId, Box<[u8]>>,
+    devices: HashMap<MeterId, Device>,
     protected: HashSet<MeterId>,
     protected_titles: HashSet<Box<[u8]>>,
-    /// Registers that may be written without an order: first and last of each part.
-    registers: HashMap<MeterId, Box<[(u16, u16)]>>,
+    /// What may be written of a Modbus device without an order.
+    registers: HashMap<MeterId, Box<[OpenPart]>>,
     /// What left within a day, by [`Pool`].
     left: [VecDeque<Instant>; 3],
     /// A moment of both clocks that is believed: the wall clock may not be behind it.
     believed: Option<Now>,
+}
+
+/// The device behind a meter's number.
+#[derive(Debug)]
+struct Device {
+    title: Box<[u8]>,
+    /// The unit identifier of one that speaks Modbus.
+    unit: Option<u8>,
+}
+
+/// Holding registers that set points use, which the device ends by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenPart {
+    /// The first register.
+    pub first: u16,
+    /// The last register.
+    pub last: u16,
+    /// The least that may be written to each of them: less is as good as switching off, and takes an order.
+    pub least: u16,
 }
 
 #[derive(Debug)]
@@ -130,8 +149,8 @@ impl Gate {
     }
 
     /// From now on these holding registers of a Modbus device, and no others of it, may be written without an order: set
-    /// points that the device ends by itself. Each part is its first and its last register.
-    pub fn open_registers(&self, meter: MeterId, parts: &[(u16, u16)]) {
+    /// points that the device ends by itself.
+    pub fn open_registers(&self, meter: MeterId, parts: &[OpenPart]) {
         self.lock().registers.insert(meter, parts.into());
     }
 
@@ -162,9 +181,10 @@ impl Gate {
         self.lock().generation
     }
 
-    /// The device behind a meter's number, from what its session is made of.
-    pub fn know(&self, meter: MeterId, system_title: &[u8]) {
-        self.lock().titles.insert(meter, system_title.into());
+    /// The device behind a meter's number, from what its session is made of: a system title (for a Modbus unit, which
+    /// has none, what stands for it), and a Modbus device's unit.
+    pub fn know(&self, meter: MeterId, system_title: &[u8], unit: Option<u8>) {
+        self.lock().devices.insert(meter, Device { title: system_title.into(), unit });
     }
 
     /// Never cut or limit this meter, by its number or by its system title (if it has one).
@@ -293,8 +313,8 @@ impl Gate {
         if now.wall > admitted.order.not_after || now.monotonic >= admitted.deadline {
             return Err(Refusal::Expired);
         }
-        let known = state.titles.get(&target.meter).ok_or(Refusal::Unknown("the head-end knows no such meter"))?;
-        if **known != *target.system_title {
+        let known = state.devices.get(&target.meter).ok_or(Refusal::Unknown("the head-end knows no such meter"))?;
+        if *known.title != *target.system_title || known.unit != admitted.order.effect.unit() {
             return Err(Refusal::Unknown("the meter's number stands for another device than was approved"));
         }
         let protected =
@@ -302,6 +322,41 @@ impl Gate {
         if protected && admitted.order.kind.may_cut() {
             return Err(Refusal::Protected);
         }
+        Ok(())
+    }
+
+    /// Spend the ticket of a request that is about to be sealed, if it is what was released.
+    fn take(
+        &self,
+        meter: MeterId,
+        request: RequestId,
+        kind: &'static str,
+        is: impl FnOnce(&Effect) -> bool,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        let Some(ticket) = state.armed.remove(&request) else { return Err(Refusal::NotReleased(kind)) };
+        let Admitted { order, .. } = &*ticket.admitted;
+        if order.targets[ticket.target].meter != meter || !is(&order.effect) {
+            return Err(Refusal::Unknown("the request is not what was released"));
+        }
+        self.check(&state, &ticket, now)?;
+        let pool = order.kind.pool();
+        let State { limits, left, taken, .. } = &mut *state;
+        let left = &mut left[pool as usize];
+        let most = limits.as_ref().map_or(0, |limits| match pool {
+            Pool::Cut => limits.per_day,
+            Pool::Reconnect => limits.reconnects_per_day,
+            Pool::Change => limits.changes_per_day,
+        });
+        while left.front().is_some_and(|at| now.monotonic.since(*at) >= DAY) {
+            left.pop_front();
+        }
+        if left.len() >= most {
+            return Err(Refusal::Ceiling(most));
+        }
+        left.push_back(now.monotonic);
+        taken.insert(request);
         Ok(())
     }
 
@@ -325,27 +380,36 @@ impl Guard<sessions::Work> for Gate {
         match work {
             sessions::Work::Dlms(work) => self.permit(meter, request, work, now),
             sessions::Work::Modbus(plan) => {
-                let state = self.lock();
-                let open = state.registers.get(&meter).map_or(&[][..], |open| open);
-                match plan.items.iter().all(|item| is_set_point(item, open)) {
-                    true => Ok(()),
-                    false => Err(Refusal::NotReleased("a Modbus write").to_string()),
+                let (open, released) = {
+                    let state = self.lock();
+                    let open = state.registers.get(&meter).cloned().unwrap_or_default();
+                    (open, state.armed.contains_key(&request))
+                };
+                // A released command is one, also where a set point could have written the same.
+                if !released && plan.items.iter().all(|item| is_set_point(item, &open)) {
+                    return Ok(());
                 }
+                let taken = self.take(meter, request, "a Modbus write", |effect| effect.is_plan(plan), now);
+                taken.map_err(|refusal| refusal.to_string())
             }
         }
     }
 }
 
 /// Whether it reads, or writes holding registers of these parts and no others.
-fn is_set_point(item: &modbus::Item, open: &[(u16, u16)]) -> bool {
+fn is_set_point(item: &modbus::Item, open: &[OpenPart]) -> bool {
     let modbus::Item::Ask(ask) = item else { return true };
-    let (first, count) = match RequestPdu::decode(ask.pdu()) {
-        Ok(RequestPdu::WriteSingleRegister { address, .. }) => (address, 1),
-        Ok(RequestPdu::WriteMultipleRegisters { address, values }) => (address, values.len()),
+    let (first, values): (_, Vec<u16>) = match RequestPdu::decode(ask.pdu()) {
+        Ok(RequestPdu::WriteSingleRegister { address, value }) => (address, vec![value]),
+        Ok(RequestPdu::WriteMultipleRegisters { address, values }) => (address, values.iter().collect()),
         _ => return ask.only_reads(),
     };
     // One part holds all of it: parts that touch were opened for different things.
-    open.iter().any(|(from, to)| *from <= first && usize::from(first) + count <= usize::from(*to) + 1)
+    open.iter().any(|part| {
+        part.first <= first
+            && usize::from(first) + values.len() <= usize::from(part.last) + 1
+            && values.iter().all(|value| *value >= part.least)
+    })
 }
 
 impl Guard<Work> for Gate {
@@ -355,36 +419,8 @@ impl Guard<Work> for Gate {
     }
 
     fn permit(&self, meter: MeterId, request: RequestId, work: &Work, now: Now) -> Result<(), String> {
-        let mut state = self.lock();
-        let refused = |refusal: Refusal| Err(refusal.to_string());
-        let Some(ticket) = state.armed.remove(&request) else {
-            let kind = work.plan.items.iter().find_map(super::effect::kind_of);
-            return refused(Refusal::NotReleased(kind.map_or("this", Kind::name)));
-        };
-        let Admitted { order, .. } = &*ticket.admitted;
-        if order.targets[ticket.target].meter != meter || !order.effect.is(work) {
-            return refused(Refusal::Unknown("the request is not what was released"));
-        }
-        if let Err(refusal) = self.check(&state, &ticket, now) {
-            return refused(refusal);
-        }
-        let pool = order.kind.pool();
-        let State { limits, left, taken, .. } = &mut *state;
-        let left = &mut left[pool as usize];
-        let most = limits.as_ref().map_or(0, |limits| match pool {
-            Pool::Cut => limits.per_day,
-            Pool::Reconnect => limits.reconnects_per_day,
-            Pool::Change => limits.changes_per_day,
-        });
-        while left.front().is_some_and(|at| now.monotonic.since(*at) >= DAY) {
-            left.pop_front();
-        }
-        if left.len() >= most {
-            return refused(Refusal::Ceiling(most));
-        }
-        left.push_back(now.monotonic);
-        taken.insert(request);
-        Ok(())
+        let kind = work.plan.items.iter().find_map(super::effect::kind_of).map_or("this", Kind::name);
+        self.take(meter, request, kind, |effect| effect.is(work), now).map_err(|refusal| refusal.to_string())
     }
 }
 

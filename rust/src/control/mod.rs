@@ -27,6 +27,6 @@ pub mod order;
 mod tests;
 
 pub use approval::{Policy, Principal, Purpose, Signature};
-pub use effect::{Effect, Kind, Pool, kind_of};
-pub use gate::{Gate, Limits, Refusal};
+pub use effect::{Effect, Kind, Pool, RegisterWrite, kind_of};
+pub use gate::{Gate, Limits, OpenPart, Refusal};
 pub use order::{Order, Target};

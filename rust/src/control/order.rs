@@ -9,7 +9,7 @@ use ipss_session::{MeterId, WallTime};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::effect::{Effect, KEY_TRANSFER, Kind, are_keys};
+use super::effect::{Effect, KEY_TRANSFER, Kind, RegisterWrite, are_keys};
 
 /// The most meters of one order: a list of 50,000 is the fault catalogue's, and two octet strings of each fit.
 pub const MOST_TARGETS: usize = 100_000;
@@ -91,7 +91,7 @@ impl Order {
         let id = reader.uuid()?;
         let kind = reader.text()?;
         let effect = effect(&mut reader)?;
-        let kind = effect.kind().filter(|found| found.name() == kind).ok_or(NoOrder("the effect is not the kind's"))?;
+        let kind = effect.kind(kind).ok_or(NoOrder("the effect is not the kind's"))?;
         let expected = reader.text()?.to_owned();
         let reason = reader.text()?.to_owned();
         let created = reader.moment()?;
@@ -135,6 +135,9 @@ fn effect(reader: &mut Reader<'_>) -> Result<Effect, NoOrder> {
         return Err(NoOrder("an effect has five parts"));
     }
     let service = reader.text()?;
+    if service == "modbus" {
+        return register_write(reader);
+    }
     let class_id = u16::try_from(reader.unsigned()?).map_err(|_| NoOrder("a class id has 16 bits"))?;
     let name: [u8; 6] = reader.octets()?.try_into().map_err(|_| NoOrder("a logical name has six octets"))?;
     let number = i8::try_from(reader.unsigned()?).map_err(|_| NoOrder("an attribute or method is 1 to 127"))?;
@@ -151,6 +154,16 @@ fn effect(reader: &mut Reader<'_>) -> Result<Effect, NoOrder> {
         "set" => Ok(Effect::Set(AttributeDescriptor { class_id, logical_name, attribute: number }, value.into())),
         _ => Err(NoOrder("a service that no command has")),
     }
+}
+
+/// The rest of a write of a Modbus unit: unit identifier, first register or coil, function code, values.
+fn register_write(reader: &mut Reader<'_>) -> Result<Effect, NoOrder> {
+    let unit = u8::try_from(reader.unsigned()?).map_err(|_| NoOrder("a unit identifier has 8 bits"))?;
+    let address = u16::try_from(reader.unsigned()?).map_err(|_| NoOrder("a register's address has 16 bits"))?;
+    let function = u8::try_from(reader.unsigned()?).map_err(|_| NoOrder("a function code has 8 bits"))?;
+    let values = reader.octets()?;
+    let write = RegisterWrite::new(unit, address, function, values).ok_or(NoOrder("no write of a Modbus unit"))?;
+    Ok(Effect::Registers(write))
 }
 
 /// msgpack with exactly one encoding for everything: the shortest.

@@ -7,12 +7,15 @@ use ipss_dlms::cosem::{AttributeDescriptor, LogicalName};
 use ipss_dlms::head_end::{Attributes, Item, Plan, Work};
 use ipss_dlms::security::Key;
 use ipss_dlms::security::setup::KeyId;
+use ipss_modbus::head_end as modbus;
+use ipss_modbus::pdu::RequestPdu;
 use ipss_session::{Instant, Now, WallTime};
 
 use super::approval::message;
 use super::order::digest as order_digest;
 use super::*;
 use crate::reactor::Guard;
+use crate::sessions;
 
 const MINUTE: i64 = 60 * WallTime::SECOND;
 const START: i64 = 1_767_268_800 * WallTime::SECOND;
@@ -50,7 +53,7 @@ fn gate() -> Gate {
     gate.limit(Limits { per_day: 1_000, reconnects_per_day: 1_000, changes_per_day: 1_000 });
     gate.believe(WallTime(START), at(0));
     gate.resume(1);
-    (0..100).for_each(|meter| gate.know(meter, &TITLE));
+    (0..100).for_each(|meter| gate.know(meter, &TITLE, None));
     gate
 }
 
@@ -300,12 +303,13 @@ fn command_for_another_device_or_meter_or_work_is_refused() {
     assert!(gate.permit(1, 7, &armed.work, at(2)).is_err());
 
     let armed = gate.arm([1; 16], command(1, 1), 8, &[], at(2)).unwrap();
-    let mut items = armed.work.plan.items.to_vec();
-    items.extend(armed.work.plan.items.to_vec());
-    let twice = Work { plan: Plan { items: items.into() }.into(), ..armed.work };
+    let sessions::Work::Dlms(once) = &armed.work else { panic!("{:?}", armed.work) };
+    let mut items = once.plan.items.to_vec();
+    items.extend(once.plan.items.to_vec());
+    let twice = Work { plan: Plan { items: items.into() }.into(), ..once.clone() };
     assert!(gate.permit(1, 8, &twice, at(2)).is_err());
 
-    gate.know(2, b"MTRother");
+    gate.know(2, b"MTRother", None);
     assert!(matches!(gate.arm([1; 16], command(1, 2), 9, &[], at(2)), Err(Refusal::Unknown(_))));
 }
 
@@ -432,16 +436,12 @@ fn r15_hundred_thousand_random_steps_release_nothing_without_quorum() {
 /// Writes of a Modbus device pass for its opened registers alone, whole, and for no other device's.
 #[test]
 fn only_opened_registers_are_written_without_an_order() {
-    use ipss_modbus::head_end as modbus;
-    use ipss_modbus::pdu::RequestPdu;
-
     let gate = gate();
-    gate.open_registers(7, &[(100, 102), (103, 110)]);
+    let part = |first, last, least| OpenPart { first, last, least };
+    gate.open_registers(7, &[part(100, 102, 0), part(103, 110, 0), part(200, 200, 10)]);
     let permitted = |meter, pdus: &[&[u8]]| {
-        let item = |pdu: &&[u8]| modbus::Item::ask(&RequestPdu::decode(pdu).unwrap()).unwrap();
-        let plan = modbus::Plan { items: pdus.iter().map(item).collect() };
-        let work = crate::sessions::Work::Modbus(std::sync::Arc::new(plan));
-        let guard: &dyn Guard<crate::sessions::Work> = &gate;
+        let work = plan(pdus);
+        let guard: &dyn Guard<sessions::Work> = &gate;
         assert!(guard.guarded(&work));
         guard.permit(meter, 1, &work, at(1)).is_ok()
     };
@@ -458,6 +458,138 @@ fn only_opened_registers_are_written_without_an_order() {
     assert!(!permitted(8, &[&one(100)]));
     assert!(!permitted(7, &[&[5, 0, 100, 0xFF, 0]]));
     assert!(!permitted(7, &[&[22, 0, 100, 0, 1, 0, 1]]));
+    // A limit of 10 or more is a set point; less is as good as switching off.
+    assert!(permitted(7, &[&[6, 0, 200, 0, 10]]));
+    assert!(!permitted(7, &[&[6, 0, 200, 0, 9]]));
+    assert!(!permitted(7, &[&[16, 0, 200, 0, 1, 2, 0, 0]]));
+}
+
+/// An order to write a Modbus unit, for meter 50: unit, address, function, values as its effect says them.
+fn register_order(id: u8, kind: &str, unit: u8, address: u8, function: u8, values: &[u8]) -> Vec<u8> {
+    let mut out = vec![0x9B];
+    text(&mut out, "ipss-headend order");
+    out.push(1);
+    octets(&mut out, &[id; 16]);
+    text(&mut out, kind);
+    out.push(0x95);
+    text(&mut out, "modbus");
+    out.extend_from_slice(&[unit, address, function]);
+    octets(&mut out, values);
+    text(&mut out, "connect 0 for 600 s");
+    text(&mut out, "works on the feeder");
+    moment(&mut out, START);
+    moment(&mut out, START + 15 * MINUTE);
+    text(&mut out, "ada");
+    out.extend_from_slice(&[0x91, 0x93]);
+    octets(&mut out, &command(id, 50));
+    out.push(50);
+    octets(&mut out, &TITLE);
+    out
+}
+
+fn unit_gate() -> Gate {
+    let gate = gate();
+    gate.know(50, &TITLE, Some(3));
+    gate
+}
+
+fn plan(pdus: &[&[u8]]) -> sessions::Work {
+    let item = |pdu: &&[u8]| modbus::Item::ask(&RequestPdu::decode(pdu).unwrap()).unwrap();
+    sessions::Work::Modbus(std::sync::Arc::new(modbus::Plan { items: pdus.iter().map(item).collect() }))
+}
+
+/// R44: the write that leaves is the one that was signed: its unit, its address, its values, once.
+#[test]
+fn r44_register_write_leaves_once_as_it_was_signed_and_in_no_other_form() {
+    const SIGNED: &[u8] = &[16, 0, 101, 0, 2, 4, 2, 88, 0, 0];
+    let wrong: [&[&[u8]]; 6] = [
+        &[&[16, 0, 102, 0, 2, 4, 2, 88, 0, 0]],
+        &[&[16, 0, 101, 0, 2, 4, 2, 88, 0, 1]],
+        &[&[16, 0, 101, 0, 1, 2, 2, 88]],
+        &[&[6, 0, 102, 0, 0]],
+        &[SIGNED, SIGNED],
+        &[],
+    ];
+    let released = |gate: &Gate| {
+        let octets = register_order(1, "der-disconnect", 3, 101, 16, &SIGNED[6..]);
+        gate.admit(&octets, &signed(&octets, "ada", &["bob"]), at(1)).unwrap();
+        gate.arm([1; 16], command(1, 50), 7, &[], at(2))
+    };
+    let permit =
+        |gate: &Gate, meter, work: &sessions::Work| Guard::<sessions::Work>::permit(gate, meter, 7, work, at(3));
+
+    let gate = unit_gate();
+    assert!(permit(&gate, 50, &plan(&[SIGNED])).unwrap_err().contains("for released commands only"));
+    let armed = released(&gate).unwrap();
+    assert!(matches!(&armed.work, sessions::Work::Modbus(plan) if plan.items.len() == 1));
+    assert_eq!(permit(&gate, 50, &armed.work), Ok(()));
+    assert!(permit(&gate, 50, &armed.work).is_err());
+    assert!(gate.settle(7));
+    assert_eq!(released(&gate).unwrap_err(), Refusal::Spent);
+
+    for pdus in wrong.into_iter().filter(|pdus| !pdus.is_empty()) {
+        let gate = unit_gate();
+        released(&gate).unwrap();
+        assert!(permit(&gate, 50, &plan(pdus)).is_err(), "{pdus:?}");
+    }
+    let gate = unit_gate();
+    released(&gate).unwrap();
+    assert!(permit(&gate, 51, &plan(&[SIGNED])).is_err());
+    // Where a set point could write the same, the command is still one: sent, and told to have been.
+    let gate = unit_gate();
+    gate.open_registers(50, &[OpenPart { first: 101, last: 102, least: 0 }]);
+    let armed = released(&gate).unwrap();
+    assert_eq!(permit(&gate, 50, &armed.work), Ok(()));
+    assert!(gate.settle(7));
+    // Another unit behind the number, another device, or a meter with objects.
+    for (title, unit) in [(&TITLE[..], Some(4)), (b"MTRother", Some(3)), (&TITLE[..], None)] {
+        let gate = unit_gate();
+        gate.know(50, title, unit);
+        assert!(matches!(released(&gate), Err(Refusal::Unknown(_))));
+    }
+}
+
+#[test]
+fn r44_what_is_no_plain_write_of_a_unit_is_no_order() {
+    let decoded = |kind, unit, address, function, values: &[u8]| {
+        Order::decode(&register_order(1, kind, unit, address, function, values))
+    };
+
+    assert_eq!(decoded("der-limit", 3, 100, 16, &[0, 0]).unwrap().kind, Kind::DerLimit);
+    assert_eq!(decoded("der-reconnect", 3, 100, 6, &[0, 1]).unwrap().kind, Kind::DerReconnect);
+    assert_eq!(decoded("der-disconnect", 3, 100, 5, &[0xFF, 0]).unwrap().kind, Kind::DerDisconnect);
+    // A name that only objects have, a name of nobody's, unit 0 (all), and what is no such write.
+    for (kind, unit, function, values) in [
+        ("disconnect", 3, 16, &[0, 0][..]),
+        ("reconnect", 3, 16, &[0, 0]),
+        ("der", 3, 16, &[0, 0]),
+        ("der-limit", 0, 16, &[0, 0]),
+        ("der-limit", 3, 16, &[0]),
+        ("der-limit", 3, 16, &[]),
+        ("der-limit", 3, 6, &[0, 0, 0, 0]),
+        ("der-limit", 3, 5, &[0, 1]),
+        ("der-limit", 3, 3, &[0, 1]),
+        ("der-limit", 3, 22, &[0, 0, 0, 0]),
+    ] {
+        assert!(decoded(kind, unit, 100, function, values).is_err(), "{kind} {unit} {function} {values:?}");
+    }
+    // And no order for objects goes under a name of registers.
+    let mut octets = order(1, 1, 1, "ada");
+    let place = octets.windows(10).position(|part| part == b"disconnect").unwrap();
+    octets.splice(place - 1..place + 10, [&[0xAE][..], b"der-disconnect"].concat());
+    assert!(Order::decode(&octets).is_err());
+}
+
+#[test]
+fn r44_protected_device_gets_no_write_whatever_its_order_calls_itself() {
+    for (id, kind) in [(1, "der-disconnect"), (2, "der-reconnect"), (3, "der-limit")] {
+        let gate = unit_gate();
+        gate.protect(50, &[]);
+        let octets = register_order(id, kind, 3, 101, 6, &[0, 1]);
+        gate.admit(&octets, &signed(&octets, "ada", &["bob"]), at(1)).unwrap();
+
+        assert_eq!(gate.arm([id; 16], command(id, 50), 7, &[], at(2)).unwrap_err(), Refusal::Protected);
+    }
 }
 
 /// An order to change both keys of meters 0 to `meters`, that lives for `life` microseconds.

@@ -47,6 +47,10 @@ class Preview:
     """What an order would do, in numbers, before anybody signs it."""
 
     kind: str
+    effect: str
+    """The one thing that is sent to each, as it is on the wire."""
+    expected: str
+    """What is read afterwards."""
     meters: int
     groups: dict[str, int]
     protected: tuple[str, ...]
@@ -232,9 +236,11 @@ class Desk:
             for target in order.targets
             if target.meter_id in names
         )
-        spread = self.settings.reconnect_window_s if order.kind == "reconnect" and len(order.targets) > 1 else 0
+        spread = self.settings.reconnect_window_s if order.kind in orders.STAGGERED and len(order.targets) > 1 else 0
         return Preview(
             kind=order.kind,
+            effect=order.effect.shown(),
+            expected=order.expected,
             meters=len(order.targets),
             groups=dict(groups),
             protected=tuple(self._protected(connection, order)),

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import msgpack
 
@@ -24,25 +24,44 @@ LONGEST_LIFE_S = 24 * 3600
 LONGEST_CHANGE_S = 30 * LONGEST_LIFE_S
 """The same for `budgets.CHANGES`, which go out in rings."""
 
-Kind = Literal["disconnect", "reconnect", "limit", "script", "firmware", "key-change", "tariff"]
-"""What an effect is about; the native gate finds it by the effect itself."""
+Kind = Literal[
+    "disconnect",
+    "reconnect",
+    "limit",
+    "script",
+    "firmware",
+    "key-change",
+    "tariff",
+    "der-disconnect",
+    "der-reconnect",
+    "der-limit",
+]
+"""What an effect is about; the native gate finds it by the effect itself, but for registers, which do not tell."""
 
-MAY_CUT = frozenset({"disconnect", "limit", "script"})
+DER = frozenset({"der-disconnect", "der-reconnect", "der-limit"})
+"""Of Modbus devices; `field/der/critical.py` makes them."""
+
+MAY_CUT = frozenset({"disconnect", "limit", "script"}) | DER
 """Never done to a protected meter (R18)."""
 
-Expected = Literal["disconnected", "on", "ready", "written", "done", "rekeyed"]
+STAGGERED = frozenset({"reconnect", "der-reconnect"})
+"""Spread over a window, lest all draw or feed at once (R19)."""
+
+Expected = Literal["disconnected", "on", "ready", "written", "activated", "done", "rekeyed"]
 """What is read back: no supply; supply, or ready for the customer to close; the latter alone; the value that was
-written; nothing, the meter's own word is all there is; anything, under the new keys."""
+written; an active calendar that is the passive one; nothing, the meter's own word is all there is; anything, under the
+new keys. Orders for registers say it in words of their own (`field/der/critical.py`)."""
 
 DISCONNECTOR = bytes((0, 0, 96, 3, 10, 255))
 LIMITER = bytes((0, 0, 17, 0, 0, 255))
+CALENDAR = bytes((0, 0, 13, 0, 0, 255))
 SECURITY_SETUP = bytes((0, 0, 43, 0, 0, 255))
 BOTH_KEYS = bytes((0, 2))
 """Global unicast encryption key, authentication key (Blue Book, "Security setup", key_id)."""
 NO_LIMIT = 0xFFFF_FFFF
 """The highest threshold of a limiter."""
 NO_PARAMETER = bytes((15, 0))
-"""integer 0: what both methods of class 70 take."""
+"""integer 0: what the methods of classes 18, 20 and 70 take that take nothing."""
 
 
 class Target(NamedTuple):
@@ -67,6 +86,40 @@ class Effect:
     value: bytes
     """A-XDR; of a key transfer the numbers of the keys, rising."""
 
+    def parts(self) -> list[str | int | bytes]:
+        """As it stands in the canonical octets."""
+        return [self.service, self.class_id, self.logical_name, self.number, self.value]
+
+    def shown(self) -> str:
+        """For people who approve it."""
+        where = f"{self.class_id}/{'.'.join(map(str, self.logical_name))}:{self.number}"
+        return f"{self.service} {where} {self.value.hex()}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterWrite:
+    """One write of a Modbus unit: one frame."""
+
+    unit: int
+    address: int
+    """The first register, or the coil, as on the wire."""
+    function: int
+    """16, 6, or 5 for a coil."""
+    values: bytes
+    """Two octets a register; a coil has FF00 or 0000."""
+
+    def parts(self) -> list[str | int | bytes]:
+        """As it stands in the canonical octets."""
+        return ["modbus", self.unit, self.address, self.function, self.values]
+
+    def shown(self) -> str:
+        """For people who approve it."""
+        return f"modbus unit {self.unit} function {self.function} address {self.address} {self.values.hex(' ', 2)}"
+
+
+def _effect(parts: list[Any]) -> Effect | RegisterWrite:
+    return RegisterWrite(*parts[1:]) if parts[0] == "modbus" else Effect(*parts)
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -74,7 +127,7 @@ class Order:
 
     order_id: bytes
     kind: str
-    effect: Effect
+    effect: Effect | RegisterWrite
     expected: str
     reason: str
     created_us: int
@@ -85,13 +138,12 @@ class Order:
 
     def octets(self) -> bytes:
         """The canonical octets."""
-        effect = self.effect
         packed: bytes = msgpack.packb(
             [
                 *FORM,
                 self.order_id,
                 self.kind,
-                [effect.service, effect.class_id, effect.logical_name, effect.number, effect.value],
+                self.effect.parts(),
                 self.expected,
                 self.reason,
                 self.created_us,
@@ -115,7 +167,7 @@ class Order:
             order = cls(
                 order_id,
                 kind,
-                Effect(*effect),
+                _effect(effect),
                 expected,
                 reason,
                 created_us,
@@ -124,7 +176,7 @@ class Order:
                 tuple(Target(*target) for target in targets),
             )
             same = (name, form) == FORM and order.octets() == octets
-        except (ValueError, TypeError, msgpack.UnpackException) as error:
+        except (ValueError, TypeError, IndexError, msgpack.UnpackException) as error:
             raise RequestError(f"no order: {error}") from error
         if not same:
             raise RequestError("no order: another form, or not in canonical octets")
@@ -226,9 +278,32 @@ def change_keys(
     )
 
 
+def tariff(
+    meters: Sequence[tuple[int, bytes]],
+    *,
+    reason: str,
+    requester: str,
+    created_us: int,
+    life_s: float,
+    order_id: bytes | None = None,
+) -> Order:
+    """An order for the passive activity calendar to become the active one (class 20, method 1)."""
+    return order(
+        "tariff",
+        Effect("action", 20, CALENDAR, 1, NO_PARAMETER),
+        "activated",
+        meters,
+        reason=reason,
+        requester=requester,
+        created_us=created_us,
+        life_s=life_s,
+        order_id=order_id,
+    )
+
+
 def order(
     kind: str,
-    effect: Effect,
+    effect: Effect | RegisterWrite,
     expected: str,
     meters: Sequence[tuple[int, bytes]],
     *,

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from ipss_headend.errors import HeadEndError
-from ipss_headend.field.control.orders import DISCONNECTOR, Order
+from ipss_headend.field.control.orders import CALENDAR, DISCONNECTOR, Order, RegisterWrite
 from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.field.questions import Attributes
 from ipss_headend.field.rekeying import Has, Rekeying
@@ -39,8 +39,24 @@ class Decoder(Protocol):
         """One A-XDR value as [type, value]."""
 
 
+class Devices(Protocol):
+    """The part of `field/der/commands.py` that is used here."""
+
+    async def refuses(self, meter_id: int, order: Order) -> str | None:
+        """Why an order is not to be sent to a device as it is now."""
+
+    async def begin(self, meter_id: int, order: Order) -> None:
+        """It is about to be sent."""
+
+    async def end(self, meter_id: int, order: Order, *, confirmed: bool) -> None:
+        """What became of it is known."""
+
+    async def look(self, meter_id: int, order: Order) -> bool | None:
+        """Whether a device is as an order wants it; None: it was not told."""
+
+
 class ReadBack:
-    """Looks at meters."""
+    """Looks at meters, and at devices."""
 
     def __init__(
         self,
@@ -48,8 +64,10 @@ class ReadBack:
         native: Decoder,
         meters: Mapping[int, FleetMeter],
         rekeying: Rekeying | None = None,
+        devices: Devices | None = None,
     ) -> None:
         self._rekeying = rekeying
+        self.devices = devices
         self._requests = requests
         self._native = native
         self._meters = meters
@@ -62,11 +80,16 @@ class ReadBack:
             # Which keys a meter has is tried in one place alone, and told by the store.
             found = Has.EITHER if self._rekeying is None else await self._rekeying.has(meter)
             return {Has.NEW: Seen.AS_WANTED, Has.OLD: Seen.OTHERWISE, Has.EITHER: Seen.NOTHING}[found]
+        effect = order.effect
+        if isinstance(effect, RegisterWrite):
+            held = None if self.devices is None else await self.devices.look(meter, order)
+            return Seen.NOTHING if held is None else Seen.AS_WANTED if held else Seen.OTHERWISE
         try:
             if order.expected == "written":
-                effect = order.effect
                 [cell] = await self._cells(meter, ((effect.class_id, effect.logical_name, effect.number),))
                 return Seen.AS_WANTED if cell == effect.value else Seen.OTHERWISE
+            if order.expected == "activated":
+                return await self._calendar(meter)
             output, control, _ = await self._disconnector(meter)
         except HeadEndError:
             return Seen.NOTHING
@@ -97,6 +120,13 @@ class ReadBack:
             HeadEndError: it could not be read.
         """
         return await self._disconnector(meter)
+
+    async def _calendar(self, meter: int) -> Seen:
+        """Whether the active calendar (names, seasons, weeks, days) is the passive one."""
+        cells = await self._cells(meter, tuple((20, CALENDAR, attribute) for attribute in range(2, 10)))
+        if None in cells:
+            return Seen.NOTHING
+        return Seen.AS_WANTED if cells[:4] == cells[4:] else Seen.OTHERWISE
 
     async def _disconnector(self, meter: int) -> tuple[bool | None, int | None, int | None]:
         """Output state, control state and control mode."""

@@ -25,7 +25,7 @@ from ipss_headend.errors import HeadEndError, RequestError, StaleOwner, StoreDam
 from ipss_headend.field.control import budgets, machine, orders
 from ipss_headend.field.control.desk import Desk, released_by_two
 from ipss_headend.field.control.machine import State, Step
-from ipss_headend.field.control.orders import Order
+from ipss_headend.field.control.orders import Effect, Order
 from ipss_headend.field.control.readback import ReadBack, Seen
 from ipss_headend.field.control.rollout import Rollout
 from ipss_headend.field.fleet import FleetMeter
@@ -340,7 +340,7 @@ class Control:
                 held.setdefault(why, []).append(one.command_id)
         if not (going or held or wrong):
             return
-        window_us = self._settings.reconnect_window_s * 1_000_000 if order.kind == "reconnect" else 0
+        window_us = self._settings.reconnect_window_s * 1_000_000 if order.kind in orders.STAGGERED else 0
         start_us = self._wall_us()
         due_us = [start_us + window_us * place // max(len(going) - 1, 1) for place in range(len(going))]
 
@@ -408,8 +408,17 @@ class Control:
             except RequestError as error:
                 await self._end(one, Step.REFUSE, str(error))
                 return
+        devices = self._read_back.devices if order.kind in orders.DER else None
+        if devices is not None:
+            why = await devices.refuses(one.meter_id, order)
+            if why is not None:
+                await self._end(one, Step.REFUSE, why)
+                return
+            await devices.begin(one.meter_id, order)
         try:
             if not await self._mark_sent(one, order):
+                if devices is not None:
+                    await devices.end(one.meter_id, order, confirmed=False)
                 return
         except RequestError as error:
             await self._end(one, Step.REFUSE, str(error))
@@ -551,6 +560,12 @@ class Control:
                     self._alarm(connection, one)
 
         await self._store.change(write, spend_reserve=True)
+        if step in {Step.CONFIRM, Step.FAIL} and self._read_back.devices is not None:
+            row = await self._store.read(lambda connection: rows.order_of(connection, one.order_id))
+            if row is not None and row.kind in orders.DER:
+                await self._read_back.devices.end(
+                    one.meter_id, Order.decode(row.octets), confirmed=step is Step.CONFIRM
+                )
         log = self._log.warning if step is not Step.CONFIRM else self._log.info
         log("command", meter=self._name(one), state=machine.step(machine.sources(step)[0], step).value, detail=detail)
 
@@ -604,7 +619,7 @@ class Control:
 
 
 def _changes_keys(order: Order) -> bool:
-    return order.effect.service == "key-transfer"
+    return isinstance(order.effect, Effect) and order.effect.service == "key-transfer"
 
 
 def touch(path: Path) -> None:

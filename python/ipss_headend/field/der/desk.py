@@ -3,15 +3,17 @@
 One task a device that somebody wants something of. When the head-end ends, nothing is written any more and the devices
 go back by their own timers; a restart takes up what is still wanted.
 
-Not through here: taking a device off the grid, and a limit of 0 %. Both switch supply, which takes two people, and
-the gate has no effect for registers yet; they are refused. The gate itself (`rust/src/control`) lets no other register
-of a device be written than those that set points use.
+Not through here: taking a device off the grid, and a limit that is as good as that. Both switch supply, which takes
+two people: the command path does it (`critical.py`), and while a device is under a command, set points leave that
+function alone. The gate itself (`rust/src/control`) lets no other register of a device be written than those that set
+points use, and no such limit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,7 +21,7 @@ import trio
 from ipss_headend import errors
 from ipss_headend.errors import NotAuthorised, RequestError, StaleOwner, StoreDamaged, StoreFailed
 from ipss_headend.field.der.arbitration import Decision, arbitrate
-from ipss_headend.field.der.keeper import Held, Keeper, Outcome
+from ipss_headend.field.der.keeper import Held, Keeper, Outcome, is_critical
 from ipss_headend.field.der.line import Open, Place, SunSpecLine
 from ipss_headend.field.der.setpoints import SECOND_US, Function, SetPoint
 from ipss_headend.field.der.text import row_of, wish_of
@@ -30,8 +32,6 @@ from ipss_headend.store import setpoints as rows
 from ipss_headend.store.database import now_us
 
 if TYPE_CHECKING:
-    from decimal import Decimal
-
     from ipss_headend import _core
     from ipss_headend.field.fleet import FleetMeter
     from ipss_headend.field.requests import Requests
@@ -58,6 +58,8 @@ class Kept:
     outcomes: dict[Function, Outcome] = field(default_factory=dict)
     trouble: str = ""
     runs: bool = False
+    writing: trio.Lock = field(default_factory=trio.Lock)
+    """Held while the device is being written."""
 
     def wake(self) -> None:
         """Its wishes changed."""
@@ -65,14 +67,9 @@ class Kept:
         self.changed.set()
 
 
-async def refuse_critical(decision: Decision) -> Outcome:
+async def refuse_critical(_: Decision) -> Outcome:
     """Nothing that switches supply leaves here."""
-    return Outcome.REFUSED if is_critical(decision.function, decision.value) else Outcome.DONE
-
-
-def is_critical(function: Function, value: object) -> bool:
-    """Whether it takes a device off the grid, or puts it there."""
-    return function is Function.CONNECT or (function is Function.ACTIVE_POWER_LIMIT and value == 0)
+    return Outcome.REFUSED
 
 
 class SetPoints:
@@ -86,8 +83,12 @@ class SetPoints:
         native: type[_core.SunSpecDevice],
         open_registers: Open,
         meters: Mapping[int, FleetMeter],
+        critical_percent: float = 0.0,
         wall_us: Callable[[], int] = now_us,
     ) -> None:
+        """`critical_percent`: limits below it take two people."""
+        self.critical_percent = Decimal(str(critical_percent))
+        self._commanded: dict[tuple[int, Function], int] = {}
         self._store = store
         self._requests = requests
         self._native = native
@@ -127,9 +128,45 @@ class SetPoints:
             line = self._lines.get(meter.meter_id)
             if line is None:
                 line = SunSpecLine(self._requests, meter.meter_id, meter.name, self._native())
-                await line.discover(self._open)
+                await line.discover(self._open, self.critical_percent)
                 self._lines[meter.meter_id] = line
             return line
+
+    async def fresh(self, meter: FleetMeter) -> SunSpecLine:
+        """As `line`, and the device is asked what it has again: a new firmware may have moved it.
+
+        Raises:
+            MeterError: it did not answer, or is no SunSpec device.
+        """
+        line = SunSpecLine(self._requests, meter.meter_id, meter.name, self._native())
+        await line.discover(None)
+        return line
+
+    async def command(self, meter: FleetMeter, function: Function, until_us: int) -> None:
+        """A device is under a command until then: set points leave this function of it alone.
+
+        Returns when nothing of it is being written any more.
+        """
+        self._commanded[meter.meter_id, function] = until_us
+        kept = self._kept.get(meter.meter_id)
+        if kept is not None:
+            async with kept.writing:
+                pass
+            kept.wake()
+
+    def end_command(self, meter: FleetMeter, function: Function) -> None:
+        """The command is over: what is wanted of the device holds again."""
+        if self._commanded.pop((meter.meter_id, function), None) is not None and meter.meter_id in self._kept:
+            self._kept[meter.meter_id].wake()
+
+    def commanded(self, meter: FleetMeter) -> dict[Function, int]:
+        """The functions that are under a command now, and until when."""
+        moment_us = self._wall_us()
+        return {
+            function: until_us
+            for (meter_id, function), until_us in self._commanded.items()
+            if meter_id == meter.meter_id and until_us > moment_us
+        }
 
     async def read(self, meter: FleetMeter, points: list[Place]) -> dict[Place, Decimal]:
         """Ask a device for points now.
@@ -153,10 +190,10 @@ class SetPoints:
         """
         if not meter.protocol.is_modbus:
             raise RequestError(f"{meter.name} is no Modbus device; set points are for inverters and storage")
-        if is_critical(wish.function, wish.value):
+        if is_critical(wish.function, wish.value, self.critical_percent):
+            way = "switch" if wish.function is Function.CONNECT else "limit"
             raise NotAuthorised(
-                f"{meter.name}: {wish.function} {wish.value} switches supply, which takes two people; the command path "
-                "has no effect for registers yet"
+                f"{meter.name}: {wish.function} {wish.value} switches supply, which takes two people: `control {way}`"
             )
         line = await self.line(meter)
         writes(Decision(wish.function, wish.value, wish.source, wish.revert_s, wish.until_us), line.models)
@@ -253,19 +290,24 @@ class SetPoints:
             return 0.0
         if kept.keeper is None:
             line = await self.line(kept.meter)
-            kept.keeper = Keeper(line, line.models, refuse_critical)
+            kept.keeper = Keeper(line, line.models, refuse_critical, self.critical_percent)
         moment_us = self._wall_us()
         over = [key for key, wish in kept.wishes.items() if wish.until_us <= moment_us]
         for key in over:
             del kept.wishes[key]
         if over:
             await self._store.change(lambda connection: rows.forget(connection, [], moment_us))
-        wishes = list(kept.wishes.values())
-        outcomes = await kept.keeper.settle(wishes, moment_us)
+        async with kept.writing:
+            under = self.commanded(kept.meter)
+            for function in under:
+                kept.keeper.held.pop(function, None)  # what it does now is the command's
+            wishes = [wish for wish in kept.wishes.values() if wish.function not in under]
+            outcomes = await kept.keeper.settle(wishes, moment_us)
         for function, outcome in outcomes.items():
             if kept.outcomes.get(function) is not outcome:
                 self._log.info("set point", meter=kept.meter.name, function=function.value, outcome=outcome.value)
         kept.outcomes |= outcomes
         kept.trouble = ""
-        next_us = kept.keeper.next_us(wishes, moment_us)
+        moments = [kept.keeper.next_us(wishes, moment_us), *under.values()]
+        next_us = min((one for one in moments if one is not None), default=None)
         return LOOK_S if next_us is None else max(0.05, min(LOOK_S, (next_us - self._wall_us()) / SECOND_US))

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from ipss_headend.field.der.arbitration import Decision, arbitrate
-from ipss_headend.field.der.setpoints import SECOND_US, Function, SetPoint
+from ipss_headend.field.der.setpoints import SECOND_US, Curve, Function, SetPoint
 from ipss_headend.field.der.writes import PointWrite, release, writes
 
 
@@ -66,6 +66,8 @@ class Keeper:
     line: Line
     models: Collection[int]
     submit: Submit
+    critical_percent: Decimal = Decimal(0)
+    """Limits below this are as good as switching off."""
     held: dict[Function, Held] = field(default_factory=dict)
 
     async def settle(self, setpoints: Sequence[SetPoint], now_us: int) -> dict[Function, Outcome]:
@@ -137,8 +139,14 @@ class Keeper:
         held = self.held.get(decision.function)
         if held is not None and held.outcome is Outcome.DONE and held.decision.value == decision.value:
             return False
-        switches = decision.function is Function.CONNECT
-        return switches or (decision.function is Function.ACTIVE_POWER_LIMIT and decision.value == 0)
+        return is_critical(decision.function, decision.value, self.critical_percent)
+
+
+def is_critical(function: Function, value: Decimal | Curve, critical_percent: Decimal) -> bool:
+    """Whether it takes a device off the grid, puts it there, or limits it so far that it is as good as off."""
+    if function is Function.ACTIVE_POWER_LIMIT and isinstance(value, Decimal):
+        return value == 0 or value < critical_percent
+    return function is Function.CONNECT
 
 
 RETRY_S = 10.0

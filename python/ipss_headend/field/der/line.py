@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import ROUND_CEILING, Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 from ipss_headend.errors import HeadEndError, MeterGone, MeterRefused, MeterTimeout, ProtocolViolation
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Place = tuple[int, str]
 """A model's number and the name of a point in it."""
 
-Open = Callable[[int, Sequence[tuple[int, int]]], None]
+Open = Callable[[int, Sequence[tuple[int, int, int]]], None]
 """Says which registers of a device may be written; see `_core.Reactor.open_registers`."""
 
 ANSWER_S = 8.0
@@ -44,23 +44,39 @@ class SunSpecLine:
     device: _core.SunSpecDevice
     models: frozenset[int] = field(default_factory=frozenset)
 
-    async def discover(self, open_registers: Open) -> None:
-        """Find out what the device has, and let set points through to it.
+    async def discover(self, open_registers: Open | None, critical_percent: Decimal = Decimal(0)) -> None:
+        """Find out what the device has, and let set points through to it; limits below this share, or of 0, are none.
 
         Raises:
             MeterError: it did not answer, or is no SunSpec device.
         """
         while (asked := self.device.ask()) is not None:
-            answer = await self._ask(Registers((("holding", *asked),)))
+            answer = await self.ask(Registers((("holding", *asked),)))
             line = answer.line(0)
             cell = line[6][0] if line is not None and line[6] else None
             self.device.answered(cell if isinstance(cell, bytes) else None)
         self.models = frozenset(model for model, _, _ in self.device.models())
         if not self.models:
             raise MeterRefused(f"{self.name}: no SunSpec device")
-        found = [self._place(place) for place in sorted(settable(self.models))]
-        parts = [(place[0], place[0] + place[1] - 1) for place in found if place is not None]
+        if open_registers is None:
+            return
+        parts = []
+        for place in sorted(settable(self.models)):
+            found = self._place(place)
+            if found is not None:
+                least = self._least(place[0], critical_percent) if place[1] == "WMaxLimPct" else 0
+                parts.append((found[0], found[0] + found[1] - 1, least))
         open_registers(self.meter_id, parts)
+
+    def _least(self, model: int, critical_percent: Decimal) -> int:
+        """The least register value of a limit that is still a set point."""
+        for percent in (critical_percent, critical_percent.to_integral_value(ROUND_CEILING)):
+            try:
+                _, octets = self.device.write(model, "WMaxLimPct", f"{percent:f}")
+            except ValueError:
+                continue
+            return max(1, int.from_bytes(octets))
+        return 0xFFFF
 
     async def write(self, write: PointWrite) -> Outcome:
         """Write one point; what is lost on the way is unknown."""
@@ -69,7 +85,7 @@ class SunSpecLine:
         except ValueError:
             return Outcome.REFUSED
         try:
-            answer = await self._ask(WriteRegisters(address, octets))
+            answer = await self.ask(WriteRegisters(address, octets))
         except (MeterTimeout, MeterGone, ProtocolViolation):
             return Outcome.UNKNOWN
         except HeadEndError:
@@ -82,7 +98,7 @@ class SunSpecLine:
         for first in range(0, len(wanted), MOST_POINTS):
             part = wanted[first : first + MOST_POINTS]
             try:
-                answer = await self._ask(self.question(part))
+                answer = await self.ask(self.question(part))
             except HeadEndError:
                 return None
             line = answer.line(0)
@@ -125,5 +141,10 @@ class SunSpecLine:
         except ValueError:
             return None
 
-    async def _ask(self, question: Registers | WriteRegisters) -> Answer:
+    async def ask(self, question: Registers | WriteRegisters) -> Answer:
+        """Ask the device.
+
+        Raises:
+            MeterError: it did not answer.
+        """
         return await self.requests.ask([question], self.meter_id, timeout_s=ANSWER_S, name=self.name)

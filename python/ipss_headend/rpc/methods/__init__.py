@@ -6,6 +6,7 @@ from ipss_headend.rpc.methods import (  # noqa: F401
     audit,
     auth,
     control,
+    control_status,
     der,
     device,
     event,

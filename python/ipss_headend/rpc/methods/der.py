@@ -155,7 +155,7 @@ async def read(call: Call, params: Named) -> ReadState:
 async def set_(call: Call, params: Want) -> Taken:
     """Want something of a device until then. It competes with what others want; a renewal is the same wish again.
 
-    Taking a device off the grid, and a limit of 0 %, switch supply and are refused here.
+    Taking a device off the grid, and a limit of next to nothing, take two people: control.switch, control.limit.
     """
     meter = call.meter(params.device, Right.PROPOSE)
     function = function_of(params.function)
