@@ -167,6 +167,28 @@ def test_r17_stop_holds_everything_survives_a_restart_and_wants_new_approvals(tm
     assert done == dict.fromkeys(range(5), 2)
 
 
+def test_r17_a_resume_without_a_stop_voids_earlier_approvals_and_takes_later_ones(tmp_path: Path) -> None:
+    """A stop may be shorter than a look of the head-end's; found by the simulation of `unit/control`."""
+
+    async def use(head_end: HeadEnd) -> None:
+        off = await trio.to_thread.run_sync(office.switch, "off", [name(1)])
+        await until(lambda: office.over(off))
+        signer = office.people.signer("bob")
+        with office.open() as database, database.writing() as connection:
+            office.desk.resume(connection, signer)
+        on = await trio.to_thread.run_sync(office.switch, "on", [name(1)])
+        await until(lambda: office.over(on))
+        states.extend(office.states(off) + office.states(on))
+
+    states: list[State] = []
+    with world(tmp_path, 1, "127.70.0.1") as (running, office, path):
+        serving(path, use)
+        done = actions(running)
+
+    assert states == [State.CONFIRMED] * 2
+    assert done == {0: 2}
+
+
 def test_r18_protected_meter_is_not_cut_by_request_approval_or_rows_put_into_the_store(tmp_path: Path) -> None:
     async def use(head_end: HeadEnd) -> None:
         with pytest.raises(Refused, match="protected, never cut"):

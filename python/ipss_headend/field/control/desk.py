@@ -290,7 +290,9 @@ class Desk:
         return held
 
     def resume(self, connection: Connection, signer: Signs) -> int:
-        """Take the switch back: a new generation begins, and what was held wants approving again.
+        """Take the switch back: a new generation begins, and what was approved before wants approving again.
+
+        That is so whether or not the head-end has noticed a stop that was shorter than its look.
 
         Raises:
             NotAuthorised: the signer may not approve, or has not signed this.
@@ -299,6 +301,7 @@ class Desk:
             raise NotAuthorised(f"{signer.principal.name} may not resume; who may approve commands may")
         state = rows.control(connection)
         signer.sign("resume", state.generation, principals.RESUME)
+        rows.move_all(connection, machine.sources(Step.VOID), State.PROPOSED, "approved before a resume")
         rows.set_control(connection, ControlRow(False, state.generation + 1, state.budget_us))
         audit.append(connection, "resume", signer.principal.name, "control", {"generation": state.generation + 1})
         return state.generation + 1
