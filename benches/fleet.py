@@ -9,22 +9,12 @@ that were answered right. Runs take turns, so that what the machine does meanwhi
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-from benches.harness import (
-    CLIENT_CORE,
-    c_meters,
-    compiled,
-    environment,
-    extension_is_built,
-    keep,
-    last_json,
-    need,
-    summary,
-)
+from benches import loads
+from benches.harness import CLIENT_CORE, c_meters, compiled, environment, keep, need
 
 CLIENTS = ("c-epoll", "ours", "uvloop", "dlms-cosem", "gurux-dlms")
 # These block on each exchange: what one costs does not depend on how many other meters are connected.
@@ -55,12 +45,6 @@ AT_LEAST = {
 }
 
 
-def available() -> list[str]:
-    """The clients that can run here: ours needs the extension built."""
-    built = extension_is_built()
-    return [client for client in CLIENTS if client != "ours" or built]
-
-
 def command(client: str, load: dict[str, Any], port: int, seconds: float) -> list[str | Path]:
     """How a client is run under a load, pinned to the clients' core."""
     meters = min(load["meters"], BLOCKING_METERS) if client in BLOCKING else load["meters"]
@@ -84,68 +68,23 @@ def measure(name: str, clients: list[str], rounds: int, seconds: float) -> dict[
     load = LOADS[name]
     # A blocking client cannot be paced: it would only sleep. It takes part where it is asked to be as fast as it can.
     taking_part = [client for client in clients if client not in BLOCKING or name in ("saturated 1000", "cycle")]
-    runs: dict[str, list[dict[str, Any]]] = {client: [] for client in taking_part}
     with c_meters(delay_ms=load.get("delay_ms", 0)) as port:
-        for _ in range(rounds):
-            for client in taking_part:
-                runs[client].append(last_json(command(client, load, port, seconds), timeout_s=120 + seconds))
-    result: dict[str, Any] = {}
-    for client, lines in runs.items():
-        result[client] = {
-            "meters": lines[0]["meters"],
-            "cpu_us": summary([line["cpu_us"] for line in lines]),
-            "per_second": summary([line["per_second"] for line in lines]),
-            "lost": sum(line["lost"] for line in lines),
-            "late": sum(line["late"] for line in lines),
-            "p50_us": summary([line["p50_us"] for line in lines])["median"],
-            "p99_us": summary([line["p99_us"] for line in lines])["median"],
-            "runs": len(lines),
-        }
-    for client, figures in result.items():
-        for reference in ("c-epoll", "ours"):
-            if reference in result:
-                ratio = figures["cpu_us"]["median"] / result[reference]["cpu_us"]["median"]
-                figures[f"times_{reference}"] = round(ratio, 2)
-        if client == "ours":
-            continue
-        if (name, client) in AT_MOST:
-            figures["target"] = f"ours at most {AT_MOST[name, client]} times this"
-        if (name, client) in AT_LEAST:
-            figures["target"] = f"at least {AT_LEAST[name, client]} times ours"
+        result = loads.turns(command, load, taking_part, port, rounds, seconds)
+    loads.compare(name, result, AT_MOST, AT_LEAST)
     return result
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round, nothing kept")
-    parser.add_argument("--only", choices=LOADS, action="append")
-    parser.add_argument("--clients", default="")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4)
-    given = parser.parse_args()
+    given = loads.options(__doc__, LOADS, CLIENTS)
     need()
-    clients = given.clients.split(",") if given.clients else available()
-    rounds, seconds = (1, 1.0) if given.quick else (given.rounds, given.seconds)
-
-    loads = {}
-    heads = ("median", "spread", "x C", "x ours", "per s", "lost", "p50 us", "p99 us")
-    print(f"{'CPU microseconds an exchange, one core':40} " + " ".join(f"{head:>9}" for head in heads))
+    found = {}
+    loads.head("CPU microseconds an exchange, one core")
     for name in given.only or LOADS:
-        loads[name] = measure(name, clients, rounds, seconds)
-        for client, figures in loads[name].items():
-            cpu = figures["cpu_us"]
-            print(
-                f"{name + ', ' + client:40} {cpu['median']:9.2f} {cpu['spread_percent']:8.0f}% "
-                f"{figures.get('times_c-epoll', 0):9.2f} {figures.get('times_ours', 0):9.2f} "
-                f"{figures['per_second']['median']:9.0f} {figures['lost']:9} "
-                f"{figures['p50_us']:9.0f} {figures['p99_us']:9.0f}"
-            )
+        found[name] = measure(name, given.clients, given.rounds, given.seconds)
+        loads.show(name, found[name])
     if not given.quick:
-        keep("fleet", {"seconds": seconds, "rounds": rounds, "loads": loads})
-    lost = sum(figures["lost"] for load in loads.values() for figures in load.values())
-    if lost:
-        print(f"{lost} exchanges lost: this is no result", file=sys.stderr)
-    return 1 if lost else 0
+        keep("fleet", {"seconds": given.seconds, "rounds": given.rounds, "loads": found})
+    return loads.status(found)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ import argparse
 import sys
 from typing import Any
 
-from benches.fleet import available, command
+from benches.fleet import CLIENTS, command
 from benches.harness import c_meters, keep, last_json, need
+from benches.loads import available
 
 SIZES = (1000, 5000, 15_000)
 # Of the asking side's user memory, KiB a session; 1 is aimed at.
@@ -28,7 +29,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     status = 0
     with c_meters() as port:
-        for client in [one for one in available() if one in ("c-epoll", "ours", "uvloop")]:
+        for client in [one for one in available(CLIENTS) if one in ("c-epoll", "ours", "uvloop")]:
             for size in SIZES[:1] if given.quick else SIZES:
                 load = {"mode": "held", "meters": size}
                 line = last_json(command(client, load, port, 0.2), timeout_s=180)

@@ -8,7 +8,6 @@ registers. Decoding is of answers of 125 registers; ours is timed by criterion (
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import subprocess
@@ -17,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benches import loads
 from benches.harness import (
     CLIENT_CORE,
     METER_CORE,
     ROOT,
     compiled,
     environment,
-    extension_is_built,
     keep,
     last_json,
     need,
@@ -79,29 +78,9 @@ def measure(name: str, clients: list[str], rounds: int, seconds: float) -> dict[
     """All clients under one load, taking turns."""
     load = LOADS[name]
     taking_part = [client for client in clients if client not in NOT_PACED or load["mode"] != "paced"]
-    runs: dict[str, list[dict[str, Any]]] = {client: [] for client in taking_part}
     with devices() as port:
-        for _ in range(rounds):
-            for client in taking_part:
-                runs[client].append(last_json(command(client, load, port, seconds), timeout_s=120 + seconds))
-    result: dict[str, Any] = {}
-    for client, lines in runs.items():
-        result[client] = {
-            "cpu_us": summary([line["cpu_us"] for line in lines]),
-            "per_second": summary([line["per_second"] for line in lines]),
-            "lost": sum(line["lost"] for line in lines),
-            "late": sum(line["late"] for line in lines),
-            "runs": len(lines),
-        }
-    for client, figures in result.items():
-        for reference in ("c-epoll", "ours"):
-            if reference in result:
-                ratio = figures["cpu_us"]["median"] / result[reference]["cpu_us"]["median"]
-                figures[f"times_{reference}"] = round(ratio, 2)
-        if (name, client) in AT_MOST:
-            figures["target"] = f"ours at most {AT_MOST[name, client]} times this"
-        if (name, client) in AT_LEAST:
-            figures["target"] = f"at least {AT_LEAST[name, client]} times ours"
+        result = loads.turns(command, load, taking_part, port, rounds, seconds)
+    loads.compare(name, result, AT_MOST, AT_LEAST)
     return result
 
 
@@ -131,39 +110,22 @@ def decoding(quick: bool) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round, nothing kept")
-    parser.add_argument("--only", choices=LOADS, action="append")
-    parser.add_argument("--clients", default="")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4)
-    given = parser.parse_args()
+    given = loads.options(__doc__, LOADS, CLIENTS)
     need()
-    built = extension_is_built()
-    clients = given.clients.split(",") if given.clients else [name for name in CLIENTS if name != "ours" or built]
-    rounds, seconds = (1, 1.0) if given.quick else (given.rounds, given.seconds)
-
-    rows = decoding(given.quick)
-    print(f"{'CPU microseconds a call, one core':40} {'ours':>9} {'pymodbus':>9} {'x':>7}")
+    rows = [] if given.only else decoding(given.quick)
+    if rows:
+        print(f"{'CPU microseconds a call, one core':40} {'ours':>9} {'pymodbus':>9} {'x':>7}")
     for row in rows:
         ours, theirs = row["ours_us"]["median"], row["pymodbus_us"]["median"]
         print(f"{row['work']:40} {ours:9.3f} {theirs:9.1f} {row['times_faster']:7.0f}")
-
-    loads = {}
-    heads = ("median", "spread", "x C", "x ours", "per s", "lost")
-    print(f"{'CPU microseconds a request, one core':40} " + " ".join(f"{head:>9}" for head in heads))
+    found = {}
+    loads.head("CPU microseconds a request, one core")
     for name in given.only or LOADS:
-        loads[name] = measure(name, clients, rounds, seconds)
-        for client, figures in loads[name].items():
-            cpu = figures["cpu_us"]
-            print(
-                f"{name + ', ' + client:40} {cpu['median']:9.2f} {cpu['spread_percent']:8.0f}% "
-                f"{figures.get('times_c-epoll', 0):9.2f} {figures.get('times_ours', 0):9.2f} "
-                f"{figures['per_second']['median']:9.0f} {figures['lost']:9}"
-            )
+        found[name] = measure(name, given.clients, given.rounds, given.seconds)
+        loads.show(name, found[name])
     if not given.quick and not given.only:
-        keep("modbus", {"decode": rows, "loads": loads})
-    return 1 if any(figures["lost"] for load in loads.values() for figures in load.values()) else 0
+        keep("modbus", {"seconds": given.seconds, "rounds": given.rounds, "decode": rows, "loads": found})
+    return loads.status(found)
 
 
 if __name__ == "__main__":
