@@ -106,9 +106,10 @@ def serial_devices() -> Iterator[str]:
                 held += os.read(master, 300)
             except OSError:
                 return
-            if len(held) >= 8:
-                os.write(master, rtu(held[:8]))
-                held = held[8:]
+            length = 7 if held[1:2] == b"\x2b" else 8  # device identification, reads
+            if len(held) >= length:
+                os.write(master, rtu(held[:length]))
+                held = held[length:]
 
     threading.Thread(target=serve, daemon=True).start()
     try:

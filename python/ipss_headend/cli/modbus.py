@@ -272,7 +272,7 @@ async def _operate(
     opened: list[Conversation],
 ) -> None:
     try:
-        meter = await _meter(target, rules, timeout_s, trace=trace)
+        meter = await meter_of(target, rules, timeout_s, trace=trace)
         async with converse_with(target.name, meter, timeout_s=timeout_s) as conversation:
             opened.append(conversation)
             if pdu is None:
@@ -346,7 +346,21 @@ def _points(name: str, objects: Sequence[str], config: Config | None) -> Points:
     return Points(source, named)
 
 
-async def _meter(target: ModbusTarget, rules: ModbusConfig, timeout_s: float, *, trace: bool) -> "Meter":
+async def meter_of(
+    target: ModbusTarget,
+    rules: ModbusConfig,
+    timeout_s: float,
+    *,
+    answer_s: float = 3.0,
+    retries: int | None = None,
+    trace: bool = False,
+) -> "Meter":
+    """The reactor's view of a unit, held for `timeout_s`.
+
+    Raises:
+        RequestError: what does not fit together.
+        NotAuthorised: it would be spoken to in the clear where that may not be.
+    """
     from ipss_headend import _core
 
     tls, address = None, target.line
@@ -359,7 +373,12 @@ async def _meter(target: ModbusTarget, rules: ModbusConfig, timeout_s: float, *,
             rules.check_plain(address.rpartition(":")[0].strip("[]"))
             address = f"udp://{address}" if target.framing == "udp" else address
     try:
-        profile = _core.ModbusProfile(target.framing, baud=target.baud, answer_s=min(3.0, timeout_s / 2))  # type: ignore[arg-type]
+        profile = _core.ModbusProfile(
+            target.framing,  # type: ignore[arg-type]
+            baud=target.baud,
+            answer_s=min(answer_s, timeout_s / 2),
+            retries=retries,
+        )
         return _core.Meter.modbus(
             1, address, profile, target.unit, hold_open=False, idle_s=timeout_s, tls=tls, trace=trace
         )

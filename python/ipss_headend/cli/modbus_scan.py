@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
 import trio
 import typer
 
+from ipss_headend.cli import places
 from ipss_headend.cli.app import JSON, command
-from ipss_headend.cli.conversation import METER, Conversation, converse_with, numeric
+from ipss_headend.cli.conversation import Conversation, converse_with
+from ipss_headend.cli.modbus import PORT, ModbusTarget, Proof, meter_of, target_of
 from ipss_headend.cli.modbus_maps import modbus
 from ipss_headend.cli.output import Output
-from ipss_headend.errors import DONE, UNREACHABLE, MeterGone, MeterTimeout, ProtocolViolation, RequestError
+from ipss_headend.config import ModbusConfig
+from ipss_headend.errors import (
+    DONE,
+    UNREACHABLE,
+    HeadEndError,
+    MeterGone,
+    MeterTimeout,
+    ProtocolViolation,
+    RequestError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +44,37 @@ class Found:
     """Numbers of its models, in order."""
     register_map: str | None = None
     """The map that fits it."""
+    server_id: str | None = None
+    """What it answers to function 17, in hexadecimal, if it has no identification."""
 
 
 @command(modbus, "scan")
 def scan(
-    target: Annotated[str, typer.Argument(help="modbus+tcp://HOST:PORT[/UNIT], or a network: 192.0.2.0/28[:PORT].")],
+    target: Annotated[str, typer.Argument(help="A URL as for `read`, or a network: 192.0.2.0/28[:PORT].")],
     *,
-    units: Annotated[str, typer.Option(help="Units to try.")] = "1-247",
+    units: Annotated[str, typer.Option(help="Units to try, if the URL names none.")] = "1-247",
     wait: Annotated[float, typer.Option(min=0.01, help="Seconds to wait for each answer.")] = 0.5,
+    ca: Annotated[Path | None, typer.Option(help="Trusted authorities, PEM, for modbus+tls://.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="Our certificate, PEM, for modbus+tls://.")] = None,
+    private_key: Annotated[Path | None, typer.Option(help="Its key, PEM.")] = None,
+    config: places.CONFIG = places.DEFAULT_CONFIG,
     json_output: JSON = False,
 ) -> int:
-    r"""Find the units behind an address or in a network, and tell what they are.
+    r"""Find the units behind an address, on a serial line or in a network, and tell what they are.
 
-    A unit is asked for its device identification (43/14), for SunSpec models, and for the registers by which maps know
-    their devices. Nothing is written.
+    A unit is asked for its device identification (43/14) or, if it has none, its server id (17), for SunSpec models,
+    and for the registers by which maps know their devices. Nothing is written.
 
     \b
     Examples:
       ipss-headend modbus scan modbus+tcp://192.0.2.7:502 --units 1-10
+      ipss-headend modbus scan "modbus+rtu:///dev/ttyUSB0?baud=19200" --units 1-32
       ipss-headend modbus scan 192.0.2.0/28 --units 1 --json
     """
-    hosts, port, only = _targets(target)
-    numbers = [only] if only is not None else _numbers(units)
-    found = trio.run(_scan, hosts, port, numbers, wait)
+    addresses = _targets(target, Proof(ca, certificate, private_key))
+    numbers = _numbers(units)
+    rules = places.load_config(config).modbus if config.exists() else ModbusConfig()
+    found = trio.run(_scan, addresses, numbers, rules, wait)
     output = Output(json_output=json_output)
     if json_output:
         output.document({"units": [asdict(unit) for unit in found]})
@@ -66,27 +87,51 @@ def scan(
     return DONE if found else UNREACHABLE
 
 
-async def _scan(hosts: list[str], port: int, units: list[int], wait_s: float) -> list[Found]:
-    found: list[Found] = []
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where units may be."""
+
+    scheme: str
+    where: str
+    """`HOST:PORT`, or the path of a serial line."""
+    line: str
+    """Its settings, with the question mark."""
+    unit: int | None
+    """The only one that is wanted."""
+    proof: Proof
+
+    def target(self, unit: int) -> ModbusTarget:
+        """The unit of this number there."""
+        return target_of(f"{self.scheme}://{self.where}/{unit}{self.line}", self.proof)
+
+
+async def _scan(addresses: list[Address], units: list[int], rules: ModbusConfig, wait_s: float) -> list[Found]:
+    found: list[tuple[int, Found]] = []
     limit = trio.CapacityLimiter(AT_ONCE)
 
-    async def host(name: str) -> None:
+    async def scan_one(place: int, address: Address) -> None:
         async with limit:
-            for unit in units:
+            for unit in units if address.unit is None else [address.unit]:
                 try:
-                    one = await _unit(name, port, unit, wait_s)
+                    one = await _unit(address.target(unit), rules, wait_s)
                 except MeterGone:
                     return  # nobody there: the other units are not either
                 if one is not None:
-                    found.append(one)
+                    found.append((place, one))
 
-    async with trio.open_nursery() as nursery:
-        for name in hosts:
-            nursery.start_soon(host, name)
-    return sorted(found, key=lambda one: (hosts.index(urlsplit(one.url).hostname or ""), one.unit))
+    failed: list[HeadEndError] = []
+    try:
+        async with trio.open_nursery() as nursery:
+            for place, address in enumerate(addresses):
+                nursery.start_soon(scan_one, place, address)
+    except* HeadEndError as group:
+        failed = [error for error in group.exceptions if isinstance(error, HeadEndError)]
+    if failed:
+        raise failed[0]
+    return [one for _, one in sorted(found, key=lambda one: (one[0], one[1].unit))]
 
 
-async def _unit(host: str, port: int, unit: int, wait_s: float) -> Found | None:
+async def _unit(target: ModbusTarget, rules: ModbusConfig, wait_s: float) -> Found | None:
     """What answers as this unit; None if nobody does.
 
     Raises:
@@ -94,10 +139,9 @@ async def _unit(host: str, port: int, unit: int, wait_s: float) -> Found | None:
     """
     from ipss_headend import _core
 
-    url = f"modbus+tcp://{host}:{port}/{unit}"
-    profile = _core.ModbusProfile(answer_s=wait_s, retries=0)
-    meter = _core.Meter.modbus(METER, await numeric(url, host, port), profile, unit)
-    async with converse_with(url, meter, timeout_s=CONNECT_S + wait_s * MOST_QUESTIONS) as conversation:
+    timeout_s = CONNECT_S + wait_s * MOST_QUESTIONS
+    meter = await meter_of(target, rules, timeout_s, answer_s=wait_s, retries=0)
+    async with converse_with(target.name, meter, timeout_s=timeout_s) as conversation:
         try:
             reply = await conversation.ask([_core.ModbusItem.ask(IDENTIFICATION)])
         except (MeterTimeout, ProtocolViolation):
@@ -105,12 +149,27 @@ async def _unit(host: str, port: int, unit: int, wait_s: float) -> Found | None:
         if reply.refusals.get(0) in GATEWAY_SAYS_NOBODY:
             return None
         names = dict(_core.modbus_identification(IDENTIFICATION[:1] + (reply.cell(0) or b"")))
-        one = Found(url, unit, names.get(0), names.get(1), names.get(2))
+        one = Found(target.name, target.unit, names.get(0), names.get(1), names.get(2))
         try:
+            if not names:
+                one = await _server_id(conversation, one)
             one = await _sunspec(conversation, one)
             return await _mapped(conversation, one)
         except (MeterTimeout, ProtocolViolation):
             return one  # it answered once: what it is stays what is known
+
+
+async def _server_id(conversation: Conversation, one: Found) -> Found:
+    """What a device without identification says of itself: octets of its maker's choice, often with text in them."""
+    from ipss_headend import _core
+
+    reply = await conversation.ask([_core.ModbusItem.ask(REPORT_SERVER_ID)])
+    said = (reply.cell(0) or b"")[1:]
+    if not said:
+        return one
+    texts = re.findall(rb"[ -~]{3,}", said)
+    product = b" ".join(text.strip() for text in texts).decode("ascii") or None
+    return replace(one, product=product, server_id=said.hex())
 
 
 async def _registers(conversation: Conversation, table: str, address: int, count: int) -> bytes | None:
@@ -159,17 +218,22 @@ async def _mapped(conversation: Conversation, one: Found) -> Found:
     return one
 
 
-def _targets(target: str) -> tuple[list[str], int, int | None]:
-    """Hosts, port, and the unit if the target names one."""
+def _targets(target: str, proof: Proof) -> list[Address]:
+    """Where to look."""
     if "://" in target:
         parts = urlsplit(target)
-        try:
-            port, unit = parts.port or PORT, int(parts.path.strip("/") or 0)
-        except ValueError as error:
-            raise RequestError(f"{target}: {error}") from error
-        if parts.scheme != "modbus+tcp" or not parts.hostname:
-            raise RequestError(f"{target}: only modbus+tcp://HOST:PORT[/UNIT] is scanned")
-        return [parts.hostname], port, unit or None
+        one = target_of(target, proof)
+        if one.framing == "rtu":
+            path, _, unit = parts.path.rpartition("/")
+            where = path if unit.isdecimal() else parts.path
+            named = unit.isdecimal()
+        else:
+            where = f"[{one.host}]:{one.port}" if ":" in one.host else f"{one.host}:{one.port}"
+            named = bool(parts.path.strip("/"))
+        line = f"?{parts.query}" if parts.query else ""
+        return [Address(parts.scheme, where, line, one.unit if named else None, proof)]
+    if proof != Proof():
+        raise RequestError("--ca, --certificate and --private-key are for modbus+tls://, not for a network")
     network, _, port_text = target.rpartition(":") if target.count(":") == 1 else (target, "", "")
     try:
         hosts = [str(host) for host in ipaddress.ip_network(network, strict=False).hosts()]
@@ -178,7 +242,10 @@ def _targets(target: str) -> tuple[list[str], int, int | None]:
         raise RequestError(f"{target}: neither a URL nor a network: {error}") from error
     if len(hosts) > MOST_HOSTS:
         raise RequestError(f"{target}: {len(hosts)} addresses; at most {MOST_HOSTS} at once")
-    return hosts, port, None
+    return [
+        Address("modbus+tcp", f"[{host}]:{port}" if ":" in host else f"{host}:{port}", "", None, proof)
+        for host in hosts
+    ]
 
 
 def _numbers(text: str) -> list[int]:
@@ -198,10 +265,12 @@ def _numbers(text: str) -> list[int]:
 IDENTIFICATION = bytes((0x2B, 0x0E, 0x01, 0x00))
 """Read device identification, basic, from object 0 (Modbus Application Protocol V1.1b3, 6.21)."""
 
+REPORT_SERVER_ID = b"\x11"
+"""Report server id (clause 6.13)."""
+
 GATEWAY_SAYS_NOBODY = frozenset({0x0A, 0x0B})
 """Exceptions by which a gateway says that the unit behind it does not answer (clause 7)."""
 
-PORT = 502
 MOST_HOSTS = 4096
 AT_ONCE = 16
 """Hosts that are scanned side by side; each has a reactor of its own."""
