@@ -60,6 +60,7 @@ def load_commands() -> None:
         audit,
         keys,
         key_changes,
+        transport_keys,
         decode,
         push,
         der,

@@ -54,6 +54,7 @@ client_system_title = "{{title}}"
 
 [keystore]
 key_file = "{{key_file}}"
+{{accepted}}
 
 [reactor]
 connections_per_second = 1000

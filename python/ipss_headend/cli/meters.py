@@ -13,9 +13,10 @@ from ipss_headend.cli.app import JSON, app, command
 from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.simulate import write_private
 from ipss_headend.errors import DONE, ConfigError, RequestError
-from ipss_headend.field import fleet_file
-from ipss_headend.field.fleet import export_meters, import_meters, load_fleet
+from ipss_headend.field import fleet_file, shipment
+from ipss_headend.field.fleet import export_meters, import_read, load_fleet
 from ipss_headend.field.fleet_file import Protocol
+from ipss_headend.security import transport
 from ipss_headend.security.keystore import Keystore
 from ipss_headend.store import counters, registry
 from ipss_headend.store.registry import Meter
@@ -28,8 +29,11 @@ Groups = Annotated[list[str] | None, typer.Option("--group", help="Only this gro
 
 @command(meters, "import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="CSV, a meter a line; the first line names the columns.")],
+    file: Annotated[Path, typer.Argument(help="CSV, a meter a line; or a manufacturer's shipment file, XML or CSV.")],
     *,
+    transport_key: Annotated[
+        str, typer.Option("--transport-key", metavar="NAME", help="Keys in the file are wrapped under this one.")
+    ] = "",
     strict: Annotated[bool, typer.Option("--strict", help="Take no line unless all are good.")] = False,
     config: places.CONFIG = places.DEFAULT_CONFIG,
     json_output: JSON = False,
@@ -39,12 +43,15 @@ def import_(
     Each line is taken or refused in words, with its number: duplicates, keys that are all zero or well known, names and
     addresses that are taken. A running head-end reads new meters after its next start.
 
+    A shipment file's keys are wrapped under a transport key, which `keys transport add` took before.
+
     Columns: name, address (needed); system_title, encryption_key, authentication_key, master_key, password, client,
     server, auth, suite, protection, dedicated, invocation_counter, model, group.
 
     \b
     Examples:
       ipss-headend meters import fleet.csv
+      ipss-headend meters import shipment-2026-11.xml --transport-key acme-2026
       ipss-headend meters import fleet.csv --strict --json --config /etc/ipss-headend/head_end.toml
     """
     loaded = places.load_config(config)
@@ -54,10 +61,11 @@ def import_(
         raise ConfigError(f"{file}: {error}; expected a CSV file") from error
     with places.open_store(loaded, create=True) as database, database.writing() as connection:
         keystore = Keystore.open(connection, loaded.keystore)
-        report = import_meters(
+        under = transport.key_named(connection, keystore, transport_key) if transport_key else None
+        report = import_read(
             connection,
             keystore,
-            io.StringIO(text),
+            shipment.read(text, file.name, under),
             file.name,
             strict=strict,
             client_system_title=loaded.client_system_title,

@@ -20,6 +20,8 @@ ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="The configur
 
 KEY_FILE = "key_encryption.key"
 
+ACCEPTED = "software_accepted = true"
+
 STARTER = """\
 # The head-end's configuration. Paths are relative to this file.
 # `ipss-headend check-config head_end.toml` tells every mistake.
@@ -38,6 +40,9 @@ url = "sqlite:///head_end.sqlite"
 [keystore]
 # The key that wraps all meters' keys. Keep a copy of it in a safe place: without it the meters' keys are lost.
 key_file = "{key_file}"
+# It lies beside the store and is as safe as this machine, so `serve` warns. In production a PKCS#11 module keeps it
+# (`ipss-headend keys ceremony`); who accepts it as it is says so here.
+{accepted}
 
 [reactor]
 connections_per_second = 200    # new connections, the whole fleet together
@@ -134,6 +139,9 @@ def check_config(config: ConfigFile, *, json_output: JSON = False) -> int:
 def init(
     directory: Annotated[Path, typer.Argument(help="Where to put the files; made if it is not there.")],
     *,
+    accept_software_key: Annotated[
+        bool, typer.Option("--accept-software-key", help="A key file is safe enough here; `serve` does not warn.")
+    ] = False,
     json_output: JSON = False,
 ) -> None:
     r"""Make a configuration to begin with: a commented head_end.toml, a fresh key-encryption key, an empty store.
@@ -144,7 +152,7 @@ def init(
       ipss-headend meters import fleet.csv --config /srv/head-end/head_end.toml
       ipss-headend serve /srv/head-end/head_end.toml
     """
-    path, key_path = make_head_end(directory)
+    path, key_path = make_head_end(directory, accept_software_key=accept_software_key)
     output = Output(json_output=json_output)
     if json_output:
         output.document({"config": str(path), "key_file": str(key_path)})
@@ -156,8 +164,10 @@ def init(
     output.line(f"  ipss-headend serve {path}")
 
 
-def make_head_end(directory: Path, text: str = STARTER) -> tuple[Path, Path]:
+def make_head_end(directory: Path, text: str = STARTER, *, accept_software_key: bool = False) -> tuple[Path, Path]:
     """Write a configuration with its key file and an empty store; returns where the first two are.
+
+    `accept_software_key`: the configuration says that a key in software is wanted.
 
     Raises:
         ConfigError: something is there already, or cannot be written.
@@ -172,7 +182,9 @@ def make_head_end(directory: Path, text: str = STARTER) -> tuple[Path, Path]:
     except OSError as error:
         raise ConfigError(f"{directory}: {error.strerror or error}") from error
     title = (b"IPS" + secrets.token_bytes(5)).hex()
-    write_private(path, text.format(title=title, key_file=KEY_FILE))
+    write_private(
+        path, text.format(title=title, key_file=KEY_FILE, accepted=ACCEPTED if accept_software_key else f"# {ACCEPTED}")
+    )
     loaded = configuration.load(path)
     Database(loaded.database.address, reserve_bytes=0).close()
     return path, key_path

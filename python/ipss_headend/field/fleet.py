@@ -88,10 +88,24 @@ def import_meters(
     Raises:
         ConfigError: the file's first line does not name the columns.
     """
+    read = fleet_file.read(lines, source)
+    return import_read(connection, keystore, read, source, strict=strict, client_system_title=client_system_title)
+
+
+def import_read(
+    connection: Connection,
+    keystore: Keystore,
+    read: Iterable[MeterLine | str],
+    source: str,
+    *,
+    strict: bool = False,
+    client_system_title: bytes | None = None,
+) -> ImportReport:
+    """As `import_meters`, of what was read already: meters, and messages that refuse some."""
     taken = _Taken(connection, keystore, source, client_system_title)
     good: list[MeterLine] = []
     mistakes: list[str] = []
-    for line in fleet_file.read(lines, source):
+    for line in read:
         mistake = line if isinstance(line, str) else taken.refuse(line)
         if mistake is not None:
             mistakes.append(mistake)

@@ -164,7 +164,7 @@ def read(lines: Iterable[str], source: str) -> Iterator[MeterLine | str]:
         header = [name.removeprefix("\ufeff").strip() for name in next(reader, [])]
     except csv.Error as error:
         raise ConfigError(f"{source}: line 1: not CSV: {error}") from error
-    _check_header(header, source)
+    check_header(header, source)
     while True:
         try:
             cells = next(reader)
@@ -181,7 +181,20 @@ def read(lines: Iterable[str], source: str) -> Iterator[MeterLine | str]:
             yield f"{source}: line {reader.line_num}: {error}"
 
 
-def _check_header(header: list[str], source: str) -> None:
+def meter(line: int, cells: dict[str, str], source: str) -> MeterLine | str:
+    """The meter of these columns, or the message that refuses it."""
+    try:
+        return _meter(line, cells)
+    except LineError as error:
+        return f"{source}: line {line}: {error}"
+
+
+def check_header(header: list[str], source: str) -> None:
+    """Whether a first line names columns.
+
+    Raises:
+        ConfigError: it does not; all that is wrong with it.
+    """
     mistakes = []
     for name in header:
         if name not in COLUMNS:

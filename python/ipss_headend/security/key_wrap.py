@@ -19,6 +19,7 @@ SHORTEST = 9
 """Octets. RFC 5649 has another form for up to 8; no key is that short."""
 
 _HEAD = bytes.fromhex("a65959a6")
+_UNPADDED_HEAD = b"\xa6" * 8
 _ROUNDS = 6
 
 
@@ -47,6 +48,19 @@ def unwrap(key_encryption_key: Key, wrapped: Sequence[bytes]) -> list[bytes | No
         head, blocks = _open(key_encryption_key, joined[0], joined[1:])
         for place, octets, start in zip(places, _join(blocks), _join([head]), strict=True):
             plaintexts[place] = _unpadded(start, octets)
+    return plaintexts
+
+
+def unwrap_keys(key_encryption_key: Key, wrapped: Sequence[bytes]) -> list[bytes | None]:
+    """Unwrap each of what others wrapped without padding (RFC 3394); None for what was not, or was changed since."""
+    plaintexts: list[bytes | None] = [None] * len(wrapped)
+    for length, places in _by_length([len(octets) for octets in wrapped]).items():
+        if length % 8 or length < 24:
+            continue
+        joined = _blocks(b"".join(wrapped[place] for place in places), length)
+        head, blocks = _open(key_encryption_key, joined[0], joined[1:])
+        for place, octets, start in zip(places, _join(blocks), _join([head]), strict=True):
+            plaintexts[place] = octets if hmac.compare_digest(start, _UNPADDED_HEAD) else None
     return plaintexts
 
 

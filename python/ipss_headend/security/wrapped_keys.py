@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, select, update
 
+from ipss_headend.security import transport
 from ipss_headend.security.keystore import BoundKeys, Keystore, MeterKeys
-from ipss_headend.store.schema import meter_keys, pending_keys
+from ipss_headend.store.schema import meter_keys, pending_keys, transport_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,8 @@ class OpenedKeys:
     keys: MeterKeys
     pending: bool = False
     """New keys on their way to the meter."""
+    transport: str | None = None
+    """The name of a transport key: no meter's."""
 
 
 def opened(connection: Connection, keystore: Keystore, titles: Mapping[int, bytes | None]) -> list[OpenedKeys]:
@@ -34,6 +37,12 @@ def opened(connection: Connection, keystore: Keystore, titles: Mapping[int, byte
             OpenedKeys(one.meter_id, one.system_title, keys, pending=table is pending_keys)
             for one, keys in zip(bound, keystore.unwrap(bound), strict=True)
         ]
+    kept = connection.execute(select(transport_keys.c.name, transport_keys.c.wrapped)).all()
+    bound = [BoundKeys(transport.NOBODY, transport.bound(name), wrapped) for name, wrapped in kept]
+    found += [
+        OpenedKeys(transport.NOBODY, one.system_title, keys, transport=name)
+        for (name, _), one, keys in zip(kept, bound, keystore.unwrap(bound), strict=True)
+    ]
     return found
 
 
@@ -44,8 +53,12 @@ def replace(connection: Connection, keystore: Keystore, found: Sequence[OpenedKe
         rows = [
             {"number": one.meter_id, "octets": octets}
             for one, octets in zip(found, wrapped, strict=True)
-            if one.pending == (table is pending_keys)
+            if one.transport is None and one.pending == (table is pending_keys)
         ]
         if rows:
             chosen = table.c.meter_id == bindparam("number")
             connection.execute(update(table).where(chosen).values(wrapped=bindparam("octets")), rows)
+    for one, octets in zip(found, wrapped, strict=True):
+        if one.transport is not None:
+            chosen = transport_keys.c.name == one.transport
+            connection.execute(update(transport_keys).where(chosen).values(wrapped=octets))

@@ -17,7 +17,7 @@ from sqlalchemy import (
     types,
 )
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """Raised by one with each change, which is a file in `migrations/versions`. A store with a higher
 one is refused (R46).
 """
@@ -124,6 +124,16 @@ key_counters = Table(
     Column("meter_id", Integer, primary_key=True, autoincrement=False),
     Column("next", BigInteger, nullable=False),
     comment="Our invocation counter under the pending keys, where it begins anew: the counter in use is near its end.",
+)
+
+transport_keys = Table(
+    "transport_keys",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("added_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    comment="Manufacturers' transport keys, wrapped like meters' keys: see security/transport.py.",
 )
 
 key_fingerprints = Table(
