@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 from tests.system.control_kill_me import POINTS
 from tests.system.orders import forking
-from tests.system.test_control import FAST, actions, name, world
+from tests.system.test_control import BUDGETS, FAST, actions, name, world
 
 from ipss_headend.field.control import machine
 from ipss_headend.field.control.machine import State
 
 KILLS = int(os.environ.get("IPSS_CONTROL_KILLS", str(len(POINTS))))
 RESOLVED_S = 60.0
-BUDGETS = "per_minute = 100000\nper_hour = 100000\nfleet_per_day_least = 100000\n"
 
 
 @pytest.mark.timeout(600 + 4 * KILLS)

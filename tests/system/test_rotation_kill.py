@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from tests.system.orders import forking
 from tests.system.rotation_kill_me import POINTS
-from tests.system.test_control import FAST, name, world
-from tests.system.test_control_kill import BUDGETS
+from tests.system.test_control import BUDGETS, FAST, name, world
 from tests.system.test_rotation import QUICK, doubt, keys_of, reads
 from tests.system.test_serve import serving
 
