@@ -1,11 +1,18 @@
 """An independent implementation of the cryptography (pyca/cryptography) opens what our two ends say to each other.
 
-The other direction, octet by octet, is `protocols/dlms/tests/oracle.rs` on the vectors that the oracle makes.
+The other direction, octet by octet, is `protocols/dlms/tests/oracle.rs` on the vectors that the oracle makes. R11's
+random frames are `IPSS_ORACLE_FRAMES` many.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import os
+import random
+import shutil
+import subprocess
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -17,6 +24,8 @@ from tests.interop.test_peers_read_our_meter import keys_of, virtual_meter
 
 from ipss_headend import _core
 
+FRAMES = int(os.environ.get("IPSS_ORACLE_FRAMES", "4000"))
+BUILD_WAIT_S = 600.0
 VECTORS = ROOT / "protocols" / "dlms" / "vectors" / "oracle"
 ITEMS = [
     _core.Item.attributes(0, [(1, name("0.0.42.0.0.255"), 2)]),
@@ -131,3 +140,53 @@ def test_the_oracle_verifies_the_signatures_of_both_ends(suite: int) -> None:
 
 def test_the_vectors_are_what_the_oracle_makes() -> None:
     assert (VECTORS / "security.toml").read_text() == oracle.vectors()
+
+
+@pytest.fixture(scope="module")
+def frames() -> str:
+    """The crate's own example, which seals and opens by request."""
+    cargo = shutil.which("cargo")
+    assert cargo is not None, "cargo is needed, as for the extension"
+    command = [cargo, "build", "--quiet", "--locked", "-p", "ipss-dlms", "--example", "frames"]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=BUILD_WAIT_S)
+    target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    return str(target / "debug" / "examples" / "frames")
+
+
+def test_r11_random_frames_come_out_and_open_as_the_oracles(frames: str) -> None:
+    """Each frame is sealed by both; whole or bent, both open it or neither does."""
+    chance = random.Random(11)
+    asked, expected = [], []
+    for number in range(FRAMES):
+        suite, protection = chance.randrange(3), chance.choice((0x10, 0x20, 0x30))
+        key, beside = (chance.randbytes(oracle.KEY_OCTETS[suite]) for _ in range(2))
+        title, counter = chance.randbytes(8), chance.choice((0, 1, chance.getrandbits(31), 2**32 - 2))
+        plain = chance.randbytes(chance.choice((0, 1, 15, 16, 17, chance.randrange(300))))
+        head = f"{suite} {protection} {key.hex()} {beside.hex()} {title.hex()}"
+        frame = oracle.seal(key, beside, protection | suite, title, counter, plain)
+        asked.append(f"seal {head} {counter} {plain.hex()}")
+        expected.append(frame.hex())
+
+        sent = bytearray(frame)
+        match number % 4:
+            case 0:
+                sent[chance.randrange(1, len(sent))] ^= 1 << chance.randrange(8)
+            case 1:
+                del sent[chance.randrange(5, len(sent) + 1) :]
+            case 2:
+                sent[1:] = chance.randbytes(len(sent) - 1)
+        asked.append(f"open {head} {sent.hex()}")
+        verdict = "!"
+        if len(sent) >= 5 + (protection & 0x10 and oracle.TAG):
+            with contextlib.suppress(InvalidTag):
+                verdict = oracle.unseal(key, beside, title, bytes(sent)).hex()
+        expected.append(verdict)
+
+    run = subprocess.run(
+        [frames], input="\n".join(asked) + "\n", capture_output=True, text=True, timeout=BUILD_WAIT_S, check=True
+    )
+
+    told = [line[:1] if line.startswith("!") else line for line in run.stdout.split("\n")[:-1]]
+    assert len(told) == 2 * FRAMES
+    assert [(ask, one, two) for ask, one, two in zip(asked, told, expected, strict=True) if one != two] == []
+    assert expected.count("!") > FRAMES // 3

@@ -202,9 +202,19 @@ impl HeadEnd {
 
     /// Octets of the largest plain APDU that may be sent.
     pub(super) fn room(&self) -> usize {
+        self.largest_apdu().saturating_sub(self.profile.overhead()).max(24)
+    }
+
+    /// Whether a plain APDU of that length goes in one APDU, protected as it will be.
+    pub(super) fn fits_one(&self, length: usize) -> bool {
+        length + self.profile.overhead() <= self.largest_apdu()
+    }
+
+    /// Octets of the longest APDU that the meter takes.
+    pub(super) fn largest_apdu(&self) -> usize {
         let told = if self.server_max_pdu == 0 { u16::MAX } else { self.server_max_pdu };
         let octets = if self.profile.quirks.max_pdu == 0 { told } else { told.min(self.profile.quirks.max_pdu) };
-        usize::from(octets).saturating_sub(self.profile.overhead()).max(24)
+        usize::from(octets)
     }
 
     /// Whether several parts may be asked for at once.

@@ -50,7 +50,7 @@ impl HeadEnd {
     /// Cut the complete APDU at `to_send[start..]` into blocks, if it is longer than the meter takes.
     pub(super) fn cut(&mut self, frame: usize, start: usize, cx: &mut Context<'_>) -> bool {
         let most = self.room() + self.profile.protection.overhead();
-        if cx.to_send.len() - start <= most + 16 || !self.may_block() {
+        if cx.to_send.len() - start <= self.largest_apdu() || !self.may_block() {
             return false;
         }
         let apdu = cx.to_send.split_off(start);
@@ -104,7 +104,12 @@ impl HeadEnd {
         cx: &mut Context<'_>,
     ) -> Result<(), ProtocolError> {
         let block = GeneralBlock::decode(apdu)?;
-        let limits = self.profile.limits;
+        let mut limits = self.profile.limits;
+        // A proof may need blocks in a meter of small APDUs; nothing else before it.
+        let proving = self.state == State::Proving;
+        if proving {
+            limits.reassembly = limits.apdu_before_association;
+        }
         let window = self.profile.quirks.block_window;
         let blocks = self.blocks.get_or_insert_with(Box::default);
         if block.window == 0 && blocks.exchange.as_ref().is_none_or(|exchange| exchange.received() == 0) {
@@ -114,7 +119,7 @@ impl HeadEnd {
                 None => Ok(()),
             };
         }
-        if !self.asking || self.state != State::Up {
+        if !proving && (!self.asking || self.state != State::Up) {
             self.unexpected(0, cx);
             return Ok(());
         }

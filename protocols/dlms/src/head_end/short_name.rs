@@ -122,7 +122,7 @@ impl HeadEnd {
         }
         self.progress.asked = if confirmed { named.len() as u16 } else { 1 };
         encode_write_request(cx.to_send, confirmed, named.iter().copied());
-        if !confirmed && cx.to_send.len() - start > self.room() {
+        if !confirmed && !self.fits_one(cx.to_send.len() - start) {
             return Asked::Impossible("too long for one APDU, and an unconfirmed service has no blocks".into());
         }
         self.cut_short(start, cx);

@@ -170,7 +170,7 @@ impl HeadEnd {
             }
             _ => return Asked::Impossible("only a SET or an ACTION can do without an answer".into()),
         }
-        if cx.to_send.len() - start > self.room() {
+        if !self.fits_one(cx.to_send.len() - start) {
             return Asked::Impossible("too long for one APDU, and an unconfirmed service has no blocks".into());
         }
         Asked::Unconfirmed

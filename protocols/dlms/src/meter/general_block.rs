@@ -2,6 +2,7 @@
 
 use ipss_session::{Context, Limits, ProtocolError};
 
+use super::session::State;
 use super::{Meter, Objects};
 use crate::apdu::GeneralBlock;
 use crate::apdu::initiate::Conformance;
@@ -56,7 +57,12 @@ impl<O: Objects> Meter<O> {
                 Box::new(Blocks { transfer, request: Vec::new(), answer: Vec::new() })
             }
         };
-        match blocks.transfer.take(&block, &Limits::default())? {
+        let mut limits = Limits::default();
+        if self.state == State::Proving {
+            // The head-end's proof, which may need blocks, and nothing else before it.
+            limits.reassembly = limits.apdu_before_association;
+        }
+        match blocks.transfer.take(&block, &limits)? {
             Taken::Wait => {}
             Taken::Turn => self.give_blocks(&mut blocks, cx),
             Taken::Whole(mut whole) => {

@@ -210,7 +210,7 @@ impl<O: Objects> Meter<O> {
         if self.state == State::Idle || (client, server) != (self.profile().client, self.profile().server) {
             return self.refuse(client, server, SERVICE_NOT_ALLOWED, cx);
         }
-        if tag == tags::GENERAL_BLOCK_TRANSFER && self.state == State::Up {
+        if tag == tags::GENERAL_BLOCK_TRANSFER {
             return self.take_general_block(apdu, (client, server), cx);
         }
         if !self.profile().is_ciphered() {
