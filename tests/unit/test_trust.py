@@ -25,8 +25,8 @@ def test_every_test_that_a_run_names_exists() -> None:
             text = (ROOT / "tests" / path).read_text(encoding="utf-8")
             assert not test or f"def {test}(" in text, named
         if run.rust:
-            package = {"ipss-core": "rust", "ipss-dlms": "protocols/dlms", "ipss-modbus": "protocols/modbus"}
-            home = ROOT / package[run.rust[1]]
+            package = {"core": "rust", "dlms": "protocols/dlms", "modbus": "protocols/modbus", "fuzz": "tests/fuzz"}
+            home = ROOT / package[run.rust[1].removeprefix("ipss-")]
             targets = [name for flag, name in zip(run.rust, run.rust[1:], strict=False) if flag == "--test"]
             assert all((home / "tests" / f"{name}.rs").exists() for name in targets), run.name
 
