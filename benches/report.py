@@ -138,6 +138,14 @@ def store_table(result: dict[str, Any]) -> list[str]:
         figures = result["lines_per_second"][name]
         lines.append(f"| {label} | {spread(figures)} | {number(figures['median'] * result['values_a_line'])} |")
     lines.append(f"| ratio | {result['ratio']} | |")
+    if "ratio_postgresql" in result:  # results from before PostgreSQL have none
+        for name, label in [
+            ("bare COPY", "PostgreSQL: bare binary COPY, the same rows and partitions"),
+            ("ours in PostgreSQL", "PostgreSQL: the store"),
+        ]:
+            figures = result["lines_per_second"][name]
+            lines.append(f"| {label} | {spread(figures)} | {number(figures['median'] * result['values_a_line'])} |")
+        lines.append(f"| PostgreSQL: ratio | {result['ratio_postgresql']} | |")
     return lines
 
 

@@ -48,9 +48,10 @@ def _programs() -> Path:
 class PrivateServer:
     """A running server with any number of databases. It is stopped and removed at the end."""
 
-    def __init__(self) -> None:
+    def __init__(self, beside: Path | None = None) -> None:
+        """`beside`: on this disk, where that matters."""
         self._programs = _programs()
-        self.directory = Path(tempfile.mkdtemp(prefix="ipss-pg-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="ipss-pg-", dir=beside))
         self.data = self.directory / "data"
         self._numbers = count()
         self._template = ""

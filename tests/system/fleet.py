@@ -73,22 +73,26 @@ def head_end(
     metrics_port: int = 0,
     reactor: str = "",
     dials_in: bool = False,
+    database: str = "",
 ) -> Path:
     """Configure a head-end in a directory and import the fleet. Returns the configuration file.
+
+    `database` is the URL of an empty store; none: a file of its own.
 
     The addresses of meters that `dials_in` stay unknown.
     """
     create_key_file(directory / "key_encryption.key")
     path = directory / "head_end.toml"
+    stored = f'[database]\nurl = "{database}"\n' if database else ""
     path.write_text(
         '[keystore]\nkey_file = "key_encryption.key"\n'
         f"[reactor]\nthreads = 1\nconnections_per_second = 5000\n{reactor}\n"
         f"[metrics]\nport = {metrics_port}\n"
-        f"{plans}\n",
+        f"{stored}{plans}\n",
         encoding="utf-8",
     )
     loaded = config.load(path)
-    with opened(loaded) as database, database.writing() as connection:
+    with opened(loaded) as store, store.writing() as connection:
         keystore = Keystore.open(connection, loaded.keystore)
         report = import_meters(
             connection, keystore, io.StringIO(running.meters.csv(dials_in=dials_in)), "fleet.csv", strict=True

@@ -107,9 +107,8 @@ def chained(before: bytes, row: tuple[int, int, str, str, str, str]) -> bytes:
 
 def records(connection: Connection, after: int = 0) -> Iterator[Record]:
     """The records behind this one, in order."""
-    found = connection.execution_options(yield_per=5_000).execute(
-        select(audit).where(audit.c.seq > after).order_by(audit.c.seq)
-    )
+    chosen = select(audit).where(audit.c.seq > after).order_by(audit.c.seq)
+    found = connection.execute(chosen, execution_options={"yield_per": 5_000})
     return (Record(*row) for row in found)
 
 

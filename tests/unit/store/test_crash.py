@@ -3,19 +3,20 @@
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from ipss_headend.address import Address, Server
 from ipss_headend.store import Database, counters, marks, readings
 
 CHILD = """
 import os, signal, sys
 from pathlib import Path
+from ipss_headend.address import Server
 from ipss_headend.store import Database, WriteBatch, counters, journal, marks, reading_row
 
-path, point, batches = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-database = Database(path, own=True, reserve_bytes=0)
+where, marker, point, batches = *sys.argv[1:4], int(sys.argv[4])
+database = Database(Server(where, Path(marker)) if marker else Path(where), own=True, reserve_bytes=0)
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -46,15 +47,16 @@ die()
 
 
 @pytest.mark.parametrize("point", ["begin", "readings", "counters", "commit", "acknowledged"])
-def test_killed_process_leaves_every_acknowledged_batch_and_no_half_one(path: Path, point: str) -> None:
+def test_killed_process_leaves_every_acknowledged_batch_and_no_half_one(address: Address, point: str) -> None:
+    where = (address.url, str(address.marker)) if isinstance(address, Server) else (str(address), "")
     for batches in (1, 5):
         child = subprocess.run(
-            [sys.executable, "-c", CHILD, str(path), point, str(batches)], stdout=subprocess.PIPE, check=False
+            [sys.executable, "-c", CHILD, *where, point, str(batches)], stdout=subprocess.PIPE, check=False
         )
         acknowledged = len(child.stdout.split())
 
         assert child.returncode == -signal.SIGKILL
-        with Database(path, own=True, reserve_bytes=0) as database, database.reading() as connection:
+        with Database(address, own=True, reserve_bytes=0) as database, database.reading() as connection:
             lines = list(readings.series(connection, [1], [1]))
             assert [line.cells for line in lines] == [[time, -time] for time in range(acknowledged * 100)]
             assert readings.verify(connection).sound
