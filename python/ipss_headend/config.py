@@ -476,6 +476,19 @@ def _plan(table: "_Table") -> PlanConfig:
     return plan
 
 
+def parse_plan(values: Mapping[str, object]) -> PlanConfig:
+    """A read plan from what a table `[[plans]]` would say.
+
+    Raises:
+        ConfigError: all mistakes.
+    """
+    mistakes: list[str] = []
+    plan = _plan(_Table(values, "plan", "", mistakes))
+    if mistakes:
+        raise ConfigError(*mistakes)
+    return plan
+
+
 def _modbus(table: "_Table", directory: Path) -> ModbusConfig:
     files = {name: table.text(name, "") for name in ("authorities", "certificate", "key")}
     found = {name: directory / text if text else None for name, text in files.items()}

@@ -41,6 +41,7 @@ from ipss_headend.field.quarantine import Quarantine
 from ipss_headend.field.reactor import EventKind, Outcome
 from ipss_headend.field.rekeying import Rekeying
 from ipss_headend.field.requests import Requests
+from ipss_headend.field.schedules import Schedules
 from ipss_headend.field.watch import Watch
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
@@ -202,6 +203,8 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             try_s=config.control.answer_s,
         )
         campaigns = _campaigns(config, field)
+        schedules = Schedules(store, field, config.plans)
+        await schedules.load()
         set_points = SetPoints(
             store=store,
             requests=requests,
@@ -251,6 +254,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             set_points=set_points,
             plugins=plugins,
             judge=judge,
+            schedules=schedules,
         )
         control = services.control = await _control(
             config, field, reactor, gate, rekeying, set_points, services.written, judge
@@ -305,6 +309,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
                         plans.start_soon(_stop_commands, stop, control)
                     for campaign in campaigns:
                         plans.start_soon(campaign.run)
+                    plans.start_soon(schedules.run)
                     plans.start_soon(services.jobs.run)
                     plans.start_soon(set_points.run)
                     plans.start_soon(devices.run)

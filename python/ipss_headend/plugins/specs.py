@@ -160,12 +160,17 @@ def billing_sales_dimension(ctx: Any, account: dict[str, str]) -> dict[str, str]
     return {}
 
 
-@_hook("veto", 0.005, closed=True, when="any command or set point is asked for, and again before an order's release")
+@_hook(
+    "veto",
+    0.005,
+    closed=True,
+    when="a command, set point or parameter is asked for, and again before an order's release",
+)
 def control_authorize(ctx: Any, actor: str, action: str, targets: list[str]) -> Refusal | None:
     """Say whether this may be asked for.
 
-    `action`: the kind of an order, such as `disconnect`, or `set-point`. `targets` are meters, 1000 at most: an order
-    with more is asked about in parts.
+    `action`: the kind of an order, such as `disconnect`, or `set-point`, or `parameters`. `targets` are meters, 1000 at
+    most: an order with more is asked about in parts.
     """
 
 

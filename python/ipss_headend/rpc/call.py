@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ipss_headend.field.enrolment import Enrolment
     from ipss_headend.field.fleet import FleetMeter
     from ipss_headend.field.quarantine import Quarantine
+    from ipss_headend.field.schedules import Schedules
     from ipss_headend.metrics import Figures
     from ipss_headend.plugins.judge import Judge
     from ipss_headend.plugins.manager import Manager
@@ -64,6 +65,8 @@ class Services:
     plugins: Manager
     judge: Judge
     """Plugins' say in commands."""
+    schedules: Schedules
+    """Read plans."""
     methods: dict[str, Method] = dataclasses.field(default_factory=lambda: dict(METHODS))
     """The table of this head-end, plugins' methods among it."""
     control: Control | None = None

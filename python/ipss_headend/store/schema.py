@@ -410,6 +410,28 @@ reading_flags = Table(
     comment="What validation said of one column of a line, or of one that is missing. Flags are added only.",
 )
 
+read_schedules = Table(
+    "read_schedules",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    comment="Read plans that were made by the RPC; the content is msgpack, as a table [[plans]].",
+)
+
+parameter_plans = Table(
+    "parameter_plans",
+    metadata,
+    Column("plan", Text, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+    Column("principal", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    comment="What is to be written to meters, as param.plan was asked; the content is msgpack.",
+)
+
 estimates = Table(
     "estimates",
     metadata,

@@ -142,6 +142,7 @@ def services(store: Store) -> Services:
         set_points=nothing,
         plugins=nothing,
         judge=nothing,
+        schedules=nothing,
     )
 
 

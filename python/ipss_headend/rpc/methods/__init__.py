@@ -11,6 +11,7 @@ from ipss_headend.rpc.methods import (  # noqa: F401
     device,
     event,
     job,
+    param,
     plugin,
     read,
     rpc,

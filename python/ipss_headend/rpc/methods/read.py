@@ -19,7 +19,7 @@ from ipss_headend.field.results import result_name
 from ipss_headend.names import ObjectName
 from ipss_headend.plugins.flags import flag_names
 from ipss_headend.rpc.call import Call
-from ipss_headend.rpc.catalogue import Params, Result, method
+from ipss_headend.rpc.catalogue import Change, Empty, Params, Result, method
 from ipss_headend.rpc.faults import Fault, fault_of
 from ipss_headend.rpc.jobs import Job
 from ipss_headend.rpc.methods.job import State, state
@@ -32,6 +32,7 @@ from ipss_headend.store.readings import series as stored_series
 from ipss_headend.store.registry import Layout, all_layouts
 
 if TYPE_CHECKING:
+    from ipss_headend.config import PlanConfig
     from ipss_headend.field.layouts import Register
     from ipss_headend.field.reactor import AnswerRow
     from ipss_headend.rpc.call import Services
@@ -143,6 +144,44 @@ class PlanState(msgspec.Struct, frozen=True):
     pending: int
     completeness_ppm: int
     """Of a million."""
+    configured: bool
+    """It is the configuration's; otherwise read.schedule.set made it."""
+
+
+class PlanNamed(Params, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A read plan."""
+
+    name: str
+
+
+class PlanGone(Change, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A read plan."""
+
+    name: str
+
+
+class Schedule(Change, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A read plan, as `[[plans]]` in docs/configuration.md has it. What is left out has the default of there."""
+
+    name: str
+    every: str
+    """`15min`, `1d at 00:10`."""
+    objects: list[str] = []  # noqa: RUF012 - msgspec copies it
+    profile: str | None = None
+    columns: list[str] = []  # noqa: RUF012
+    period: str | None = None
+    window: str | None = None
+    priority: str | None = None
+    backfill_days: int | None = None
+    clock_limit: str | None = None
+    groups: list[str] = []  # noqa: RUF012
+    """Only meters of these; none: all."""
+
+
+class OnePlan(Result, frozen=True):
+    """A read plan."""
+
+    plan: PlanState
 
 
 class Plans(Result, frozen=True):
@@ -330,26 +369,72 @@ async def series(call: Call, params: Period) -> Series:
 
 @method("read.schedule.list", Right.VIEW, example={})
 def schedules(call: Call, params: Params) -> Plans:
-    """The read plans of the configuration, and how their latest turn goes."""
-    states = []
-    for plan in call.services.config.plans:
-        figures = call.services.figures.plan(plan.name)
-        states.append(
-            PlanState(
-                plan.name,
-                plan.every.period_s,
-                [str(name) for name in plan.objects],
-                plan.profile,
-                list(plan.groups),
-                figures.turn_us // 1000,
-                figures.asked,
-                figures.done,
-                figures.failed,
-                figures.pending,
-                round(figures.completeness * 1_000_000),
-            )
-        )
-    return Plans(plans=states)
+    """The read plans, and how their latest turn goes."""
+    return Plans(plans=[_state(call, plan, configured) for plan, configured in call.services.schedules.plans])
+
+
+@method("read.schedule.status", Right.VIEW)
+def schedule_status(call: Call, params: PlanNamed) -> OnePlan:
+    """One read plan, and how its latest turn goes: what was asked, what was read, how complete that is."""
+    for plan, configured in call.services.schedules.plans:
+        if plan.name == params.name:
+            return OnePlan(plan=_state(call, plan, configured))
+    raise Fault("E_UNKNOWN", f'no read plan is called "{params.name[:128]}"; read.schedule.list shows them')
+
+
+@method(
+    "read.schedule.set",
+    Right.MANAGE,
+    example={"name": "night registers", "every": "1d at 02:00", "objects": ["1.0.1.8.0.255"]},
+)
+async def set_schedule(call: Call, params: Schedule) -> OnePlan:
+    """Make a read plan, or change one that was made so. It is kept, and its turn that is due is taken at once.
+
+    The fields are those of `[[plans]]` in the configuration; its own plans are changed there.
+    """
+    _reach(call, params.groups)
+    own = ("name", "key", "deadline_ms")
+    given = {
+        field.name: value
+        for field in msgspec.structs.fields(params)
+        if field.name not in own and (value := getattr(params, field.name)) not in (None, [])
+    }
+    plan = await call.services.schedules.set(params.name, given, call.principal.name)
+    return OnePlan(plan=_state(call, plan, configured=False))
+
+
+@method("read.schedule.remove", Right.MANAGE)
+async def remove_schedule(call: Call, params: PlanGone) -> Empty:
+    """End a read plan that was made by read.schedule.set, and forget it. What it read stays."""
+    for plan, configured in call.services.schedules.plans:
+        if plan.name == params.name and not configured:
+            _reach(call, list(plan.groups))
+            await call.services.schedules.remove(params.name, call.principal.name)
+            return Empty()
+    raise Fault("E_UNKNOWN", f'no read plan "{params.name[:128]}" was made by read.schedule.set')
+
+
+def _reach(call: Call, groups: Sequence[str]) -> None:
+    if not call.principal.everywhere(Right.MANAGE) and (not groups or not all(map(call.reaches, groups))):
+        raise Fault("E_DENIED", f"{call.method}: groups: name groups of yours; a plan without groups reads every meter")
+
+
+def _state(call: Call, plan: PlanConfig, configured: bool) -> PlanState:
+    figures = call.services.figures.plan(plan.name)
+    return PlanState(
+        plan.name,
+        plan.every.period_s,
+        [str(name) for name in plan.objects],
+        plan.profile,
+        list(plan.groups),
+        figures.turn_us // 1000,
+        figures.asked,
+        figures.done,
+        figures.failed,
+        figures.pending,
+        round(figures.completeness * 1_000_000),
+        configured,
+    )
 
 
 def parsed(item: str) -> ObjectName:
