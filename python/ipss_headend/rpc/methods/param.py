@@ -334,10 +334,3 @@ async def _write(services: Services, meter: FleetMeter, wanted: list[tuple[str, 
     well = all(said in {"written", "as wanted already"} for said in outcomes.values())
     wrong = None if well else "; ".join(f"{name}: {said}" for name, said in outcomes.items())
     return {"ok": well, "outcomes": outcomes, "error": wrong}
-
-
-def _hexadecimal(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        raise Fault("E_PARAMS", "signatures: not hexadecimal digits") from None
