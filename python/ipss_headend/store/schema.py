@@ -17,7 +17,7 @@ from sqlalchemy import (
     types,
 )
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 """Raised by one with each change, which is a file in `migrations/versions`. A store with a higher
 one is refused (R46).
 """
