@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -178,8 +179,8 @@ def test_r18_r44_protected_moved_or_mislabelled_devices_get_nothing(tmp_path: Pa
             (right, limit("5"), None),
             (right, limit("0"), "der-reconnect"),
         ):
-            made = await trio.to_thread.run_sync(lambda e=effect, m=meaning, k=kind: ask(office, m, e, kind=k))
-            await until(lambda made=made: office.over(made.order_id))
+            made = await trio.to_thread.run_sync(partial(ask, office, meaning, effect, kind=kind))
+            await until(partial(office.over, made.order_id))
             [command] = office.commands(made.order_id)
             assert command.state == State.FAILED, command
             details.append(command.detail)
