@@ -51,8 +51,9 @@ class Profile:
         frame_s: float = 30.0,
         referencing: Literal["ln", "sn"] = "ln",
         quirks: Sequence[tuple[str, bool | int | str]] = ...,
+        shared: bool = False,
     ) -> Profile:
-        """Pin it.
+        """Pin it; `shared`: what comes from other meters' addresses over the same connection is passed over.
 
         `referencing` is by logical or by short names. `quirks` are names and values of what the model does in its own
         way.
@@ -189,6 +190,23 @@ class Meter:
         """A Modbus unit. `shared` units of one address take turns on the connection to their gateway.
 
         `identity` stands for the device in orders, as a system title does for a meter.
+        """
+    @staticmethod
+    def readout(
+        meter: int,
+        address: str,
+        *,
+        device: str = "",
+        first_baud: int = 300,
+        most_baud: int = 115_200,
+        idle_s: float = 30.0,
+        answer_s: float = 30.0,
+        trace: bool = False,
+    ) -> Meter:
+        """A meter that is read out as text (IEC 62056-21 mode C) over a serial line.
+
+        Any plan is answered by the whole data block: an answer for each data set, with the address, the value, the unit
+        and the logical name (None where the address is none) as octets.
         """
 
 @final
@@ -517,11 +535,12 @@ class Reactor:
         Those that have not ended yet end as cancelled, or as unknown if a write was sent.
         """
     def listen(
-        self, address: str, *, transport: Literal["tcp", "udp", "tls"] = "tcp", tls: TlsServer | None = None
+        self, address: str, *, transport: Literal["tcp", "udp", "tls", "mbus"] = "tcp", tls: TlsServer | None = None
     ) -> str:
         """Take connections of meters that dial in at "host:port" (port 0: any); returns the address bound.
 
-        Over UDP each address that datagrams come from is a connection.
+        Over UDP each address that datagrams come from is a connection. `mbus` listens on a serial line
+        (`serial:///dev/ttyUSB0?baud=2400&parity=even`) for pushes, which come as events `push-unclaimed`.
         """
     def take(self) -> Batch | None:
         """The oldest batch, or None. Never waits."""
@@ -557,8 +576,13 @@ class VirtualFleet:
         tls: TlsServer | None = None,
         threads: int = 1,
         link: Link | None = None,
+        behind: int = 1,
+        quirks: Sequence[tuple[str, bool | int | str]] = ...,
     ) -> VirtualFleet:
         """Start them, with `history_days` of load profile behind them. Over UDP each takes a descriptor.
+
+        `behind` of them answer at each address, as logical devices 16 and on of one concentrator. `quirks` are what all
+        of them do in their own way.
 
         The meters' rows can be taken with `log_nonces` (what arrived at them); without it they are dropped.
         Clients 1 and 2 associate by `authentication` under `protection`, client 16 is the public client. Raises

@@ -119,7 +119,9 @@ class ListenerConfig:
     host: str = "0.0.0.0"  # noqa: S104 - meters come from outside
     port: int = DLMS_PORT
     protocol: str = "dlms"
-    transport: Literal["tcp", "udp"] = "tcp"
+    transport: Literal["tcp", "udp", "mbus"] = "tcp"
+    line: str = ""
+    """With `mbus`: the serial line, `/dev/ttyUSB0?baud=2400&parity=even`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,12 +442,16 @@ def _reactor(table: "_Table") -> ReactorConfig:
 
 
 def _listener(table: "_Table") -> ListenerConfig:
+    transport = table.choice("transport", "tcp", ("tcp", "udp", "mbus"))
     listener = ListenerConfig(
         host=table.text("host", ListenerConfig().host),
         port=table.port("port", DLMS_PORT, f"use {DLMS_PORT} for DLMS or leave the line out"),
         protocol=table.choice("protocol", "dlms", ("dlms",)),
-        transport="udp" if table.choice("transport", "tcp", ("tcp", "udp")) == "udp" else "tcp",
+        transport="udp" if transport == "udp" else "mbus" if transport == "mbus" else "tcp",
+        line=table.text("line", ""),
     )
+    if (transport == "mbus") != listener.line.startswith("/"):
+        table.mistake("line", 'goes with transport "mbus" and begins with a device file, as "/dev/ttyUSB0?baud=2400"')
     table.finish()
     return listener
 

@@ -495,6 +495,12 @@ def _campaigns(config: Config, field: Field) -> list[Campaign]:
 def _listen(config: Config, reactor: Reactor) -> tuple[str, ...]:
     found = []
     for listener in config.listeners:
+        if listener.transport == "mbus":
+            try:
+                found.append(reactor.listen(f"serial://{listener.line}", transport="mbus"))
+            except ValueError as error:
+                raise ConfigError(f"listeners: {listener.line}: {error}") from error
+            continue
         host = f"[{listener.host}]" if ":" in listener.host else listener.host
         try:
             found.append(reactor.listen(f"{host}:{listener.port}", transport=listener.transport))

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ipss_dlms::head_end::{self as dlms, Control, Greeter, HeadEnd};
+use ipss_dlms::head_end::{self as dlms, Bus, Control, DataReadout, Greeter, HeadEnd};
 use ipss_modbus::head_end as modbus;
 use ipss_modbus::profile::Profile;
 use ipss_session::{Context, EventKind, Input, MeterId, Outcome, Request, Session, Step};
@@ -24,6 +24,10 @@ pub enum Peer {
     Dlms(HeadEnd),
     /// An inbound connection whose meter is not known yet. Short-lived, so kept apart from the many.
     Greeter(Box<Greeter>),
+    /// A line on which meters push.
+    Bus(Box<Bus>),
+    /// A meter that is read out as text.
+    Readout(Box<DataReadout>),
     /// A Modbus unit.
     Modbus(Box<ModbusUnit>),
     /// A peer whose octets somebody wants to see.
@@ -110,6 +114,8 @@ impl Session for Peer {
         match self {
             Self::Dlms(session) => dlms_step(session, input, cx),
             Self::Greeter(session) => dlms_step(&mut **session, input, cx),
+            Self::Bus(session) => dlms_step(&mut **session, input, cx),
+            Self::Readout(session) => dlms_step(&mut **session, input, cx),
             Self::Modbus(unit) => unit.step(input, cx),
             Self::Traced(traced) => traced.step(input, cx),
         }
@@ -120,6 +126,8 @@ impl Session for Peer {
         match self {
             Self::Dlms(session) => session.ready(),
             Self::Greeter(session) => session.ready(),
+            Self::Bus(session) => session.ready(),
+            Self::Readout(session) => session.ready(),
             Self::Modbus(unit) => unit.session.ready(),
             Self::Traced(traced) => traced.session.ready(),
         }
@@ -130,6 +138,8 @@ impl Session for Peer {
         match self {
             Self::Dlms(session) => session.associated(),
             Self::Greeter(session) => session.associated(),
+            Self::Bus(session) => session.associated(),
+            Self::Readout(session) => session.associated(),
             Self::Modbus(unit) => unit.session.associated(),
             Self::Traced(traced) => traced.session.associated(),
         }

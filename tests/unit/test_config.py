@@ -51,7 +51,7 @@ def test_whole_file_means_what_it_says() -> None:
     assert config.time_zone == ZoneInfo("Europe/Prague")
     assert config.client_system_title == bytes.fromhex("4950530000000002")
     assert config.reactor.request_s == 600.0
-    assert [listener.port for listener in config.listeners] == [4060, 4059]
+    assert [listener.port for listener in config.listeners] == [4060, 4059, 4059]
     assert config.plans[0] == PlanConfig(
         name="billing registers",
         every=Every(86_400, 600),

@@ -146,6 +146,8 @@ pub struct Profile {
     pub limits: Limits,
     /// How objects are named on the wire.
     pub referencing: Referencing,
+    /// Other meters are spoken to over the same connection: what comes from their addresses is passed over.
+    pub shared: bool,
     /// What meters of this model do in their own way.
     pub quirks: Quirks,
 }
@@ -213,6 +215,7 @@ impl Profile {
             heartbeat: Duration::from_secs(480),
             limits: Limits::default(),
             referencing: Referencing::LogicalName,
+            shared: false,
             quirks: Quirks::default(),
         }
     }

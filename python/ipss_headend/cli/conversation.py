@@ -282,7 +282,7 @@ def _meter(core: Any, target: Target, address: str | None, timeout_s: float, qui
             idle_s=timeout_s,
             identities=list(target.identities),
             trace=trace,
-            link=link(target.transport, target.physical),
+            link=link(target.transport, target.physical, target.gateway),
         )
     except ValueError as error:
         raise RequestError(f"{target.name}: {error}") from error

@@ -214,6 +214,8 @@ def _export_keys(connection: Any, keystore: Keystore, text: io.StringIO, groups:
                 "transport": protocol.transport,
                 "physical": protocol.physical,
                 "in_flight": protocol.in_flight,
+                "gateway": protocol.gateway,
+                "referencing": protocol.referencing,
                 "model": meter.model,
                 "group": meter.group,
                 "invocation_counter": granted.get(meter.meter_id, counters.FIRST),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import trio
 import typer
 
-from ipss_headend.cli import modbus, places
+from ipss_headend.cli import modbus, places, readout
 from ipss_headend.cli.app import JSON, app, command, error_document
 from ipss_headend.cli.asked import Wanted, check_harmless, object_list
 from ipss_headend.cli.conversation import Conversation, converse
@@ -153,6 +153,7 @@ def read(
       ipss-headend read virtual-00001 1.0.99.1.0.255 --from 1d --columns 1.0.1.8.0.255 --json
       ipss-headend read dlms+tcp://192.0.2.7 --client 1 --keys keys.toml 7/1.0.99.1.0.255:4 --set 900
       ipss-headend read "dlms+hdlc+serial:///dev/ttyUSB0?baud=9600" 1.0.1.8.0.255
+      ipss-headend read "iec62056-21:///dev/ttyUSB0?device=12345678" readout
       ipss-headend read modbus+tcp://192.0.2.8:502/1 holding/40001:2 identification --json
       ipss-headend read modbus+tcp://192.0.2.8:502/1 voltage_l1 active_power --map eastron-sdm120
     """
@@ -170,6 +171,8 @@ def read(
             config=config,
             json_output=json_output,
         )
+    if readout.is_readout(url):
+        return readout.read(url, objects, timeout_s=timeout, json_output=json_output)
     names, change = _arguments(objects, set_value, action)
     wanted = [Wanted.parse(name) for name in names]
     moment_us = now_us()

@@ -83,6 +83,14 @@ def simulate(
     transport: Annotated[VirtualTransport, typer.Option(help="tcp, udp: the wrapper; hdlc: HDLC over TCP.")] = (
         VirtualTransport.TCP
     ),
+    behind: Annotated[
+        int, typer.Option(min=1, max=1000, help="Meters behind each address, as logical devices of a concentrator.")
+    ] = 1,
+    quirk: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="What they do in their own way; may be given more than once."),
+    ] = None,
+    max_pdu: Annotated[int, typer.Option(min=128, max=65535, help="Octets of their largest APDU.")] = 1024,
     dial: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Connect to a head-end that listens there, all of them.")
     ] = None,
@@ -108,6 +116,8 @@ def simulate(
       ipss-headend simulate --meters 20 --auth hls-ecdsa --suite 2 --protection auth+enc --csv fleet.csv
       ipss-headend simulate --meters 50 --faults slow=10%,wrong-tag=#3 --seconds 60
       ipss-headend simulate --meters 5 --transport hdlc --csv fleet.csv
+      ipss-headend simulate --meters 60 --behind 20 --csv fleet.csv
+      ipss-headend simulate --meters 1 --max-pdu 200 --quirk with_list_limit=1
       ipss-headend simulate --meters 20 --inverters 5 --storage 2 --submeters 3 --devices devices.csv
       ipss-headend simulate --meters 200 --dial 127.0.0.1:4060 --csv fleet.csv
     """
@@ -133,6 +143,9 @@ def simulate(
             threads=threads,
             transport="udp" if transport is VirtualTransport.UDP else "tcp",
             link=_core.Link(FRAMINGS[transport]),
+            behind=behind,
+            max_pdu=max_pdu,
+            quirks=[_quirk(text) for text in quirk or ()],
         )
     except (ValueError, OverflowError) as error:
         raise RequestError(f"simulate: {error}") from error
@@ -155,6 +168,14 @@ def simulate(
             trio.run(_watch, fleet, seconds, every, Output(json_output=json_output), until_input_ends)
     finally:
         fleet.stop()
+
+
+def _quirk(text: str) -> tuple[str, bool | int | str]:
+    """A named quirk of `protocols/dlms/src/quirks.rs` and its value."""
+    name, equals, value = text.partition("=")
+    if not equals or value in {"true", "false"}:
+        return name, value != "false"
+    return name, int(value) if value.isdecimal() else value
 
 
 async def _watch(

@@ -127,6 +127,8 @@ class Target:
     """The physical device of an HDLC address; 0: none."""
     referencing: Literal["ln", "sn"] = "ln"
     """By logical or by short names."""
+    gateway: str = ""
+    """`NETWORK/DEVICE` behind a gateway; empty: none."""
 
     @property
     def needs_counters(self) -> bool:
@@ -247,7 +249,9 @@ def from_registry(name: str, config: Config) -> Target:
 
 def _of_registry(meter: FleetMeter, config: Config, peer_counter: int | None) -> Target:
     listen = tuple(
-        f"[{one.host}]:{one.port}" if ":" in one.host else f"{one.host}:{one.port}" for one in config.listeners
+        f"[{one.host}]:{one.port}" if ":" in one.host else f"{one.host}:{one.port}"
+        for one in config.listeners
+        if one.transport != "mbus"
     )
     if meter.host is None and not listen:
         raise ConfigError(f"{meter.name} dials in, and the configuration has no [[listeners]] where it could arrive")
@@ -281,6 +285,8 @@ def _of_registry(meter: FleetMeter, config: Config, peer_counter: int | None) ->
         identities=tuple(identities(meter)) if meter.host is None else (),
         transport=meter.protocol.transport,
         physical=meter.protocol.physical,
+        referencing=meter.protocol.referencing,
+        gateway=meter.protocol.gateway,
     )
 
 

@@ -13,6 +13,7 @@ import trio
 from ipss_headend import _core
 from ipss_headend.config import ModbusConfig, ReactorConfig
 from ipss_headend.field.fleet import FleetMeter
+from ipss_headend.field.fleet_file import gateway_address
 from ipss_headend.field.modbus import ModbusUnits
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
@@ -56,8 +57,8 @@ class Connector:
         self._profiles: dict[tuple[object, ...], Profile] = {}
         self._quirks: dict[str, Quirks] = {}
 
-    def meter(self, meter: FleetMeter, address: str | None, knowledge: Knowledge) -> Meter:
-        """The reactor's view of a meter.
+    def meter(self, meter: FleetMeter, address: str | None, knowledge: Knowledge, *, shared: bool = False) -> Meter:
+        """The reactor's view of a meter; `shared`: others of its address take turns with it on one connection.
 
         Raises:
             ValueError: what does not fit together.
@@ -69,7 +70,7 @@ class Connector:
         return _core.Meter(
             meter.meter_id,
             endpoint(meter.protocol.transport, address),
-            self._profile(meter),
+            self._profile(meter, shared=shared),
             system_title=meter.system_title or b"",
             encryption_key=keys.encryption_key or b"",
             authentication_key=keys.authentication_key or b"",
@@ -79,11 +80,12 @@ class Connector:
             counters=(0, 0) if block is None else (block.next, block.end),
             peer_counter=knowledge.peer_counters.get(meter.meter_id),
             identities=[] if address is not None else identities(meter),
-            link=link(meter.protocol.transport, meter.protocol.physical),
+            link=link(meter.protocol.transport, meter.protocol.physical, meter.protocol.gateway),
+            shared=shared,
         )
 
-    def _profile(self, meter: FleetMeter) -> Profile:
-        settings = (meter.protocol, meter.server, self._quirks_of(meter.model))
+    def _profile(self, meter: FleetMeter, *, shared: bool) -> Profile:
+        settings = (meter.protocol, meter.server, self._quirks_of(meter.model), shared)
         if settings not in self._profiles:
             protocol, limits = meter.protocol, self._limits
             self._profiles[settings] = _core.Profile(
@@ -98,7 +100,9 @@ class Connector:
                 associate_s=limits.associate_s,
                 answer_s=limits.answer_s,
                 frame_s=limits.frame_s,
+                referencing=protocol.referencing,
                 quirks=settings[2],
+                shared=shared,
             )
         return self._profiles[settings]
 
@@ -115,10 +119,13 @@ def quirks_of(model: str) -> Quirks:
     return tuple(sorted(_core.profile(model)["quirks"].items()))
 
 
-def link(transport: str, physical: int) -> Link:
-    """What carries the APDUs over a transport; `physical` is the physical device of an HDLC address, 0 for none."""
+def link(transport: str, physical: int, gateway: str = "") -> Link:
+    """What carries the APDUs over a transport.
+
+    `physical` is the physical device of an HDLC address, 0 for none; `gateway` the column of the fleet file.
+    """
     framing = {"udp": "datagram", "optical": "optical"}.get(transport, "hdlc" if "hdlc" in transport else "wrapper")
-    return _core.Link(framing, physical=physical or None)  # type: ignore[arg-type]
+    return _core.Link(framing, physical=physical or None, gateway=gateway_address(gateway))  # type: ignore[arg-type]
 
 
 def endpoint(transport: str, address: str | None) -> str | None:
@@ -132,6 +139,13 @@ def identities(meter: FleetMeter) -> list[bytes]:
     if meter.system_title is not None:
         found.append(meter.system_title)
     return found
+
+
+def place(meter: FleetMeter) -> tuple[str, str, int] | None:
+    """What meters have in common that share a connection; None: it dials in, or is a Modbus device."""
+    if meter.host is None or meter.port is None or meter.protocol.is_modbus:
+        return None
+    return (meter.protocol.transport, meter.host, meter.port)
 
 
 def needs_counters(meter: FleetMeter) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ipss_headend.field.connect import Addresses, Connector, Knowledge, needs_counters, numeric
+from ipss_headend.field.connect import Addresses, Connector, Knowledge, needs_counters, numeric, place
 from ipss_headend.field.counters import Counters
 from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.field.quarantine import Quarantine
@@ -48,6 +48,7 @@ class Enrolment:
         self._unknown: list[FleetMeter] = []
         self._held: set[int] = set()
         self._addresses: dict[int, str] = {}
+        self._places: dict[tuple[str, str, int], set[int]] = {}
         self._wanted = trio.Event()
 
     async def add(self, meters: Iterable[FleetMeter], held: Collection[int] = ()) -> None:
@@ -59,20 +60,22 @@ class Enrolment:
         self._held.update(meter.meter_id for meter in new if meter.meter_id in held)
         if not new:
             return
+        chosen = [*self._crowded(new), *new]
+        ids = [meter.meter_id for meter in chosen]
         knowledge = Knowledge(
             await self._counters.first_blocks(
-                meter.meter_id for meter in new if needs_counters(meter) and meter.meter_id not in self._held
+                meter.meter_id for meter in chosen if needs_counters(meter) and meter.meter_id not in self._held
             ),
-            await self._store.read(lambda connection: peer_high_water(connection, [meter.meter_id for meter in new])),
+            await self._store.read(lambda connection: peer_high_water(connection, ids)),
         )
         known, reached, waiting = [], [], []
-        for meter in new:
+        for meter in chosen:
             address = numeric(meter)
             if address is None and meter.host is not None:
                 waiting.append(meter)
             elif meter.meter_id not in self._held:
                 reached.append(meter)
-                known.append(self._connector.meter(meter, address, knowledge))
+                known.append(self._connector.meter(meter, address, knowledge, shared=self._shares(meter)))
         self._reactor.add(known)
         self._knowledge = knowledge
         self._meters.update({meter.meter_id: meter for meter in new})
@@ -98,7 +101,8 @@ class Enrolment:
             return False
         peers = {} if peer_counter is None else {meter.meter_id: peer_counter}
         self._reactor.remove([meter.meter_id])
-        self._reactor.add([self._connector.meter(meter, address, Knowledge({meter.meter_id: block}, peers))])
+        knowledge = Knowledge({meter.meter_id: block}, peers)
+        self._reactor.add([self._connector.meter(meter, address, knowledge, shared=self._shares(meter))])
         return True
 
     def settled(self, meter: FleetMeter) -> None:
@@ -107,10 +111,27 @@ class Enrolment:
         if meter.meter_id in self._meters:
             self._meters[meter.meter_id] = meter
 
+    def _crowded(self, new: Iterable[FleetMeter]) -> list[FleetMeter]:
+        """Note where these are; the meters that were alone at their address until now and have to share it."""
+        moved = []
+        for meter in new:
+            where = place(meter)
+            if where is not None:
+                there = self._places.setdefault(where, set())
+                moved += [self._meters[one] for one in there if len(there) == 1 and one in self._meters]
+                there.add(meter.meter_id)
+        return moved
+
+    def _shares(self, meter: FleetMeter) -> bool:
+        where = place(meter)
+        return where is not None and len(self._places.get(where, ())) > 1
+
     def retire(self, meter: FleetMeter) -> None:
         """The engine lets go of a meter: its association is released and its requests end. Its name stays for logs."""
         self._meters.pop(meter.meter_id, None)
         self._reactor.remove([meter.meter_id])
+        if (where := place(meter)) is not None:
+            self._places.get(where, set()).discard(meter.meter_id)
         self._quarantine.retired(meter)
 
     async def look_up(self) -> None:
@@ -134,6 +155,7 @@ class Enrolment:
         known = self._meters.get(meter.meter_id)
         # Its keys may have changed since it was looked for.
         if known is not None and meter.meter_id not in self._held:
-            self._reactor.add([self._connector.meter(known, address, knowledge)])
+            shared = self._shares(known)
+            self._reactor.add([self._connector.meter(known, address, knowledge, shared=shared)])
         if known is not None:
             self._quarantine.found(meter.meter_id)

@@ -251,7 +251,8 @@ class _Taken:
             owner = f'"{meter.name}", which is in the registry'
             named[meter.meter_id] = owner
             self._owners["name", meter.name] = owner
-            self._owners["address", (meter.host, meter.port, meter.server)] = owner
+            parts = meter.protocol.get("physical", 0), meter.protocol.get("gateway", "")
+            self._owners["address", (meter.host, meter.port, meter.server, *parts)] = owner
             self._owners["system_title", meter.system_title] = owner
             self._owners["logical_device_name", _called(meter)] = owner
         for fingerprint, meter_id in self.connection.execute(select(key_fingerprints)):
@@ -290,7 +291,8 @@ class _Taken:
     def _claims(self, line: MeterLine) -> dict[str, tuple[str, object]]:
         claims: dict[str, tuple[str, object]] = {"name": ("name", line.name)}
         if line.host is not None:
-            claims["address"] = ("address", (line.host, line.port, line.server))
+            parts = line.protocol.physical, line.protocol.gateway
+            claims["address"] = ("address", (line.host, line.port, line.server, *parts))
         if line.system_title is not None:
             claims["system_title"] = ("system_title", line.system_title)
         if (called := _called(line)) is not None:

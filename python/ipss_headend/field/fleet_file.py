@@ -19,7 +19,12 @@
 | `transport` | `tcp` (the wrapper), `udp`, `hdlc+tcp` | `tcp`, or what stands in front of the address |
 | `physical` | the physical device of an HDLC address, 1 to 16383; 0: none | 0 |
 | `in_flight` | requests that a Modbus device takes before it has answered, 1 to 16; 0: as its map says | 0 |
+| `gateway` | the network behind a gateway and the device in it, `0/meter-7` or `0/0x30313233` | none |
+| `referencing` | `ln`, `sn`: by logical or short names | `ln` |
 | `model`, `group` | free text | empty |
+
+Meters of one address (a concentrator, a gateway, an HDLC line) differ in `server`, `physical` or `gateway`; they share
+a connection.
 
 No message repeats a key or a password.
 """
@@ -30,6 +35,7 @@ import re
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from ipss_headend.config import DLMS_PORT, system_title
 from ipss_headend.errors import ConfigError
@@ -68,6 +74,8 @@ COLUMNS = (
     "transport",
     "physical",
     "in_flight",
+    "gateway",
+    "referencing",
 )
 NEEDED = ("name", "address")
 KEY_COLUMNS = ("encryption_key", "authentication_key", "master_key")
@@ -109,6 +117,10 @@ class Protocol:
     """Settings of a serial line, `baud=9600&parity=even`."""
     in_flight: int = 0
     """Requests that a Modbus device takes before it has answered; 0: as its map says, or one."""
+    gateway: str = ""
+    """The network behind a gateway and the device in it, `0/meter-7` or `0/0x30313233`; empty: no gateway."""
+    referencing: Literal["ln", "sn"] = "ln"
+    """By logical or short names."""
 
     @property
     def is_modbus(self) -> bool:
@@ -468,7 +480,51 @@ def _protocol(cells: dict[str, str], keys: MeterKeys, suite: int) -> Protocol:
     if in_flight > 1 and transport not in NAMES_REQUESTS:
         raise LineError(f"in_flight: answers over {transport} do not name their requests; leave it out")
     line = cells.get("line", "")
-    return Protocol(client, auth, suite, protection, dedicated, transport, physical, line, in_flight)
+    gateway = cells.get("gateway", "")
+    try:
+        gateway_address(gateway)
+    except ValueError as error:
+        raise LineError(f"gateway: {error}") from None
+    short = _choice("referencing", cells, "ln", ("ln", "sn")) == "sn"
+    if transport in MODBUS_TRANSPORTS and (gateway or short):
+        raise LineError(f"{transport} has no gateway and no names; leave their columns empty")
+    return Protocol(
+        client,
+        auth,
+        suite,
+        protection,
+        dedicated,
+        transport,
+        physical,
+        line,
+        in_flight,
+        gateway,
+        "sn" if short else "ln",
+    )
+
+
+def gateway_address(text: str) -> tuple[int, bytes] | None:
+    """The network and the device that `NETWORK/DEVICE` names; None for an empty text.
+
+    Raises:
+        ValueError: with words for the operator.
+    """
+    if not text:
+        return None
+    network, _, device = text.partition("/")
+    wrong = f'"{text[:40]}" is not of the form NETWORK/DEVICE, as 0/meter-7 or 0/0x30313233'
+    if not (network.isascii() and network.isdecimal() and int(network) <= 0xFF and device):
+        raise ValueError(wrong)
+    if device[:2].lower() != "0x":
+        octets = device.encode()
+    else:
+        try:
+            octets = bytes.fromhex(device[2:])
+        except ValueError:
+            raise ValueError(wrong) from None
+    if not 1 <= len(octets) <= 0xFF:
+        raise ValueError(f"the device has {len(octets)} octets; it has 1 to 255")
+    return int(network), octets
 
 
 def _number(column: str, cells: dict[str, str], default: int, least: int, most: int) -> int:

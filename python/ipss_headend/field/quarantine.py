@@ -71,7 +71,7 @@ class Quarantine:
         for event in events:
             meter, at_us, kind, number, detail = event
             if kind == EventKind.PUSH_UNCLAIMED:
-                address, _, octets = detail.partition(" ")
+                address, _, octets = detail.rpartition(" ")
                 pushes = self._native.unopened_pushes(bytes.fromhex(octets))
                 if not pushes:
                     event = (meter, at_us, int(EventKind.CLAIM_REFUSED), 0, f"{address}: {len(octets) // 2} octets")

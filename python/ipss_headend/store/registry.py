@@ -130,13 +130,14 @@ def layouts_with(connection: Connection, logical_name: str) -> dict[int, Layout]
 def add_meters(connection: Connection, added: Sequence[Meter]) -> None:
     """Put meters into the registry under the numbers that they carry (from `next_meter_id`)."""
     moment_us = now_us()
+    places = {tuple(row) for row in connection.execute(select(meters.c.host, meters.c.port, meters.c.server))}
     rows = [
         (
             meter.meter_id,
             meter.name,
             meter.host,
             meter.port,
-            meter.server,
+            _place(meter, places),
             meter.system_title,
             meter.logical_device_name,
             meter.model,
@@ -206,8 +207,29 @@ def _meter(
     _added_us: int,
 ) -> Meter:
     return Meter(
-        meter_id, name, host, port, server, system_title, logical_device_name, model, group, json.loads(protocol)
+        meter_id,
+        name,
+        host,
+        port,
+        server % _SAME_SERVER,
+        system_title,
+        logical_device_name,
+        model,
+        group,
+        json.loads(protocol),
     )
+
+
+def _place(meter: Meter, places: set[tuple[object, ...]]) -> int:
+    """The column `server`: the service access point, and a multiple of 65,536 for each that has the same one there.
+
+    Such meters differ in their physical address, or in the device behind a gateway.
+    """
+    server = meter.server
+    while meter.host is not None and (meter.host, meter.port, server) in places:
+        server += _SAME_SERVER
+    places.add((meter.host, meter.port, server))
+    return server
 
 
 def _add_layout(connection: Connection, layout: Layout, digest: bytes) -> int:
@@ -237,6 +259,7 @@ def _add_layout(connection: Connection, layout: Layout, digest: bytes) -> int:
     return number
 
 
+_SAME_SERVER = 1 << 16
 _LAYOUT_DIGESTS = select(layouts.c.layout_id, layouts.c.digest)
 _ADD_METERS = (
     f"INSERT INTO meters ({', '.join(column.name for column in meters.columns)}) "  # noqa: S608 - constants

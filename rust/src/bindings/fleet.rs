@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipss_dlms::link::LinkConfig;
-use ipss_dlms::meter::{Meter, Settings};
+use ipss_dlms::meter::Settings;
 use ipss_session::WallTime;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -14,12 +14,10 @@ use pyo3::types::PyDict;
 use super::batch::PyBatch;
 use super::endpoint::{PyTlsServer, endpoint};
 use super::link::PyLink;
-use super::meter::{authentication_named, protection_named, suite_numbered};
+use super::meter::{authentication_named, protection_named, set_quirk, suite_numbered};
 use super::reactor::{counts, os_error};
 use crate::reactor::{Accepted, Acceptor, Config, Handle, MioNetwork, NewMeter, Reactor, Route};
-use crate::virtual_meter::{Faults, Fleet, FleetSpec, Security, VirtualMeter};
-
-type VirtualSession = Meter<VirtualMeter>;
+use crate::virtual_meter::{Faults, Fleet, FleetSpec, Security, VirtualSession};
 
 /// See `_core.pyi`.
 #[pyclass(module = "ipss_headend._core", frozen)]
@@ -35,7 +33,8 @@ pub struct VirtualFleet {
 #[derive(Clone)]
 struct Maker {
     fleet: Arc<Fleet>,
-    settings: Arc<Settings>,
+    /// By service access point; the first is of meters that are alone, or of a concentrator's first.
+    settings: Vec<Arc<Settings>>,
     link: LinkConfig,
 }
 
@@ -44,7 +43,7 @@ impl VirtualFleet {
     #[new]
     #[pyo3(signature = (*, count, seed=1, first_address="127.1.0.1", port=4059, faults="", authentication="hls-gmac",
         suite=0, protection="auth+enc", dedicated=false, max_pdu=1024, capture_period_s=900, history_days=90, log_nonces=false,
-        transport="tcp", tls=None, threads=1, link=None))]
+        transport="tcp", tls=None, threads=1, link=None, behind=1, quirks=Vec::new()))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         count: u32,
@@ -64,6 +63,8 @@ impl VirtualFleet {
         tls: Option<&PyTlsServer>,
         threads: usize,
         link: Option<&PyLink>,
+        behind: u32,
+        quirks: Vec<(String, Bound<'_, PyAny>)>,
     ) -> PyResult<Self> {
         let first_address: Ipv4Addr = first_address
             .parse()
@@ -103,6 +104,7 @@ impl VirtualFleet {
             first_address,
             port,
             scheme,
+            behind,
             faults: faults.parse::<Faults>().map_err(|error| wrong(&error))?,
             start,
             capture_period_s,
@@ -112,7 +114,11 @@ impl VirtualFleet {
         };
         let fleet = Fleet::new(spec).map_err(|error| wrong(&error))?;
         let link = link.map(|link| link.0.clone()).unwrap_or_default();
-        let make = Maker { fleet: fleet.clone(), settings: fleet.settings(log_nonces), link };
+        if behind > 1 && (transport == "udp" || link != LinkConfig::default()) {
+            return Err(PyValueError::new_err("behind: concentrators speak the wrapper over TCP or TLS"));
+        }
+        let settings = (0..behind.min(count)).map(|index| settings(&fleet, index, log_nonces, &quirks));
+        let make = Maker { fleet: fleet.clone(), settings: settings.collect::<PyResult<_>>()?, link };
         let config = Config {
             threads,
             connects_per_second: 0,
@@ -122,7 +128,7 @@ impl VirtualFleet {
         };
         let reactor = Reactor::start(config)?;
         let handle = reactor.handle().clone();
-        let meters = (0..count).map(|index| make.meter(index, Route::inbound())).collect();
+        let meters = make.firsts().map(|index| make.meter(index, Route::inbound())).collect();
         handle.add(meters).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
         let known = fleet.clone();
         let accept: Arc<Acceptor<VirtualSession>> = Arc::new(move |local: SocketAddr, _| match local.ip() {
@@ -133,7 +139,7 @@ impl VirtualFleet {
             IpAddr::V6(_) => Accepted::Refuse,
         });
         let listening = match (transport, tls) {
-            ("udp", _) => (0..count).try_for_each(|index| {
+            ("udp", _) => make.firsts().try_for_each(|index| {
                 // A datagram does not say to which address it was sent: each meter has a socket of its own.
                 let address = SocketAddr::from((fleet.address(index), port));
                 reactor.listen_udp(address, accept.clone()).map(drop)
@@ -168,7 +174,7 @@ impl VirtualFleet {
     fn dial(&self, address: &str) -> PyResult<()> {
         let remote = endpoint(address, None).map_err(PyValueError::new_err)?;
         let refused = |error: crate::reactor::SubmitError| PyRuntimeError::new_err(error.to_string());
-        let meters: Vec<u32> = (0..self.fleet.count()).collect();
+        let meters: Vec<u32> = self.make.firsts().collect();
         self.handle.remove(&meters).map_err(refused)?;
         let route = |index| {
             let local = Some(IpAddr::V4(self.fleet.address(index)));
@@ -202,10 +208,31 @@ impl VirtualFleet {
     }
 }
 
+/// The settings of the meters at one service access point, with what they do in their own way.
+fn settings(
+    fleet: &Fleet,
+    index: u32,
+    log_nonces: bool,
+    quirks: &[(String, Bound<'_, PyAny>)],
+) -> PyResult<Arc<Settings>> {
+    let mut settings = (*fleet.settings_at(fleet.server(index), log_nonces)).clone();
+    for (name, value) in quirks {
+        settings.clients.iter_mut().try_for_each(|profile| set_quirk(profile, name, value))?;
+    }
+    Ok(Arc::new(settings))
+}
+
 impl Maker {
+    /// The meters that stand for all at their address.
+    fn firsts(&self) -> impl Iterator<Item = u32> + use<> {
+        (0..self.fleet.count()).step_by(self.fleet.spec().behind as usize)
+    }
+
     fn meter(&self, index: u32, route: Route) -> NewMeter<VirtualSession> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as i64;
-        let session = self.fleet.session(index, index, &self.settings, WallTime(now)).with_link(&self.link);
+        let first = self.fleet.server(0);
+        let settings = |server: u16| self.settings[usize::from(server - first)].clone();
+        let session = self.fleet.answering(index, settings, &self.link, WallTime(now));
         NewMeter { meter: index, session, route, identities: vec![] }
     }
 }

@@ -3,12 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ipss_dlms::head_end::HeadEnd;
+use ipss_dlms::head_end::{DataReadout, HeadEnd};
+use ipss_dlms::link::ModeE;
 use ipss_dlms::profile::{Authentication, Ciphering, Profile};
 use ipss_dlms::quirks::QuirkValue;
 use ipss_dlms::security::{
     Channel, CounterBlock, Credentials, HighWater, Key, PrivateKey, Protection, PublicKey, Sealer, Suite, SystemTitle,
 };
+use ipss_session::Limits;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -28,7 +30,7 @@ impl PyProfile {
     #[pyo3(signature = (*, client=16, server=1, authentication="none", suite=0, protection="none",
         ciphering="service", dedicated=false, shortest_challenge=16, client_title=Vec::new(), max_pdu=65535, with_list=16, range_deviation_min=0,
         range_send_deviation=true, range_date_time_type=false, heartbeat_s=480.0, associate_s=60.0, answer_s=30.0,
-        frame_s=30.0, referencing="ln", quirks=Vec::new()))]
+        frame_s=30.0, referencing="ln", quirks=Vec::new(), shared=false))]
     #[allow(clippy::too_many_arguments, clippy::fn_params_excessive_bools)]
     fn new(
         client: u16,
@@ -51,6 +53,7 @@ impl PyProfile {
         frame_s: f64,
         referencing: &str,
         quirks: Vec<(String, Bound<'_, PyAny>)>,
+        shared: bool,
     ) -> PyResult<Self> {
         let mut profile = Profile {
             client,
@@ -67,6 +70,7 @@ impl PyProfile {
             dedicated,
             max_pdu,
             with_list,
+            shared,
             heartbeat: seconds("heartbeat_s", heartbeat_s)?,
             ..Profile::public()
         };
@@ -201,6 +205,31 @@ impl PyMeter {
     }
 
     #[staticmethod]
+    #[pyo3(signature = (meter, address, *, device="", first_baud=300, most_baud=115_200, idle_s=30.0, answer_s=30.0, trace=false))]
+    #[allow(clippy::too_many_arguments)]
+    fn readout(
+        meter: u32,
+        address: &str,
+        device: &str,
+        first_baud: u32,
+        most_baud: u32,
+        idle_s: f64,
+        answer_s: f64,
+        trace: bool,
+    ) -> PyResult<Self> {
+        let wrong = |text: String| PyValueError::new_err(format!("meter {meter}: {text}"));
+        if device.len() > 32 || !device.bytes().all(|octet| octet.is_ascii_alphanumeric() || octet == b' ') {
+            return Err(wrong(format!("device: '{device}' is not up to 32 letters and digits")));
+        }
+        let mode = ModeE { device: device.into(), first_baud, most_baud, ..ModeE::default() };
+        let limits = Limits { answer: seconds("answer_s", answer_s)?, ..Limits::default() };
+        let route = route(Some(address), None, false, idle_s, false, 0.0)
+            .map_err(|error| wrong(format!("address: {error}")))?;
+        let session = Peer::Readout(Box::new(DataReadout::new(meter, mode, limits)));
+        Ok(Self::of(meter, session, route, Vec::new(), trace, Device { title: Vec::new(), unit: None }))
+    }
+
+    #[staticmethod]
     #[pyo3(signature = (meter, address, profile, unit, *, hold_open=true, idle_s=30.0, tls=None, shared=false,
         gap_s=0.0, identity=Vec::new(), trace=false))]
     #[allow(clippy::too_many_arguments)]
@@ -245,7 +274,7 @@ pub fn route(
 }
 
 /// Set a quirk to a bool, an int or a str.
-fn set_quirk(profile: &mut Profile, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+pub fn set_quirk(profile: &mut Profile, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
     let done = if let Ok(flag) = value.cast::<pyo3::types::PyBool>() {
         profile.set_quirk(name, QuirkValue::Flag(flag.is_true()))
     } else if let Ok(number) = value.extract::<u32>() {

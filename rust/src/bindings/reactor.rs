@@ -1,10 +1,10 @@
 //! The reactor on the Python side.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ipss_dlms::head_end::{self as dlms, Control};
+use ipss_dlms::head_end::{self as dlms, Bus, Control};
 use ipss_session::{Priority, WallTime};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
@@ -13,12 +13,12 @@ use pyo3::types::PyDict;
 
 use super::batch::PyBatch;
 use super::control::{self, PyGate, Signed};
-use super::endpoint::PyTlsServer;
+use super::endpoint::{PyTlsServer, endpoint};
 use super::meter::{Device, PyMeter, not_one_of, seconds};
 use super::modbus::PyModbusPlan;
 use super::plan::PyPlan;
 use crate::control::{Gate, OpenPart, Policy, Pool};
-use crate::reactor::{Accepted, Config, Handle, MioNetwork, Reactor, Stats, SubmitError};
+use crate::reactor::{Accepted, Config, Handle, MioNetwork, NO_METER, NewMeter, Reactor, Route, Stats, SubmitError};
 use crate::sessions::{Peer, Work};
 
 /// See `_core.pyi`.
@@ -28,6 +28,8 @@ pub struct PyReactor {
     reactor: Mutex<Reactor<Peer>>,
     next: AtomicU64,
     gate: Arc<Gate>,
+    /// The number of the next line that is listened on.
+    lines: AtomicU32,
 }
 
 #[pymethods]
@@ -82,7 +84,13 @@ impl PyReactor {
         // Without a gate of the owner's, one that is never opened: nothing critical leaves.
         let gate = gate.map_or_else(|| Arc::new(Gate::new(Policy::default())), |gate| gate.gate.clone());
         let reactor = Reactor::start_guarded(config, Some(gate.clone()))?;
-        Ok(Self { handle: reactor.handle().clone(), reactor: Mutex::new(reactor), next: AtomicU64::new(1), gate })
+        Ok(Self {
+            handle: reactor.handle().clone(),
+            reactor: Mutex::new(reactor),
+            next: AtomicU64::new(1),
+            gate,
+            lines: AtomicU32::new(NO_METER - 1),
+        })
     }
 
     fn fileno(&self) -> PyResult<i32> {
@@ -202,6 +210,9 @@ impl PyReactor {
 
     #[pyo3(signature = (address, *, transport="tcp", tls=None))]
     fn listen(&self, address: &str, transport: &str, tls: Option<&PyTlsServer>) -> PyResult<String> {
+        if transport == "mbus" {
+            return self.listen_bus(address);
+        }
         let address: SocketAddr = address.parse().map_err(|_| {
             PyValueError::new_err(format!("'{address}' is not a numeric host and a port, as 0.0.0.0:4059"))
         })?;
@@ -212,7 +223,7 @@ impl PyReactor {
             ("tls", Some(server)) => self.lock().listen_tls(address, server.0.clone(), greet)?,
             ("tls", None) => return Err(PyValueError::new_err("tls needs a certificate: give a TlsServer")),
             ("tcp" | "udp", Some(_)) => return Err(PyValueError::new_err(format!("{transport} takes no TlsServer"))),
-            (other, _) => return Err(PyValueError::new_err(format!("'{other}' is not one of tcp, udp, tls"))),
+            (other, _) => return Err(PyValueError::new_err(format!("'{other}' is not one of tcp, udp, tls, mbus"))),
         };
         Ok(bound.to_string())
     }
@@ -243,6 +254,21 @@ impl PyReactor {
 }
 
 impl PyReactor {
+    /// A line is no meter's: its session has a number that counts down from behind theirs.
+    fn listen_bus(&self, address: &str) -> PyResult<String> {
+        let endpoint = endpoint(address, None).map_err(PyValueError::new_err)?;
+        if !endpoint.is_serial() {
+            return Err(PyValueError::new_err(format!(
+                "'{address}' is no serial line, as serial:///dev/ttyUSB0?baud=2400"
+            )));
+        }
+        let line = self.lines.fetch_sub(1, Ordering::Relaxed);
+        let session = Peer::Bus(Box::new(Bus::new(line, address.split('?').next().unwrap_or(address))));
+        let new = NewMeter { meter: line, session, route: Route::held(endpoint), identities: Vec::new() };
+        self.handle.add(vec![new]).map_err(refused)?;
+        Ok(address.to_owned())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Reactor<Peer>> {
         self.reactor.lock().unwrap_or_else(PoisonError::into_inner)
     }

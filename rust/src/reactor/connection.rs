@@ -361,7 +361,9 @@ where
         // A meter that did not answer leaves a shared connection alone for a while, however its turn ended.
         let orderly = orderly && !(link.failed && entry.line.is_some());
         let kept = if entry.line.is_some() && !link.inbound && !opening {
-            let ended = EndedTurn { broken: link.broken, confused: link.confused, heard: link.heard };
+            // The rest of a frame that has begun would come in somebody else's turn.
+            let confused = link.confused || !link.received.is_empty();
+            let ended = EndedTurn { broken: link.broken, confused, heard: link.heard };
             self.end_turn(slot, link.socket, ended)
         } else {
             self.network.close(link.socket);

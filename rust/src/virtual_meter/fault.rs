@@ -37,13 +37,15 @@ pub enum Fault {
     Plaintext,
     /// Sends octets that are no frame.
     Garbage,
+    /// Answers as if another logical device did.
+    Impostor,
     /// The clock is hours to weeks off.
     BadClock,
 }
 
 impl Fault {
     /// All faults.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Slow,
         Self::Silent,
         Self::Reset,
@@ -56,6 +58,7 @@ impl Fault {
         Self::TruncatedBlock,
         Self::Plaintext,
         Self::Garbage,
+        Self::Impostor,
         Self::BadClock,
     ];
 
@@ -74,6 +77,7 @@ impl Fault {
             Self::TruncatedBlock => "truncated-block",
             Self::Plaintext => "plaintext",
             Self::Garbage => "garbage",
+            Self::Impostor => "impostor",
             Self::BadClock => "clock-bad",
         }
     }

@@ -110,6 +110,8 @@ pub struct FleetSpec {
     pub scheme: &'static str,
     /// How associations are secured.
     pub security: Security,
+    /// How many meters are behind one address, 1 to 1,000, as logical devices of one concentrator.
+    pub behind: u32,
     /// Octets of the largest APDU that the meters send and take, 128 to 65,535. What is longer goes in blocks.
     pub max_pdu: u16,
     /// How many of each kind.
@@ -138,6 +140,7 @@ impl Default for FleetSpec {
             first_address: Ipv4Addr::new(127, 0, 1, 1),
             port: 4059,
             scheme: "",
+            behind: 1,
             security: Security::default(),
             // A day of load profile fits.
             max_pdu: 4_096,
@@ -209,6 +212,9 @@ impl Fleet {
                 spec.count, spec.first_address
             ));
         }
+        if !(1..=1_000).contains(&spec.behind) {
+            return wrong(format!("behind: {} meters behind one address; use 1 to 1000", spec.behind));
+        }
         if spec.port == 0 {
             return wrong("port: 0 is not a port; use 4059 for DLMS".into());
         }
@@ -270,12 +276,24 @@ impl Fleet {
 
     /// Where meter `index` answers.
     pub fn address(&self, index: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.spec.first_address).wrapping_add(index))
+        Ipv4Addr::from(u32::from(self.spec.first_address).wrapping_add(index / self.spec.behind))
     }
 
-    /// The meter that answers at an address, if one of this fleet does.
+    /// The service access point of meter `index`: 1 where it is alone at its address.
+    pub fn server(&self, index: u32) -> u16 {
+        if self.spec.behind == 1 { 1 } else { FIRST_SERVER + (index % self.spec.behind) as u16 }
+    }
+
+    /// The meters behind one address with meter `index`.
+    pub fn neighbours(&self, index: u32) -> std::ops::Range<u32> {
+        let first = index - index % self.spec.behind;
+        first..(first + self.spec.behind).min(self.spec.count)
+    }
+
+    /// The first meter that answers at an address, if one of this fleet does.
     pub fn index_of(&self, address: Ipv4Addr) -> Option<u32> {
-        u32::from(address).checked_sub(u32::from(self.spec.first_address)).filter(|index| *index < self.spec.count)
+        let place = u32::from(address).checked_sub(u32::from(self.spec.first_address))?;
+        place.checked_mul(self.spec.behind).filter(|index| *index < self.spec.count)
     }
 
     /// What stands behind meter `index`.
@@ -433,11 +451,12 @@ impl Fleet {
             let (encryption_key, authentication_key) = self.keys(index);
             let _ = write!(
                 csv,
-                "{},{address},{},{},{},{password},1,1,{authentication},{suite},{protection},{dedicated},virtual,{},{},{}",
+                "{},{address},{},{},{},{password},1,{},{authentication},{suite},{protection},{dedicated},virtual,{},{},{}",
                 identity.name,
                 hex(&identity.system_title),
                 hex(encryption_key.octets()),
                 hex(authentication_key.octets()),
+                self.server(index),
                 self.kind(index).name(),
                 identity.device_name.map(char::from).iter().collect::<String>(),
                 hex(self.master_key(index).octets()),
@@ -450,6 +469,9 @@ impl Fleet {
         csv
     }
 }
+
+/// The first service access point of meters behind a concentrator; 1 is its own.
+const FIRST_SERVER: u16 = 16;
 
 fn hex(octets: &[u8]) -> String {
     octets.iter().fold(String::with_capacity(octets.len() * 2), |mut text, octet| {

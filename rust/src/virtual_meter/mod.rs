@@ -20,6 +20,7 @@
 //! A [`VirtualMeter`] is the [`Objects`](ipss_dlms::meter::Objects) behind a meter-role session;
 //! [`Fleet::session`] puts both together, with the keys and the faults that the session commits.
 
+mod behind;
 mod calendar;
 pub(crate) mod consumption;
 mod directory;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 
 use ipss_session::WallTime;
 
+pub use behind::VirtualSession;
 pub use calendar::Zone;
 use consumption::Consumption;
 pub use consumption::{Energy, Kind};

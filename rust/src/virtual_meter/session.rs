@@ -20,10 +20,16 @@ const COUNTERS_PER_S: i64 = 32;
 impl Fleet {
     /// What the sessions of all meters share. `log_nonces` reports every invocation counter that arrives.
     pub fn settings(&self, log_nonces: bool) -> Arc<Settings> {
+        self.settings_at(Profile::public().server, log_nonces)
+    }
+
+    /// The same for a meter with this service access point.
+    pub fn settings_at(&self, server: u16, log_nonces: bool) -> Arc<Settings> {
         let spec = self.spec();
         let security = spec.security;
         let secured = |client| Profile {
             client,
+            server,
             authentication: security.authentication,
             suite: security.suite,
             protection: security.protection,
@@ -32,7 +38,7 @@ impl Fleet {
             max_pdu: spec.max_pdu,
             ..Profile::public()
         };
-        let public = Profile { max_pdu: spec.max_pdu, ..Profile::public() };
+        let public = Profile { server, max_pdu: spec.max_pdu, ..Profile::public() };
         let mut clients = vec![secured(1), secured(2), public];
         // Every client may choose short names instead.
         let short: Vec<Profile> = clients.iter().cloned().map(Profile::with_short_names).collect();
@@ -82,6 +88,7 @@ impl Fleet {
             Some(Fault::TruncatedBlock) => meter::Fault::TruncatedBlocks,
             Some(Fault::Plaintext) => meter::Fault::Plaintext,
             Some(Fault::Garbage) => meter::Fault::Garbage,
+            Some(Fault::Impostor) => meter::Fault::Impostor,
         }
     }
 }

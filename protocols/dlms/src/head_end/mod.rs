@@ -12,6 +12,8 @@
 mod access;
 mod alarm;
 mod associate;
+mod bus;
+mod data_readout;
 mod datagram;
 mod exchange;
 mod general_block;
@@ -32,6 +34,8 @@ use ipss_session::{
     Context, EventKind, Fault, Input, Instant, MeterId, Outcome, ProtocolError, Request, Session, Step, Transport,
 };
 
+pub use bus::Bus;
+pub use data_readout::DataReadout;
 pub use greeter::Greeter;
 pub use heard::Unopened;
 pub use unsolicited::CONFIRMED;

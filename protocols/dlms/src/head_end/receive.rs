@@ -140,7 +140,7 @@ impl HeadEnd {
                         // What answers the greeter's question may still come when the meter's session has the line.
                         let greeted = self.state == State::Associating
                             && (source, destination) == (self.profile.server, Profile::public().client);
-                        if self.link.is_lossy() || greeted {
+                        if self.link.is_lossy() || greeted || self.profile.shared {
                             cx.batch.event(self.meter, cx.now.wall, EventKind::UnexpectedAnswer, 0, message);
                             continue;
                         }

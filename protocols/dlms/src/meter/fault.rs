@@ -26,4 +26,6 @@ pub enum Fault {
     Plaintext,
     /// It sends octets that are no frame.
     Garbage,
+    /// Its answers say that another logical device sent them (wrapper).
+    Impostor,
 }

@@ -1,6 +1,7 @@
 //! The meter's role: what a virtual meter is made of.
 
 mod access;
+pub mod concentrator;
 pub mod fault;
 mod general_block;
 pub mod objects;
@@ -10,6 +11,7 @@ mod short_name;
 mod transfer;
 mod writing;
 
+pub use concentrator::{Concentrator, Routing};
 pub use fault::Fault;
 pub use objects::{Access, Objects};
 pub use session::{Meter, MeterControl, Settings};

@@ -605,6 +605,12 @@ impl<O: Objects> Meter<O> {
                     self.last_answer = cx.to_send[before..].to_vec();
                 }
             }
+            Fault::Impostor => {
+                // The low octet of the wrapper's source address.
+                if let Some(octet) = cx.to_send.get_mut(before + 3) {
+                    *octet ^= 1;
+                }
+            }
             Fault::TruncatedBlocks => self.transfer.truncate(),
             Fault::Garbage => {
                 cx.to_send.truncate(before);

@@ -32,6 +32,8 @@ pub struct ModeE {
     pub retries: u8,
     /// Rest between the change of rate and the first frame.
     pub pause: Duration,
+    /// Ask for the data readout (mode C) and not for HDLC; a meter of mode A reads out by itself.
+    pub readout: bool,
 }
 
 impl Default for ModeE {
@@ -44,6 +46,7 @@ impl Default for ModeE {
             answer: Duration::from_secs(3),
             retries: 3,
             pause: Duration::from_millis(300),
+            readout: false,
         }
     }
 }

@@ -123,6 +123,9 @@ impl Opening {
                 b'\n' => {
                     let line = std::mem::take(&mut self.line);
                     self.take_line(line.trim_ascii_end(), now, out)?;
+                    if self.state == State::Done {
+                        return Ok((index + 1, Turn::Done));
+                    }
                 }
                 _ if self.line.is_empty() => {}
                 _ if self.line.len() < LONGEST_LINE => self.line.push(octet),
@@ -137,7 +140,13 @@ impl Opening {
             (State::SignedOn, [b'/', rest @ ..]) => {
                 // What does not parse is the echo of the sign-on, or noise.
                 let Some(found) = Identification::parse(rest) else { return Ok(()) };
-                if !found.hdlc {
+                if self.config.readout && found.baud().is_none() {
+                    // Mode A: the data block follows at once.
+                    self.state = State::Done;
+                    self.timer = None;
+                    return Ok(());
+                }
+                if !found.hdlc && !self.config.readout {
                     let message = format!("the meter {}{} offers no HDLC (mode E)", found.manufacturer, found.name);
                     return Err(ProtocolError::remote("optical", 0, "no-hdlc", message));
                 }
@@ -145,7 +154,8 @@ impl Opening {
                 let rate = RATES.iter().rposition(|rate| *rate <= offered).unwrap_or_default();
                 self.baud = RATES[rate];
                 let before = out.len();
-                out.extend_from_slice(&[ACK, b'2', b'0' + rate as u8, b'2', b'\r', b'\n']);
+                let mode = if self.config.readout { b'0' } else { b'2' };
+                out.extend_from_slice(&[ACK, mode, b'0' + rate as u8, mode, b'\r', b'\n']);
                 self.state = State::Leaving;
                 let time = SerialSettings::seven_even(self.config.first_baud).time(out.len() - before);
                 self.timer = Some(now + time);
@@ -190,7 +200,8 @@ impl Opening {
             }
             State::Leaving => {
                 self.state = State::Resting;
-                self.serial = Some(SerialSettings::new(self.baud));
+                let settings = if self.config.readout { SerialSettings::seven_even } else { SerialSettings::new };
+                self.serial = Some(settings(self.baud));
                 self.timer = Some(now + self.config.pause);
             }
             State::Resting => {
@@ -205,6 +216,11 @@ impl Opening {
     /// Whether HDLC may be spoken.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// Whether the identification was acknowledged, or needs no acknowledgement: what arrives from now on is data.
+    pub fn is_acknowledged(&self) -> bool {
+        matches!(self.state, State::Leaving | State::Resting | State::Done)
     }
 
     /// Whether octets that arrive are HDLC's, if any: the rate is the new one already.
