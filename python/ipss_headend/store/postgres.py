@@ -58,6 +58,7 @@ class PostgresServer:
         self.name = server.name
         self._owns = False
         self._owned_once = False
+        server.marker.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # the head-end's data directory
         held = {"lock_timeout": LOCK_MS, "statement_timeout": STATEMENT_MS}
         self.writer = self._engine(
             lambda: server.connect(**held, idle_in_transaction_session_timeout=IDLE_MS, client_min_messages="warning"),

@@ -156,6 +156,15 @@ def test_r8_a_dump_that_was_read_back_grants_nothing(
         grant(address)
 
 
+def test_new_head_end_makes_its_data_directory(address: Server, tmp_path: Path) -> None:
+    elsewhere = Server(address.url, tmp_path / "new" / "data" / "head_end.marker")
+
+    with Database(elsewhere, own=True) as database, database.writing() as connection:
+        counters.reserve(connection, [1], 10)
+
+    assert elsewhere.marker.exists()
+
+
 def test_guest_on_another_machine_changes_nothing_of_the_guard_and_gets_no_counters(
     address: Server, tmp_path: Path
 ) -> None:
