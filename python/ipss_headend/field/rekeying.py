@@ -48,7 +48,7 @@ AGAIN_S = 5.0
 SLOWEST_S = 300.0
 
 PAUSE_S = 1.0
-"""Between two tries: meters that take one connection see the end of the last one first."""
+"""Between a connection's end and the next one: a meter that takes one at a time is to see the end first."""
 
 BLOCK = 64
 """Counters for one try: an association and a read take six."""
@@ -142,7 +142,9 @@ class Rekeying:
         if last is not None:
             # Ordinary exchanges have ended: the transfer goes with the last counters, which are kept for it (R10).
             peer = await self._peer_counter(meter_id)
+            await self._let_go(meter_id)
             self._enrolment.with_keys(meter, last, peer)
+            self._enrolment.settled(meter)
         return made
 
     def doubt(self, meter_id: int, *, old_first: bool = False) -> None:
@@ -213,7 +215,6 @@ class Rekeying:
                 self._log.info("keys changed" if candidate.new else "keys not changed", meter=meter.name)
                 return True
             self._enrolment.hold(meter_id)
-            await trio.sleep(PAUSE_S)
             if not reached:
                 await self._store.change(lambda connection: rotation.untried(connection, meter_id), spend_reserve=True)
                 return False
@@ -229,6 +230,7 @@ class Rekeying:
     async def _proves(self, meter: FleetMeter, candidate: Candidate, block: CounterBlock) -> tuple[bool, bool]:
         """Associate anew with these keys and read: whether the meter was reached, and whether it answered."""
         peer = None if candidate.new else await self._peer_counter(meter.meter_id)
+        await self._let_go(meter.meter_id)
         if not self._enrolment.with_keys(replace(meter, keys=candidate.keys), block, peer):
             return False, False
         self._watch.follow(meter.meter_id)
@@ -246,6 +248,11 @@ class Rekeying:
             self._log.info("keys tried", meter=meter.name, new=candidate.new, reached=reached, why=str(error))
             return reached, False
         return self._watch.reached(meter.meter_id), True
+
+    async def _let_go(self, meter_id: int) -> None:
+        """Nothing talks to the meter, and it had the time to notice."""
+        self._enrolment.hold(meter_id)
+        await trio.sleep(PAUSE_S)
 
     def _in_use(self, meter: FleetMeter, candidate: Candidate) -> None:
         self._enrolment.settled(replace(meter, keys=candidate.keys))
