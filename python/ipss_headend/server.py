@@ -25,6 +25,7 @@ from ipss_headend.field.campaign import Campaign
 from ipss_headend.field.clock import ClockCheck
 from ipss_headend.field.connect import Connector, make_reactor
 from ipss_headend.field.context import Field
+from ipss_headend.field.control.firmware import Firmware
 from ipss_headend.field.control.readback import ReadBack
 from ipss_headend.field.control.task import Control
 from ipss_headend.field.counters import Counters
@@ -399,6 +400,9 @@ async def _control(
 ) -> Control | None:
     """Critical commands; None where the audit trail forbids them. Readings go on without."""
     devices = DeviceCommands(field.store, set_points, field.meters)
+    read_back = ReadBack(field.requests, _core, field.meters, rekeying, devices)
+    directory = config.data_directory / "firmware"
+    read_back.firmware = Firmware(field.store, field.requests, _core, field.meters, directory)
     await devices.take_over()
     control = Control(
         config=config,
@@ -406,7 +410,7 @@ async def _control(
         reactor=reactor,
         gate=gate,
         requests=field.requests,
-        read_back=ReadBack(field.requests, _core, field.meters, rekeying, devices),
+        read_back=read_back,
         meters=field.meters,
         figures=field.figures,
         rekeying=rekeying,

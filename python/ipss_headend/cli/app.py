@@ -64,6 +64,7 @@ def load_commands() -> None:
         decode,
         push,
         der,
+        firmware,
         modbus_maps,
         modbus_scan,
     )

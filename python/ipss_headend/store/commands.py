@@ -282,6 +282,12 @@ def tally(connection: Connection, order_id: bytes) -> list[tuple[str, int, int, 
     return [(row[0], row[1], row[2], row[3]) for row in connection.execute(chosen)]
 
 
+def progress(connection: Connection, command_id: bytes, text: str) -> None:
+    """How far a released command's preparation is."""
+    chosen = (commands.c.command_id == command_id) & (commands.c.state == "released")
+    connection.execute(update(commands).where(chosen).values(detail=text, changed_us=now_us()))
+
+
 def alarm(connection: Connection, command_id: bytes) -> None:
     """Somebody was told that this command's fate is not known."""
     connection.execute(update(commands).where(commands.c.command_id == command_id).values(alarmed=1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ipss_headend.errors import HeadEndError
 from ipss_headend.field.control.orders import CALENDAR, DISCONNECTOR, Order, RegisterWrite
@@ -12,6 +12,9 @@ from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.field.questions import Attributes
 from ipss_headend.field.rekeying import Has, Rekeying
 from ipss_headend.field.requests import Requests
+
+if TYPE_CHECKING:
+    from ipss_headend.field.control.firmware import Firmware
 
 LOOK_S = 15.0
 """How long one look may take."""
@@ -68,6 +71,7 @@ class ReadBack:
     ) -> None:
         self._rekeying = rekeying
         self.devices = devices
+        self.firmware: Firmware | None = None
         self._requests = requests
         self._native = native
         self._meters = meters
@@ -80,6 +84,8 @@ class ReadBack:
             # Which keys a meter has is tried in one place alone, and told by the store.
             found = Has.EITHER if self._rekeying is None else await self._rekeying.has(meter)
             return {Has.NEW: Seen.AS_WANTED, Has.OLD: Seen.OTHERWISE, Has.EITHER: Seen.NOTHING}[found]
+        if order.kind == "firmware" and order.expected != "done":
+            return Seen.NOTHING if self.firmware is None else await self.firmware.look(meter, order)
         effect = order.effect
         if isinstance(effect, RegisterWrite):
             held = None if self.devices is None else await self.devices.look(meter, order)

@@ -28,9 +28,11 @@ AT_ONCE = 500
 class Rollout:
     """What of such orders may start."""
 
-    def __init__(self, store: Store, rings: Rings, wall_us: Callable[[], int]) -> None:
+    def __init__(self, store: Store, rings: Rings, wall_us: Callable[[], int], firmware: Rings | None = None) -> None:
+        """`firmware`: the rings of its orders, if they are others."""
         self._store = store
         self._rings = rings
+        self._firmware = firmware or rings
         self._wall_us = wall_us
         self._members: dict[bytes, list[bytes]] = {}
         self._looked: dict[bytes, float] = {}
@@ -58,9 +60,12 @@ class Rollout:
         self._members.pop(order_id, None)
         self._looked.pop(order_id, None)
 
+    def _of(self, order: Order) -> Rings:
+        return self._firmware if order.kind == "firmware" else self._rings
+
     def _verdict(self, connection: Connection, order: Order) -> Verdict:
         standing = spreads.load(connection, order.order_id)
-        return look(self._rings, standing, counts(connection, order.order_id), self._wall_us())
+        return look(self._of(order), standing, counts(connection, order.order_id), self._wall_us())
 
     def _turn(self, connection: Connection, order: Order) -> Verdict:
         """Store what the verdict changes, with its audit record."""
@@ -69,7 +74,7 @@ class Rollout:
         match verdict:
             case Open(opened):
                 spreads.save(connection, order.order_id, opened)
-                reach = self._rings.ends(len(order.targets))[opened.ring]
+                reach = self._of(order).ends(len(order.targets))[opened.ring]
                 audit.append(connection, "ring", "head-end", shown, {"ring": opened.ring + 1, "reaches": reach})
                 self._log.info("next ring", order=shown, ring=opened.ring + 1, reaches=reach)
                 return self._verdict(connection, order)

@@ -14,6 +14,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -62,6 +63,8 @@ ALARM_S = 45.0
 
 SLOWEST_S = 60.0
 """Between two tries to find out what became of a command."""
+
+TEMPORARY_FAILURE = "action-result 2"
 
 CLOCK_S = 30.0
 """How often the budgets' clock is stored: a crash makes it no more than this slower."""
@@ -122,7 +125,12 @@ class Control:
         self._judging: set[bytes] = set()
         self._wall_us = wall_us
         self._told = 0
-        self._rollout = Rollout(store, config.rollout, wall_us)
+        firmware = replace(
+            config.rollout,
+            failures_percent=config.control.firmware_failures_percent,
+            rest_s=float(config.control.firmware_rest_s),
+        )
+        self._rollout = Rollout(store, config.rollout, wall_us, firmware)
         self._notary = Notary(config.audit.key_file, config.audit.checkpoints)
         self._log: Logger = logger("control")
         self._clock: budgets.BudgetClock
@@ -407,6 +415,13 @@ class Control:
             if why is not None:
                 await self._end(one, Step.REFUSE, why)
                 return
+        if order.kind == "firmware" and self._read_back.firmware is not None:
+            why = await self._read_back.firmware.prepare(one, order, lambda: self._goes_on(one))
+            if why is None:
+                return
+            if why:
+                await self._end(one, Step.REFUSE, why)
+                return
         made = b""
         if _changes_keys(order):
             try:
@@ -440,13 +455,23 @@ class Control:
             self._rekeying.doubt(one.meter_id, old_first=outcome is Outcome.REFUSED)
         if not left:
             await self._unsent(one, order, detail or outcome.label)
-        elif outcome is Outcome.DONE:
+        elif outcome is Outcome.DONE or (order.kind == "firmware" and detail.endswith(TEMPORARY_FAILURE)):
+            # A meter that is busy with its new firmware says so by a temporary failure.
             await self._confirm(one, order)
         elif outcome is Outcome.REFUSED:
             await self._end(one, Step.FAIL, f"the meter refused{detail}")
         else:
             await self._end(one, Step.LOSE, detail or outcome.label)
             await self._resolve(one)
+
+    async def _goes_on(self, one: CommandRow) -> bool:
+        """Whether a command that is being prepared may be sent: not stopped, cancelled or expired meanwhile."""
+        now = await self._store.read(lambda connection: rows.command_of(connection, one.command_id))
+        return not self._gate.stopped and now is not None and now.state == State.RELEASED
+
+    def _patience_s(self, order: Order, usual_s: float) -> float:
+        """How long a meter may take until it is as an order wants it."""
+        return max(self._settings.activation_s, usual_s) if order.kind == "firmware" else usual_s
 
     async def _ask_rules(self, rules: Rules, one: CommandRow, order: Order) -> str | None:
         meter = self._meters.get(one.meter_id)
@@ -521,7 +546,7 @@ class Control:
             if seen is Seen.AS_WANTED:
                 await self._end(one, Step.CONFIRM, "")
                 return
-            if trio.current_time() - started >= self._settings.read_back_s:
+            if trio.current_time() - started >= self._patience_s(order, self._settings.read_back_s):
                 break
             await trio.sleep(pause_s)
             pause_s = min(pause_s * 2, 5.0)
@@ -537,21 +562,21 @@ class Control:
         if row is None:
             return
         order = Order.decode(row.octets)
-        started = trio.current_time()
+        started, alarm_s = trio.current_time(), self._patience_s(order, ALARM_S)
         alarmed, pause_s = bool(one.alarmed), 0.5
         while True:
-            with trio.move_on_after(SLOWEST_S if alarmed else started + ALARM_S - trio.current_time()):
+            with trio.move_on_after(SLOWEST_S if alarmed else started + alarm_s - trio.current_time()):
                 seen = await self._read_back.look(one.meter_id, order)
                 waited_s = trio.current_time() - started
                 if seen is Seen.AS_WANTED:
                     await self._end(one, Step.CONFIRM, "found by reading")
                     return
-                if seen is Seen.OTHERWISE and waited_s >= self._settings.read_back_s:
+                if seen is Seen.OTHERWISE and waited_s >= self._patience_s(order, self._settings.read_back_s):
                     await self._end(one, Step.FAIL, f"found by reading: not {order.expected}", alarm=True)
                     return
                 await trio.sleep(pause_s)
             pause_s = min(pause_s * 2, SLOWEST_S if alarmed else 5.0)
-            if not alarmed and trio.current_time() - started >= ALARM_S:
+            if not alarmed and trio.current_time() - started >= alarm_s:
                 alarmed = True
                 await self._store.change(lambda connection: self._alarm(connection, one), spend_reserve=True)
 
