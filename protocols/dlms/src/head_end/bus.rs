@@ -169,9 +169,9 @@ mod tests {
     fn segments_cut_at_any_octet_and_noise_between_make_whole_pushes() {
         let apdu = push(600);
         let mut line = vec![0x00, 0x68, 0xE5];
-        encode(&mut line, 1, 0x67, &apdu);
+        encode(&mut line, 1, 0x67, &apdu).unwrap();
         line.extend_from_slice(&[0x10, 0x16, 0xFF]);
-        encode(&mut line, 1, 0x67, &apdu);
+        encode(&mut line, 1, 0x67, &apdu).unwrap();
         let wanted = vec![told(&apdu), told(&apdu)];
 
         for cut in 0..=line.len() {
@@ -183,16 +183,19 @@ mod tests {
     fn a_frame_that_stops_does_not_swallow_the_next_one() {
         let apdu = push(60);
         let mut line = Vec::new();
-        encode(&mut line, 1, 0x67, &apdu);
+        encode(&mut line, 1, 0x67, &apdu).unwrap();
 
         assert_eq!(heard(&[(0, &line[..40]), (5_000, &line)]), [told(&apdu)]);
     }
 
     #[test]
-    fn what_names_no_sender_and_what_is_too_long_is_dropped() {
+    fn what_names_no_sender_and_what_lost_a_segment_is_dropped() {
         let mut line = Vec::new();
-        encode(&mut line, 1, 0x67, &[0x0F, 0, 0, 0, 0, 0, 0]);
-        encode(&mut line, 1, 0x67, &push(4_100));
+        encode(&mut line, 1, 0x67, &[0x0F, 0, 0, 0, 0, 0, 0]).unwrap();
+        let mut segments = Vec::new();
+        encode(&mut segments, 1, 0x67, &push(600)).unwrap();
+        // The first one is lost.
+        line.extend_from_slice(&segments[usize::from(segments[1]) + 6..]);
 
         let kinds: Vec<EventKind> = heard(&[(0, &line)]).into_iter().map(|(kind, _)| kind).collect();
         assert!(kinds.len() >= 2 && kinds.iter().all(|kind| *kind == EventKind::UnexpectedAnswer));
