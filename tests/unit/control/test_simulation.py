@@ -3,10 +3,12 @@
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from Crypto.PublicKey import ECC
 from tests.unit.control.simulation import ALL, digest, simulate
 
@@ -29,8 +31,10 @@ def people() -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> None:
+def quiet() -> Iterator[None]:
     log.configure(LogConfig(level="error"))
+    yield
+    structlog.reset_defaults()
 
 
 def run(seed: int, directory: Path, people: dict[str, Any]) -> Any:

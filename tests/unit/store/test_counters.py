@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from ipss_headend.store import CounterBlock, Database, counters
 
 
-def reserve(database: Database, meters: list[int], size: int) -> list[CounterBlock]:
+def reserve(database: Database, meters: list[int], size: int, *, until: int = counters.FORCED) -> list[CounterBlock]:
     with database.writing() as connection:
-        return counters.reserve(connection, meters, size)
+        return counters.reserve(connection, meters, size, until=until)
 
 
 def test_blocks_follow_each_other(database: Database) -> None:
@@ -30,24 +30,30 @@ def test_thousands_of_meters_in_one_transaction(database: Database) -> None:
     assert [block.meter_id for block in second] == list(range(3000, 0, -1))
 
 
+@pytest.mark.parametrize("until", [counters.FORCED, counters.LIMIT])
 @pytest.mark.parametrize(
-    ("start", "expected"),
-    [
-        (counters.LIMIT - 12, (counters.LIMIT - 12, counters.LIMIT - 2)),
-        (counters.LIMIT - 10, (counters.LIMIT - 10, counters.LIMIT)),
-        (counters.LIMIT - 9, (counters.LIMIT - 9, counters.LIMIT)),
-        (counters.LIMIT - 1, (counters.LIMIT - 1, counters.LIMIT)),
-        (counters.LIMIT, (counters.LIMIT, counters.LIMIT)),
-        (counters.LIMIT + 5, (counters.LIMIT, counters.LIMIT)),
-    ],
+    ("before", "expected"),
+    [(12, (12, 2)), (10, (10, 0)), (9, (9, 0)), (1, (1, 0)), (0, (0, 0))],
 )
-def test_last_counter_is_never_granted(database: Database, start: int, expected: tuple[int, int]) -> None:
+def test_blocks_end_before_the_last_counters(
+    database: Database, until: int, before: int, expected: tuple[int, int]
+) -> None:
     with database.writing() as connection:
-        counters.raise_to(connection, [(1, start)])
+        counters.raise_to(connection, [(1, until - before)])
 
-    block = reserve(database, [1], 10)[0]
+    block = reserve(database, [1], 10, until=until)[0]
 
-    assert (block.next, block.end) == expected
+    assert (until - block.next, until - block.end) == expected
+
+
+@pytest.mark.parametrize("until", [counters.FORCED, counters.LIMIT])
+def test_last_counter_is_never_granted(database: Database, until: int) -> None:
+    with database.writing() as connection:
+        counters.raise_to(connection, [(1, counters.LIMIT + 5)])
+
+    block = reserve(database, [1], 10, until=until)[0]
+
+    assert block.next == block.end == counters.LIMIT
 
 
 def test_neither_side_is_ever_lowered(database: Database) -> None:
