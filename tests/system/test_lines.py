@@ -169,6 +169,8 @@ def test_a_meter_that_starts_again_is_associated_anew_and_read(tmp_path: Path) -
         await trio.sleep(0.2)
         again = _core.VirtualFleet(count=5, first_address="127.55.0.1", port=port, history_days=5)
         try:
+            # Those asked while nobody answered may have been given up; these are not.
+            asked += ask_all(started)
             await until(lambda: started.figures.ends.total() == asked)
             await until(lambda: events[EventKind.ASSOCIATED] >= 10)
         finally:
@@ -182,7 +184,8 @@ def test_a_meter_that_starts_again_is_associated_anew_and_read(tmp_path: Path) -
         path = head_end(tmp_path, "", running, reactor=QUICK)
         serving(path, use, limit_s=60)
 
-    assert outcomes == {Outcome.DONE: 10}
+    assert outcomes[Outcome.DONE] >= 10
+    assert set(outcomes) <= {Outcome.DONE, Outcome.UNREACHABLE, Outcome.INTERRUPTED}
     assert refused == [0]
 
 

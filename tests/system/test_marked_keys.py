@@ -64,13 +64,15 @@ def test_r41_a_serving_head_end_tells_no_key_to_anybody_nor_when_it_crashes(tmp_
         )
         keys = marked(running.meters.csv())
         log = tmp_path / "log"
+        # As large a crash file as this process may give away: the head-end itself has to want none.
+        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
         with log.open("wb") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-X", "faulthandler", "-m", "ipss_headend.cli", "--debug", "serve", str(path)],
                 stdout=stream,
                 stderr=stream,
                 cwd=tmp_path,
-                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (-1, -1)),
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (hard, hard)),
             )
             try:
                 give_up = time.monotonic() + 30
