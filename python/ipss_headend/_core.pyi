@@ -506,7 +506,7 @@ class Reactor:
 
         Raises PermissionError, with the reason, for whatever may not go.
         """
-    def release(self, order: bytes, command: bytes, timeout_s: float, made: bytes = b"") -> int:
+    def release(self, order: bytes, command: bytes, timeout_s: float, made: bytes = ...) -> int:
         """Send one command of an admitted order, both named by 16 octets; the request's number.
 
         `made` is what a key transfer's keys were made into for this meter (`key_transfer`); empty for everything else.
