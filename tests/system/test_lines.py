@@ -169,10 +169,11 @@ def test_a_meter_that_starts_again_is_associated_anew_and_read(tmp_path: Path) -
         await trio.sleep(0.2)
         again = _core.VirtualFleet(count=5, first_address="127.55.0.1", port=port, history_days=5)
         try:
-            # Those asked while nobody answered may have been given up; these are not.
-            asked += ask_all(started)
-            await until(lambda: started.figures.ends.total() == asked)
-            await until(lambda: events[EventKind.ASSOCIATED] >= 10)
+            # Those asked while nobody answered may have been given up, and their meters wait before the next try.
+            while events[EventKind.ASSOCIATED] < 10:
+                asked += ask_all(started)
+                await until(lambda wanted=asked: started.figures.ends.total() == wanted)
+                await trio.sleep(0.5)
         finally:
             again.stop()
         outcomes.update(started.figures.ends)
@@ -182,10 +183,10 @@ def test_a_meter_that_starts_again_is_associated_anew_and_read(tmp_path: Path) -
     refused: list[int] = []
     with fleet(5, "127.55.0.1") as running:
         path = head_end(tmp_path, "", running, reactor=QUICK)
-        serving(path, use, limit_s=60)
+        serving(path, use, limit_s=110)
 
     assert outcomes[Outcome.DONE] >= 10
-    assert set(outcomes) <= {Outcome.DONE, Outcome.UNREACHABLE, Outcome.INTERRUPTED}
+    assert set(outcomes) <= {Outcome.DONE, Outcome.UNREACHABLE, Outcome.INTERRUPTED, Outcome.TIMED_OUT}
     assert refused == [0]
 
 
