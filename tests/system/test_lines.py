@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,11 @@ def behind_a_proxy(
     ):
         behind = _Behind(running, here, there, network.port)
         yield running, network, head_end(directory, plans, behind, reactor=QUICK)  # type: ignore[arg-type]
+
+
+def answered(started: HeadEnd, asked: int) -> bool:
+    """Whether so many questions have ended."""
+    return started.figures.ends.total() == asked
 
 
 def ask_all(started: HeadEnd, *, timeout_s: float = 30) -> int:
@@ -172,7 +178,7 @@ def test_a_meter_that_starts_again_is_associated_anew_and_read(tmp_path: Path) -
             # Those asked while nobody answered may have been given up, and their meters wait before the next try.
             while events[EventKind.ASSOCIATED] < 10:
                 asked += ask_all(started)
-                await until(lambda wanted=asked: started.figures.ends.total() == wanted)
+                await until(partial(answered, started, asked))
                 await trio.sleep(0.5)
         finally:
             again.stop()
