@@ -360,6 +360,9 @@ def test_reader_that_has_seen_enough_is_no_fault(tmp_path: Path) -> None:
     assert "BrokenPipe" not in ran.stderr
 
 
+STORY = ["free", "limited", "let-go", "reverted"]
+
+
 def test_demo_reads_every_meter_and_keeps_what_it_read(ipss: Ipss, tmp_path: Path) -> None:
     ran = ipss("demo", "--meters", 50, "--days", 2, "--seconds", 30, "--directory", "demo", "--json")
 
@@ -371,7 +374,17 @@ def test_demo_reads_every_meter_and_keeps_what_it_read(ipss: Ipss, tmp_path: Pat
     assert said["values_stored"] > said["lines_stored"]
     assert said["samples"][0]["unit"] == "Wh"
     assert [one["limit_percent"] for one in said["ders"]] == [40, 40, 40, 40, None]
-    assert all(one["reverted_after_s"] > 0 for one in said["ders"][:4])
+    assert [one["set_by"] for one in said["ders"]] == [*["demo"] * 4, None]
+    for one in said["ders"][:4]:
+        assert list(dict.fromkeys(moment["state"] for moment in one["history"])) == STORY
+        limited = [moment for moment in one["history"] if moment["state"] in {"limited", "let-go"}]
+        assert {(moment["limit_percent"], moment["set_by"]) for moment in limited} == {(40, "demo")}
+        assert all(moment["power_w"] is not None and moment["reverts_in_s"] is not None for moment in limited)
+        assert one["reverted_after_s"] > 0
+        for words in ("limit 40 %  set by demo  goes back in ", "limit -  set by -  goes back in -  went back"):
+            assert any(one["device"] in line and words in line for line in ran.stderr.splitlines())
+    storage = said["ders"][3]
+    assert 0 < storage["power_limited_w"] < storage["power_w"]
     assert said["p50_ms"] <= said["p99_ms"]
     stored = ipss(
         "readings",

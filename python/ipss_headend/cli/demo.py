@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import trio
 import typer
@@ -218,20 +218,21 @@ async def _operate(config: Config, goal: Goal, fleet: Fleet, seconds: float, out
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_hear, signals, stop)
             head_end: HeadEnd = await nursery.start(_serve, config, stop, over)
-            ders: list[dict[str, Any]] = []
-            shown = trio.Event()
-            nursery.start_soon(demo_der.show, head_end, ders, shown)
-            with demo_view.View(output, goal) as view:
+            show = demo_der.Show(head_end.set_points)
+            nursery.start_soon(show.run)
+            with demo_view.View(output, goal, show.devices) as view:
+                show.redraw = view.redraw
                 await _watch(head_end, goal, view, fleet, seconds)
-            duration_s = trio.current_time() - started_s
-            cpu_s = time.process_time() - cpu_s
-            with trio.move_on_after(demo_der.LONGEST_S):
-                await shown.wait()
+                duration_s = trio.current_time() - started_s
+                cpu_s = time.process_time() - cpu_s
+                await _look_on(head_end, goal, view, show, duration_s)
+            show.end()
             associated = head_end.reactor.stats()["associated"] - len(head_end.devices)
             stop.drain.set()
             with trio.move_on_after(STOP_S):
                 await over.wait()
             nursery.cancel_scope.cancel()
+    ders = [device.document() for device in show.devices]
     return demo_result.result(config, goal, head_end.figures, associated, duration_s, cpu_s, ders)
 
 
@@ -267,6 +268,16 @@ async def _watch(head_end: HeadEnd, goal: Goal, view: demo_view.View, fleet: Fle
         if fleet.process.poll() is not None:
             raise HeadEndError(f"the virtual meters ended with status {fleet.process.returncode}")
         await trio.sleep(LOOK_S)
+
+
+async def _look_on(head_end: HeadEnd, goal: Goal, view: demo_view.View, show: demo_der.Show, elapsed_s: float) -> None:
+    """Show on until every device has gone back by itself."""
+    started_s = trio.current_time() - elapsed_s
+    with trio.move_on_after(demo_der.LONGEST_S):
+        while not show.over.is_set() and not head_end.stop.drain.is_set():
+            view.show(demo_view.Now.of(head_end, goal, trio.current_time() - started_s))
+            await trio.sleep(LOOK_S)
+    view.show(demo_view.Now.of(head_end, goal, trio.current_time() - started_s), last=True)
 
 
 def commands(result: Result, directory: Path, port: int, seed: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -13,6 +14,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from ipss_headend.cli import demo_der
 from ipss_headend.cli.demo_result import ANSWERED, Goal, Result
 from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.plot import plot
@@ -72,11 +74,21 @@ class Now:
 class View:
     """Shows the figures as they change."""
 
-    def __init__(self, output: Output, goal: Goal) -> None:
+    def __init__(
+        self,
+        output: Output,
+        goal: Goal,
+        devices: Sequence[demo_der.Device] = (),
+        console: Console | None = None,
+    ) -> None:
+        """`devices` are shown as they are at each moment, on `console` if it is a terminal (standard output)."""
         self._goal = goal
+        self._devices = devices
         self._before = Now(0.0, 0, 0, 0, 0, 0, 0, 0, goal.lines, None, None, time.process_time())
+        self._shown: tuple[Now, float, float, float] | None = None
         self._told_s = 0.0
-        self._live = Live(console=Console(), refresh_per_second=8, transient=True) if output.is_terminal else None
+        console = console or (Console() if output.is_terminal else None)
+        self._live = None if console is None else Live(console=console, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -89,23 +101,31 @@ class View:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, now: Now) -> None:
-        """Show one moment: on a terminal in place, else as a line every few seconds."""
+    def show(self, now: Now, *, last: bool = False) -> None:
+        """Show one moment: on a terminal in place, else as lines every few seconds and at the `last`."""
         before = self._before
         step_s = max(now.elapsed_s - before.elapsed_s, SHORTEST_S)
         reads = (now.exchanges - before.exchanges) / step_s
         stored = (now.values - before.values) / step_s
         cpu = 100 * (now.cpu_s - before.cpu_s) / step_s
         if self._live is not None:
-            self._live.update(self._table(now, reads, stored, cpu))
-            self._before = now
-        elif now.elapsed_s - self._told_s >= PLAIN_EVERY_S:
+            self._shown, self._before = (now, reads, stored, cpu), now
+            self._live.update(self._table(*self._shown))
+        elif last or now.elapsed_s - self._told_s >= PLAIN_EVERY_S:
             self._told_s, self._before = now.elapsed_s, now
             say(
                 f"{now.elapsed_s:5.1f} s  {now.connections} connections  {now.associations} associations  "
                 f"{reads:.0f} reads/s  {stored:.0f} values/s  {now.success_percent:.2f} % good  "
                 f"{now.missing} lines to come  p50 {_ms(now.p50_ms)} p99 {_ms(now.p99_ms)}  CPU {cpu:.0f} %"
             )
+            for device in self._devices:
+                name, power, limit, whose, back, state = demo_der.words(device)
+                say(f"         {name}  power {power}  limit {limit}  set by {whose}  goes back in {back}  {state}")
+
+    def redraw(self) -> None:
+        """Show on a terminal what a device does now, without waiting for the next moment."""
+        if self._live is not None and self._shown is not None:
+            self._live.update(self._table(*self._shown), refresh=True)
 
     def _table(self, now: Now, reads: float, stored: float, cpu: float) -> Table:
         table = Table.grid(padding=(0, 3))
@@ -126,7 +146,19 @@ class View:
         whole.add_row(f"[bold]{self._goal.meters:,} meters[/], {self._goal.days} days of load profile each")
         whole.add_row(table)
         whole.add_row(ProgressBar(total=self._goal.lines, completed=min(now.lines, self._goal.lines), width=64))
+        if self._devices:
+            whole.add_row("")
+            whole.add_row(self._device_table())
         return whole
+
+    def _device_table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for heading in demo_der.HEADINGS:
+            table.add_column(heading, justify="right" if heading in {"power", "limit", "goes back in"} else "left")
+        for device in self._devices:
+            held = device.limit_percent is not None
+            table.add_row(*demo_der.words(device), style="bold" if held else "")
+        return table
 
 
 def summary(output: Output, result: Result, commands: list[str]) -> None:
@@ -166,9 +198,9 @@ def summary(output: Output, result: Result, commands: list[str]) -> None:
             output.line(line)
     if result.ders:
         output.line()
-        names = ("device", "power_w", "limit_percent", "power_limited_w", "reverted_after_s")
+        names = ("device", "power_w", "limit_percent", "set_by", "power_limited_w", "reverted_after_s")
         output.table(
-            ("device", "power W", "limited to %", "power then W", "went back by itself after s"),
+            ("device", "power W", "limited to %", "by", "power then W", "went back by itself after s"),
             [tuple("-" if one[name] is None else str(one[name]) for name in names) for one in result.ders],
             title="inverters and storage, limited and let go",
         )
