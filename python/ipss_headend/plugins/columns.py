@@ -7,6 +7,7 @@ writes is a second file of a fixed size. numpy, polars and pyarrow read the colu
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -27,6 +28,7 @@ SIZES = {"q": 8, "i": 4, "I": 4, "B": 1, "d": 8, "Q": 8}
 """Types of columns, as `array` and `memoryview` name them."""
 
 LARGEST_OCTETS = 1 << 30
+SEAL_TRIES = 20
 
 Buffer = bytes | bytearray | memoryview | array  # type: ignore[type-arg]
 Layout = list[tuple[str, str, int, int]]
@@ -108,7 +110,8 @@ def share(columns: Mapping[str, Buffer], rows: int) -> Shared:
     """Lay columns into shared memory, with room for the flags of so many rows.
 
     Raises:
-        PluginError: they are larger than 1 GiB, or of a type that cannot be shared.
+        PluginError: they are larger than 1 GiB, of a type that cannot be shared, or the system let the memory not be
+            sealed.
     """
     layout: Layout = []
     views = []
@@ -126,12 +129,12 @@ def share(columns: Mapping[str, Buffer], rows: int) -> Shared:
     try:
         for at, view in views:
             _write(descriptor, view.cast("B"), at)
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_WRITE)
+        _seal(descriptor)
         answer = _file("answer", rows * 4)
-        fcntl.fcntl(answer, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(descriptor)
         raise
+    fcntl.fcntl(answer, fcntl.F_ADD_SEALS, _SEALS)
     return Shared(descriptor, answer, layout, rows)
 
 
@@ -160,6 +163,26 @@ def _write(descriptor: int, octets: memoryview, at: int) -> None:
     done = 0
     while done < len(octets):
         done += os.pwrite(descriptor, octets[done:], at + done)
+
+
+def _seal(descriptor: int) -> None:
+    """Let nobody write a file any more.
+
+    Linux refuses that (EBUSY, after some waiting of its own) while a part of itself holds a page of the file, as DAMON
+    does. That passes.
+
+    Raises:
+        PluginError: it did not pass.
+    """
+    for _ in range(SEAL_TRIES):
+        try:
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS | fcntl.F_SEAL_WRITE)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        else:
+            return
+    raise PluginError(f"the system held shared memory back {SEAL_TRIES} times; the batch is handed over later")
 
 
 def _map(descriptor: int, protection: int) -> memoryview:

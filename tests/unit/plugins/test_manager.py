@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from array import array
 from collections.abc import Awaitable, Callable
@@ -11,6 +13,7 @@ import pytest
 import trio
 from tests.unit.plugins.installed import installed
 
+from ipss_headend.errors import PluginError
 from ipss_headend.metrics import Figures
 from ipss_headend.plugins.columns import attach, share
 from ipss_headend.plugins.manager import Manager
@@ -199,4 +202,29 @@ def test_columns_are_read_where_they_lie_by_numpy_and_arrow_alike() -> None:
         batch["values"][0] = 1
     batch.numpy_flags()[7] |= 2
     assert shared.flags()[7] == 2, "and what is written is heard"
+    shared.close()
+
+
+@pytest.mark.parametrize(("busy", "sealed"), [(3, True), (10_000, False)])
+def test_memory_that_the_system_holds_is_sealed_a_little_later(
+    monkeypatch: pytest.MonkeyPatch, busy: int, sealed: bool
+) -> None:
+    tries = iter(range(busy))
+    really = fcntl.fcntl
+
+    def held(descriptor: int, what: int, how: int) -> int:
+        if how & fcntl.F_SEAL_WRITE and next(tries, None) is not None:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return really(descriptor, what, how)
+
+    monkeypatch.setattr(fcntl, "fcntl", held)
+    before = len(os.listdir("/proc/self/fd"))
+    if not sealed:
+        with pytest.raises(PluginError, match="held shared memory back"):
+            share({"values": array("q", range(1000))}, 1000)
+        assert len(os.listdir("/proc/self/fd")) == before, "no descriptor is left behind"
+        return
+    shared = share({"values": array("q", range(1000))}, 1000)
+    with pytest.raises(PermissionError):
+        os.pwrite(shared.descriptor, b"other", 0)
     shared.close()
