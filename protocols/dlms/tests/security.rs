@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aes_gcm::aead::AeadInOut;
@@ -12,10 +13,12 @@ use ipss_dlms::apdu::acse::{Aare, ApplicationContext, Diagnostic, Mechanism};
 use ipss_dlms::apdu::ciphered::{wrap_general, wrap_service};
 use ipss_dlms::apdu::initiate::{Conformance, InitiateResponse};
 use ipss_dlms::apdu::tags::{self, KeyKind};
-use ipss_dlms::meter::{Fault, MeterControl};
+use ipss_dlms::head_end::HeadEnd;
+use ipss_dlms::meter::{Fault, Meter, MeterControl, Settings};
 use ipss_dlms::profile::{Authentication, Ciphering, Profile};
-use ipss_dlms::security::{CounterBlock, Protection, Sealer, Suite};
+use ipss_dlms::security::{Channel, CounterBlock, HighWater, Protection, Sealer, Suite, SystemTitle};
 use ipss_dlms::wrapper;
+use ipss_session::rig::Rig;
 use ipss_session::{EventKind, Input, Outcome, Session};
 
 /// An associated rig whose meter answers nothing any more, with one question on the wire.
@@ -177,7 +180,7 @@ fn every_frame_of_a_session_replayed_is_refused() {
     for (index, replayed) in frames.iter().enumerate() {
         let mut rig = rig(&profile);
         let channel = head_end_channel(1, CounterBlock::new(20_000, 30_000), Some(high_water));
-        rig.near.session = ipss_dlms::head_end::HeadEnd::new(7, profile.clone().into(), Some(channel), b"").unwrap();
+        rig.near.session = HeadEnd::new(7, profile.clone().into(), Some(channel), b"").unwrap();
         rig.far.session = meter(&profile).with_fault(Fault::Silent);
         rig.connect();
         rig.tell_near(Input::Request(request(1, vec![energy()])));
@@ -330,7 +333,7 @@ fn a_meter_with_another_key_is_never_associated() {
         let profile = secured();
         let mut rig = rig(&profile);
         let channel = head_end_channel(encryption, CounterBlock::new(10, 100), None);
-        rig.near.session = ipss_dlms::head_end::HeadEnd::new(7, profile.into(), Some(channel), b"").unwrap();
+        rig.near.session = HeadEnd::new(7, profile.into(), Some(channel), b"").unwrap();
 
         let outcome = ask(&mut rig, vec![energy()]);
 
@@ -352,6 +355,49 @@ fn forged_counters_at_the_end_leave_the_high_water_mark_where_it_is() {
 
     assert_eq!(rig.near.batch.peer_counters, before);
     assert_eq!(rig.near.batch.events.last().unwrap().kind, EventKind::TagInvalid);
+}
+
+#[test]
+fn a_counter_that_jumps_by_more_than_a_million_is_believed_and_told() {
+    let told = |rig: &TestRig| {
+        let events = rig.near.batch.events.iter();
+        events.filter(|event| event.kind == EventKind::CounterJump).map(|event| event.number).collect::<Vec<_>>()
+    };
+    for (jump, is_told) in [(1, false), (1_000_000, false), (1_000_001, true)] {
+        // In an answer.
+        let mut rig = asking(&secured());
+        let counter = rig.near.batch.peer_counters.last().unwrap().1 + jump;
+        let mut apdu = sealed(0x30, counter, &answers(0x43)[0].1);
+        wrap_service(&mut apdu, 0, 0xCC);
+        rig.inject_near(&frame(&apdu, 1, 1));
+        assert_eq!(rig.near.batch.lines.len(), 2, "the value counts, with a jump of {jump}");
+        assert_eq!(rig.near.batch.peer_counters.last().unwrap().1, counter);
+        assert_eq!(told(&rig), if is_told { vec![i64::from(counter)] } else { vec![] }, "{jump}");
+
+        // In a push.
+        let mut rig = asking(&secured());
+        let counter = rig.near.batch.peer_counters.last().unwrap().1 + jump;
+        let mut apdu = sealed(0x30, counter, &answers(0)[3].1);
+        wrap_general(&mut apdu, 0, KeyKind::Global, &METER_TITLE.0);
+        rig.inject_near(&frame(&apdu, 1, 1));
+        assert_eq!(told(&rig).len(), usize::from(is_told), "{jump}");
+
+        // In the AARE that begins an association; with HLS-GMAC alone, in the meter's proof.
+        for protection in [Protection::Both, Protection::None] {
+            let profile = Profile { protection, ..secured() };
+            let known = 2_000_000;
+            let sealer = Sealer::new(METER_TITLE, key(1), CounterBlock::new(known + jump, u32::MAX));
+            let channel = Channel::new(sealer, key(2), SystemTitle::default(), HighWater::default());
+            let settings = Settings { clients: vec![profile.clone()], largest_answer: 400, log_nonces: false };
+            let far = Meter::new(7, Arc::new(settings), Small::default(), channel, b"secret");
+            let channel = head_end_channel(1, CounterBlock::new(10, 10_000), Some(known));
+            let near = HeadEnd::new(7, Arc::new(profile), Some(channel), b"secret").unwrap();
+            let mut rig = Rig::new(near, far, 1, START);
+            assert_eq!(ask(&mut rig, vec![energy()]), Some(Outcome::Done));
+            let expected = if is_told { vec![i64::from(known + jump)] } else { vec![] };
+            assert_eq!(told(&rig), expected, "{protection:?} {jump}");
+        }
+    }
 }
 
 #[test]

@@ -202,7 +202,7 @@ impl HeadEnd {
                 return Err(weaker("the InitiateResponse is in the clear, but protection is pinned for this meter"));
             }
             let opened = channel.unprotect(&self.profile, &mut information)?;
-            cx.batch.peer_counter(self.meter, opened.counter);
+            self.believed(&opened, cx);
             plain = opened.start..opened.end;
         }
         InitiateResponse::decode(&information[plain])
@@ -261,6 +261,9 @@ impl HeadEnd {
             }
         };
         if result != 0 {
+            if self.associate_again(step, cx) {
+                return Ok(());
+            }
             let text = format!("the meter refused our HLS proof: action-result {result}");
             cx.batch.event(self.meter, cx.now.wall, EventKind::AuthenticationFailed, 0, text.clone());
             self.abandon(step, Outcome::AuthenticationFailed, text);
@@ -272,10 +275,18 @@ impl HeadEnd {
         };
         let proof = proof.as_octets().unwrap_or_default();
         let challenges = self.challenges.take().ok_or_else(|| weaker("a proof that no challenge waits for"))?;
+        let before = self.channel.as_ref().map(|channel| channel.peer_counter()).unwrap_or_default();
         let channel = self.channel.as_deref_mut();
-        if let Some(counter) = hls::verify(&self.profile, channel, &self.password, &challenges, proof)? {
+        let verified = hls::verify(&self.profile, channel, &self.password, &challenges, proof);
+        if verified.is_err() && self.associate_again(step, cx) {
+            return Ok(());
+        }
+        if let Some(counter) = verified? {
             let highest = self.channel.as_ref().and_then(|channel| channel.peer_counter().highest());
             cx.batch.peer_counter(self.meter, counter.max(highest.unwrap_or_default()));
+            if before.is_jump(counter) {
+                cx.batch.event(self.meter, cx.now.wall, EventKind::CounterJump, i64::from(counter), "");
+            }
         }
         self.up(step, cx);
         Ok(())
@@ -285,6 +296,7 @@ impl HeadEnd {
     fn up(&mut self, step: &mut Step<Work>, cx: &mut Context<'_>) {
         self.state = State::Up;
         self.asking = false;
+        self.repetitions = 0;
         self.since = cx.now.monotonic;
         self.challenges = None;
         cx.batch.event(self.meter, cx.now.wall, EventKind::Associated, 0, "");
@@ -347,7 +359,7 @@ fn initiate_request<'k>(profile: &Profile, dedicated_key: Option<&'k [u8]>) -> I
 }
 
 /// The tags of a confirmed-service-error, protected.
-const PROTECTED_ERRORS: [u8; 2] = [0x2E, 0x4E];
+pub(super) const PROTECTED_ERRORS: [u8; 2] = [0x2E, 0x4E];
 
 fn weaker(message: &str) -> ProtocolError {
     ProtocolError::remote("association", 0, "weaker-security", message)

@@ -9,10 +9,17 @@ use crate::apdu::ciphered::is_protected;
 use crate::apdu::tags;
 use crate::link::{Apdu, Received};
 use crate::profile::Profile;
+use crate::security::Plain;
 
 impl HeadEnd {
     /// Take one whole frame's APDU.
     fn take_apdu(&mut self, apdu: &mut [u8], step: &mut Step<Work>, cx: &mut Context<'_>) {
+        let tag = apdu.first().copied().unwrap_or_default();
+        if self.is_stray(tag) {
+            let detail = format!("an APDU with tag {tag:02X} that this state of the association has no use for");
+            cx.batch.event(self.meter, cx.now.wall, EventKind::UnexpectedAnswer, 0, detail);
+            return;
+        }
         let result = match self.state {
             State::Associating if apdu.first().is_some_and(|tag| EARLY.contains(tag)) => self.take_early(apdu, cx),
             State::Associating => self.take_aare(apdu, step, cx),
@@ -28,7 +35,7 @@ impl HeadEnd {
         };
         match result {
             // Anybody may send a datagram, and the network may send one twice.
-            Err(error) if self.passes_over(&error) => {
+            Err(error) if self.passes_over(&error, tag) => {
                 cx.batch.event(self.meter, cx.now.wall, EventKind::UnexpectedAnswer, 0, error.to_string());
             }
             Err(error) => self.broken(&error, step, cx),
@@ -67,17 +74,22 @@ impl HeadEnd {
             ));
         }
         let plain = channel.unprotect(&self.profile, apdu)?;
+        self.believed(&plain, cx);
+        let plain = &apdu[plain.start..plain.end];
+        if plain.first() == Some(&tags::GENERAL_BLOCK_TRANSFER) {
+            return self.take_general_block(plain, true, step, cx);
+        }
+        self.take_plain(plain, step, cx)
+    }
+
+    /// A tag was right and its counter new: the mark is to be made durable, and a jump to be told.
+    pub(super) fn believed(&self, plain: &Plain, cx: &mut Context<'_>) {
         if plain.lasting {
             cx.batch.peer_counter(self.meter, plain.counter);
         }
         if plain.jump {
             cx.batch.event(self.meter, cx.now.wall, EventKind::CounterJump, i64::from(plain.counter), "");
         }
-        let plain = &apdu[plain.start..plain.end];
-        if plain.first() == Some(&tags::GENERAL_BLOCK_TRANSFER) {
-            return self.take_general_block(plain, true, step, cx);
-        }
-        self.take_plain(plain, step, cx)
     }
 
     pub(super) fn take_plain(

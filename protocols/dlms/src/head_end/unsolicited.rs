@@ -32,6 +32,10 @@ impl HeadEnd {
             let service = exception.service_error_name().unwrap_or("unknown error");
             (format!("exception-response: {state}, {service}"), exception.invocation_counter)
         };
+        if self.complains_of_another(counter) {
+            cx.batch.event(self.meter, cx.now.wall, EventKind::UnexpectedAnswer, 0, detail);
+            return Ok(());
+        }
         // Garbage for a list, or none at all: from now on one by one.
         self.lists_broken |= self.asking && self.progress.asked > 1;
         let kind = if counter.is_some() { EventKind::CounterBehind } else { EventKind::ProtocolViolation };
@@ -52,12 +56,7 @@ impl HeadEnd {
                 return Err(ProtocolError::remote("ciphering", 0, "weaker-security", message));
             }
             let plain = channel.unprotect(&self.profile, apdu)?;
-            if plain.lasting {
-                cx.batch.peer_counter(self.meter, plain.counter);
-            }
-            if plain.jump {
-                cx.batch.event(self.meter, cx.now.wall, EventKind::CounterJump, i64::from(plain.counter), "");
-            }
+            self.believed(&plain, cx);
             place = plain.start..plain.end;
         }
         let plain = &apdu[place];

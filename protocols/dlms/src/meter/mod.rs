@@ -1,6 +1,7 @@
 //! The meter's role: what a virtual meter is made of.
 
 mod access;
+mod associate;
 pub mod concentrator;
 pub mod fault;
 mod general_block;

@@ -10,26 +10,21 @@ use ipss_session::{
     Context, EventKind, Input, Instant, Limits, MeterId, Outcome, ProtocolError, Request, Session, Step, Transport,
 };
 
+use super::associate::Heard;
 use super::general_block::Blocks;
 use super::objects::Lent;
 use super::transfer::{Question, Transfer};
 use super::{Access, Fault, Objects};
-use crate::apdu::InvokeIdAndPriority;
-use crate::apdu::acse::{Aare, Aarq, ApplicationContext, Diagnostic, Mechanism, Release};
-use crate::apdu::action::{self, ActionRequest, MethodOutcome};
 use crate::apdu::ciphered::{CipheredApdu, is_protected};
 use crate::apdu::exception::ExceptionResponse;
-use crate::apdu::initiate::{Conformance, InitiateRequest, InitiateResponse};
-use crate::apdu::list::DataOrResult;
+use crate::apdu::initiate::Conformance;
 use crate::apdu::notification::DataNotificationConfirm;
-use crate::apdu::short_name::{ReadResult, begin_read_response};
 use crate::apdu::tags::{self, KeyKind};
-use crate::axdr::{Data, tag, write_length};
-use crate::cosem::{ActionResult, AttributeDescriptor, LogicalName, MethodDescriptor};
+use crate::cosem::AttributeDescriptor;
 use crate::link::{Apdu, Link, LinkConfig, Received};
 use crate::profile::{Authentication, Ciphering, Profile, Referencing};
-use crate::security::hls::{self, Challenges};
-use crate::security::{Channel, CounterBlock, Key, SystemTitle};
+use crate::security::hls::Challenges;
+use crate::security::{Channel, CounterBlock};
 
 /// What meters of one model share.
 #[derive(Clone, Debug)]
@@ -46,35 +41,37 @@ pub struct Settings {
 /// One virtual meter.
 #[derive(Debug)]
 pub struct Meter<O> {
-    meter: MeterId,
+    pub(super) meter: MeterId,
     pub(super) settings: Arc<Settings>,
     pub(super) link: Link,
     /// What it measures and switches.
     pub objects: O,
-    channel: Channel,
-    password: Box<[u8]>,
-    fault: Fault,
+    pub(super) channel: Channel,
+    pub(super) password: Box<[u8]>,
+    pub(super) fault: Fault,
     pub(super) state: State,
     /// Which of the settings' clients is associated, or associating.
-    client: usize,
+    pub(super) client: usize,
     pub(super) conformance: Conformance,
     /// The largest APDU that the head-end takes.
     pub(super) client_max_pdu: usize,
     /// The form of the last request: answers take it too.
-    form: Ciphering,
-    challenges: Option<Box<Challenges>>,
+    pub(super) form: Ciphering,
+    pub(super) challenges: Option<Box<Challenges>>,
     pub(super) transfer: Transfer,
     /// Blocks of general block transfer on their way.
     pub(super) blocks: Option<Box<Blocks>>,
     /// The request in work came in such blocks, so its answer goes in them.
     pub(super) in_blocks: bool,
     /// An answer that is sent late, and when.
-    delayed: Option<(Instant, Vec<u8>)>,
+    pub(super) delayed: Option<(Instant, Vec<u8>)>,
     /// The last answer, for a meter that repeats it.
-    last_answer: Vec<u8>,
+    pub(super) last_answer: Vec<u8>,
     pub(super) answers: u32,
     /// What is being answered told it to do something.
-    acted: bool,
+    pub(super) acted: bool,
+    /// The last AARQs and blocks that came as datagrams.
+    pub(super) heard: Heard,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +122,7 @@ impl<O: Objects> Meter<O> {
             last_answer: Vec::new(),
             answers: 0,
             acted: false,
+            heard: Heard::default(),
         }
     }
 
@@ -214,6 +212,10 @@ impl<O: Objects> Meter<O> {
             return self.take_general_block(apdu, (client, server), cx);
         }
         if !self.profile().is_ciphered() {
+            if self.link.is_lossy() && self.heard.is_block_again(apdu) {
+                self.pass_over(cx);
+                return Ok(());
+            }
             return self.serve(apdu, cx);
         }
         if self.settings.log_nonces {
@@ -230,6 +232,10 @@ impl<O: Objects> Meter<O> {
         let profile = &self.settings.clients[self.client];
         match self.channel.unprotect(profile, apdu) {
             Ok(plain) => self.serve(&apdu[plain.start..plain.end], cx),
+            Err(error) if error.code == "replay" && self.link.is_lossy() => {
+                self.pass_over(cx);
+                Ok(())
+            }
             Err(error) if error.code == "replay" => {
                 let expected = self.channel.peer_counter().highest().map_or(0, |highest| highest.saturating_add(1));
                 let frame = self.link.begin(cx.to_send, server, client);
@@ -243,47 +249,6 @@ impl<O: Objects> Meter<O> {
                 self.refuse(client, server, SERVICE_NOT_ALLOWED, cx)
             }
         }
-    }
-
-    /// The association's release. Where it is protected, user information that cannot be opened ends nothing.
-    fn take_release(
-        &mut self,
-        apdu: &[u8],
-        client: u16,
-        server: u16,
-        cx: &mut Context<'_>,
-    ) -> Result<(), ProtocolError> {
-        let mut answer = None;
-        let request = Release::decode(apdu, tags::RLRQ)?;
-        if let Some(information) = request.user_information.filter(|_| self.profile().is_ciphered()) {
-            let settings = self.settings.clone();
-            let profile = &settings.clients[self.client];
-            if self.channel.unprotect(profile, &mut information.to_vec()).is_err() {
-                return self.refuse(client, server, SERVICE_NOT_ALLOWED, cx);
-            }
-            answer = Some(self.initiate_response(profile, cx)?);
-        }
-        self.end();
-        let frame = self.link.begin(cx.to_send, server, client);
-        Release { reason: Some(0), user_information: answer.as_deref() }.encode(cx.to_send, tags::RLRE);
-        self.link.finish(cx.to_send, frame, cx.now.monotonic)
-    }
-
-    /// The InitiateResponse, protected where the profile is.
-    fn initiate_response(&mut self, profile: &Profile, cx: &mut Context<'_>) -> Result<Vec<u8>, ProtocolError> {
-        let mut initiate = Vec::with_capacity(64);
-        InitiateResponse {
-            quality_of_service: None,
-            dlms_version: 6,
-            conformance: self.conformance,
-            max_receive_pdu_size: profile.max_pdu,
-            vaa_name: profile.vaa_name(),
-        }
-        .encode(&mut initiate);
-        if profile.is_ciphered() {
-            self.channel.protect(profile, self.form, KeyKind::Global, cx.random, &mut initiate, 0)?;
-        }
-        Ok(initiate)
     }
 
     /// Serve an opened request.
@@ -333,7 +298,7 @@ impl<O: Objects> Meter<O> {
     }
 
     /// Protect the answer at `to_send[start..]` and complete its frame.
-    fn protect(
+    pub(super) fn protect(
         &mut self,
         frame: usize,
         start: usize,
@@ -362,191 +327,6 @@ impl<O: Objects> Meter<O> {
         Ok(())
     }
 
-    fn take_aarq(
-        &mut self,
-        apdu: &mut [u8],
-        client: u16,
-        server: u16,
-        cx: &mut Context<'_>,
-    ) -> Result<(), ProtocolError> {
-        self.end();
-        let aarq = Aarq::decode(apdu)?;
-        let clients = &self.settings.clients;
-        let same = |profile: &Profile| (profile.client, profile.server) == (client, server);
-        // A client may have a profile with logical names and one with short names.
-        let found = clients
-            .iter()
-            .position(|profile| same(profile) && profile.application_context() == aarq.application_context)
-            .or_else(|| clients.iter().position(same));
-        let Some(index) = found else {
-            return self.reject(client, server, Diagnostic::CALLING_AP_TITLE_NOT_RECOGNIZED, cx);
-        };
-        self.client = index;
-        let settings = self.settings.clone();
-        let profile = &settings.clients[index];
-        if aarq.application_context != profile.application_context() {
-            return self.reject(client, server, Diagnostic::APPLICATION_CONTEXT_NAME_NOT_SUPPORTED, cx);
-        }
-        if aarq.mechanism.unwrap_or(Mechanism::Lowest) != profile.authentication.mechanism() {
-            return self.reject(client, server, Diagnostic::AUTHENTICATION_MECHANISM_NAME_NOT_RECOGNISED, cx);
-        }
-        if profile.needs_titles() {
-            let Ok(title) = SystemTitle::from_slice(aarq.calling_ap_title.unwrap_or_default()) else {
-                return self.reject(client, server, Diagnostic::CALLING_AP_TITLE_NOT_RECOGNIZED, cx);
-            };
-            if title == self.channel.title() {
-                return self.reject(client, server, Diagnostic::CALLING_AP_TITLE_NOT_RECOGNIZED, cx);
-            }
-            self.channel.meet(title);
-        }
-        let theirs = aarq.authentication_value.unwrap_or_default().to_vec();
-        match profile.authentication {
-            Authentication::Low if !bool::from(subtle::ConstantTimeEq::ct_eq(&theirs[..], &self.password[..])) => {
-                return self.reject(client, server, Diagnostic::AUTHENTICATION_FAILURE, cx);
-            }
-            // A challenge of ours does not exist yet: the comparison with it follows when there is one.
-            authentication if authentication.is_high() && hls::check_challenge(profile, &[], &theirs).is_err() => {
-                return self.reject(client, server, Diagnostic::AUTHENTICATION_FAILURE, cx);
-            }
-            _ => {}
-        }
-        self.channel.begin();
-        let Some(mut information) = aarq.user_information.map(<[u8]>::to_vec) else {
-            return self.reject(client, server, Diagnostic::User(1), cx);
-        };
-        if settings.log_nonces && profile.is_ciphered() {
-            self.note_nonce(&information, cx);
-        }
-        let mut plain = 0..information.len();
-        if profile.is_ciphered() {
-            match self.channel.unprotect(profile, &mut information) {
-                Ok(opened) => plain = opened.start..opened.end,
-                // A datagram that the network sent twice: the first one was answered.
-                Err(error) if error.code == "replay" && self.link.is_lossy() => return Ok(()),
-                Err(_) => return self.reject(client, server, Diagnostic::AUTHENTICATION_FAILURE, cx),
-            }
-        }
-        let request = InitiateRequest::decode(&information[plain])?;
-        self.conformance = profile.proposal().and(request.conformance);
-        self.client_max_pdu = match request.max_receive_pdu_size {
-            0 => usize::from(u16::MAX),
-            octets => usize::from(octets),
-        };
-        let dedicated = request.dedicated_key.map(|key| Key::for_suite(profile.suite, key)).transpose()?;
-        self.accept(theirs, cx)?;
-        if let Some(key) = dedicated {
-            self.channel.dedicate(key);
-        }
-        Ok(())
-    }
-
-    fn accept(&mut self, theirs: Vec<u8>, cx: &mut Context<'_>) -> Result<(), ProtocolError> {
-        let settings = self.settings.clone();
-        let profile = &settings.clients[self.client];
-        let initiate = self.initiate_response(profile, cx)?;
-        let hls = profile.authentication.is_high();
-        let ours = hls::challenge(profile.authentication, cx.random);
-        let title = self.channel.title().0;
-        let frame = self.link.begin(cx.to_send, profile.server, profile.client);
-        Aare {
-            application_context: profile.application_context(),
-            result: Aare::ACCEPTED,
-            diagnostic: if hls { Diagnostic::AUTHENTICATION_REQUIRED } else { Diagnostic::NONE },
-            responding_ap_title: profile.needs_titles().then_some(&title[..]),
-            responding_ae_qualifier: None,
-            responding_ae_invocation_id: None,
-            responder_acse_requirements: hls,
-            mechanism: hls.then(|| profile.authentication.mechanism()),
-            authentication_value: hls.then_some(&ours[..]),
-            user_information: Some(&initiate),
-        }
-        .encode(cx.to_send);
-        self.link.finish(cx.to_send, frame, cx.now.monotonic)?;
-        self.challenges = hls.then(|| Box::new(Challenges { ours, theirs }));
-        self.state = if hls { State::Proving } else { State::Up };
-        if !hls {
-            cx.batch.event(self.meter, cx.now.wall, EventKind::Associated, i64::from(profile.client), "");
-        }
-        Ok(())
-    }
-
-    fn reject(
-        &mut self,
-        client: u16,
-        server: u16,
-        diagnostic: Diagnostic,
-        cx: &mut Context<'_>,
-    ) -> Result<(), ProtocolError> {
-        let number = i64::from(diagnostic.number());
-        cx.batch.event(self.meter, cx.now.wall, EventKind::AssociationRejected, number, "");
-        self.state = State::Idle;
-        let frame = self.link.begin(cx.to_send, server, client);
-        Aare {
-            application_context: ApplicationContext::LogicalName,
-            result: Aare::REJECTED_PERMANENT,
-            diagnostic,
-            responding_ap_title: None,
-            responding_ae_qualifier: None,
-            responding_ae_invocation_id: None,
-            responder_acse_requirements: false,
-            mechanism: None,
-            authentication_value: None,
-            user_information: None,
-        }
-        .encode(cx.to_send);
-        self.link.finish(cx.to_send, frame, cx.now.monotonic)
-    }
-
-    /// The head-end's proof of our challenge; we answer with ours of its challenge.
-    fn take_proof(&mut self, apdu: &[u8], cx: &mut Context<'_>) -> Result<(), ProtocolError> {
-        let limits = Limits::default();
-        let (client, server) = (self.profile().client, self.profile().server);
-        let challenges = self.challenges.take();
-        let short = self.profile().referencing == Referencing::ShortName;
-        let (invoke, parameters) = if short {
-            let Some(parameters) = super::short_name::proof(apdu, &limits)? else {
-                return self.refuse(client, server, SERVICE_NOT_ALLOWED, cx);
-            };
-            (InvokeIdAndPriority(0), Some(parameters))
-        } else {
-            match ActionRequest::decode(apdu, &limits)? {
-                ActionRequest::Normal { invoke, method, parameters } if method == REPLY_TO_HLS => (invoke, parameters),
-                _ => return self.refuse(client, server, SERVICE_NOT_ALLOWED, cx),
-            }
-        };
-        let proof = parameters.map(|octets| Data::from_octets(octets, &limits)).transpose()?.unwrap_or(Data::Null);
-        let proof = proof.as_octets().unwrap_or_default();
-        let settings = self.settings.clone();
-        let profile = &settings.clients[self.client];
-        let genuine = challenges.as_ref().is_some_and(|both| {
-            both.ours != both.theirs
-                && hls::verify(profile, Some(&mut self.channel), &self.password, both, proof).is_ok()
-        });
-        let mut data = Vec::with_capacity(20);
-        if let (true, Some(both)) = (genuine, challenges) {
-            let proof = hls::prove(profile, Some(&mut self.channel), &self.password, &both)?;
-            data.push(tag::OCTET_STRING);
-            write_length(&mut data, proof.len());
-            data.extend_from_slice(&proof);
-            self.state = State::Up;
-            cx.batch.event(self.meter, cx.now.wall, EventKind::Associated, i64::from(client), "");
-        } else {
-            self.state = State::Idle;
-            cx.batch.event(self.meter, cx.now.wall, EventKind::AuthenticationFailed, i64::from(client), "");
-        }
-        let frame = self.link.begin(cx.to_send, server, client);
-        let start = cx.to_send.len();
-        let result = if genuine { ActionResult::Success } else { ActionResult::OtherReason } as u8;
-        let returned = genuine.then_some(DataOrResult::Data(&data));
-        if short {
-            begin_read_response(cx.to_send, 1);
-            if genuine { ReadResult::Data(&data) } else { ReadResult::Error(result) }.encode(cx.to_send);
-        } else {
-            action::encode_response_normal(cx.to_send, invoke, MethodOutcome { result, returned });
-        }
-        self.protect(frame, start, KeyKind::Global, cx)
-    }
-
     pub(super) fn refuse(
         &mut self,
         client: u16,
@@ -560,7 +340,7 @@ impl<O: Objects> Meter<O> {
         self.link.finish(cx.to_send, frame, cx.now.monotonic)
     }
 
-    fn note_nonce(&self, apdu: &[u8], cx: &mut Context<'_>) {
+    pub(super) fn note_nonce(&self, apdu: &[u8], cx: &mut Context<'_>) {
         if let Ok(frame) = CipheredApdu::decode(apdu) {
             let key = if frame.key == KeyKind::Global { "global" } else { "dedicated" };
             let counter = i64::from(frame.invocation_counter);
@@ -568,61 +348,7 @@ impl<O: Objects> Meter<O> {
         }
     }
 
-    /// Do to the answer at `to_send[before..]` what the fault asks for.
-    fn misbehave(&mut self, before: usize, step: &mut Step<()>, cx: &mut Context<'_>) {
-        if cx.to_send.len() == before || self.fault == Fault::None {
-            return;
-        }
-        self.answers = self.answers.wrapping_add(1);
-        let every = |n: u32| n != 0 && self.answers % n == 0;
-        match self.fault {
-            Fault::Slow(delay) => {
-                let answer = cx.to_send.split_off(before);
-                let at = self.delayed.as_ref().map_or(cx.now.monotonic + delay, |(at, _)| *at);
-                let mut waiting = self.delayed.take().map(|(_, octets)| octets).unwrap_or_default();
-                waiting.extend_from_slice(&answer);
-                self.delayed = Some((at, waiting));
-                step.deadline = Some(at);
-            }
-            Fault::Resets(n) if every(n) => {
-                cx.to_send.truncate(before);
-                step.transport = Transport::Close;
-            }
-            Fault::Reboots if std::mem::take(&mut self.acted) => {
-                cx.to_send.truncate(before);
-                step.transport = Transport::Close;
-            }
-            Fault::WrongTag(n) if every(n) && self.state == State::Up => {
-                if let Some(octet) = cx.to_send.last_mut() {
-                    *octet ^= 1;
-                }
-            }
-            Fault::Replays(n) if self.state == State::Up => {
-                if every(n) && !self.last_answer.is_empty() {
-                    cx.to_send.truncate(before);
-                    cx.to_send.extend_from_slice(&self.last_answer);
-                } else {
-                    self.last_answer = cx.to_send[before..].to_vec();
-                }
-            }
-            Fault::Impostor => {
-                // The low octet of the wrapper's source address.
-                if let Some(octet) = cx.to_send.get_mut(before + 3) {
-                    *octet ^= 1;
-                }
-            }
-            Fault::TruncatedBlocks => self.transfer.truncate(),
-            Fault::Garbage => {
-                cx.to_send.truncate(before);
-                let mut octets = [0; 32];
-                cx.random.fill(&mut octets);
-                cx.to_send.extend_from_slice(&octets);
-            }
-            _ => {}
-        }
-    }
-
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.state = State::Idle;
         self.challenges = None;
         self.transfer = Transfer::default();
@@ -632,12 +358,8 @@ impl<O: Objects> Meter<O> {
     }
 }
 
-/// The method by which both ends exchange their proofs.
-const REPLY_TO_HLS: MethodDescriptor =
-    MethodDescriptor { class_id: 15, logical_name: LogicalName::CURRENT_ASSOCIATION, method: 1 };
-
 /// State errors of an exception-response.
-const SERVICE_NOT_ALLOWED: u8 = 1;
+pub(super) const SERVICE_NOT_ALLOWED: u8 = 1;
 pub(super) const SERVICE_UNKNOWN: u8 = 2;
 
 impl<O: Objects> Session for Meter<O> {

@@ -51,6 +51,11 @@ impl CounterBlock {
         Ok(counter)
     }
 
+    /// Whether `counter` lies before the next one to be taken.
+    pub fn is_behind(&self, counter: u32) -> bool {
+        counter < self.next
+    }
+
     /// How many are left.
     pub fn left(&self) -> u32 {
         self.end - self.next
