@@ -50,15 +50,15 @@ def actions(running: Running) -> Counter[int]:
 
 @contextmanager
 def world(
-    directory: Path, count: int, first_address: str, *, faults: str = "", control: str = FAST
+    directory: Path, count: int, first_address: str, *, faults: str = "", control: str = FAST, database: str = ""
 ) -> Iterator[tuple[Running, Office, Path]]:
     people = People(directory)
     with fleet(count, first_address, faults=faults) as running:
-        path = head_end(directory, control + people.config(), running)
+        path = head_end(directory, control + people.config(), running, database=database)
         yield running, Office(path, people), path
 
 
-def test_r14_two_people_switch_a_meter_off_and_on_and_the_audit_trail_says_so(tmp_path: Path) -> None:
+def test_r14_two_people_switch_a_meter_off_and_on_and_the_audit_trail_says_so(tmp_path: Path, stored: str) -> None:
     async def use(head_end: HeadEnd) -> None:
         off = await trio.to_thread.run_sync(office.switch, "off", [name(1), name(2)])
         await until(lambda: office.over(off))
@@ -67,7 +67,7 @@ def test_r14_two_people_switch_a_meter_off_and_on_and_the_audit_trail_says_so(tm
         states.extend(office.states(off) + office.states(on))
 
     states: list[State] = []
-    with world(tmp_path, 4, "127.31.0.1") as (running, office, path):
+    with world(tmp_path, 4, "127.31.0.1", database=stored) as (running, office, path):
         serving(path, use)
         done = actions(running)
 
@@ -130,7 +130,7 @@ def test_r20_meters_that_lie_lag_or_reboot_are_read_back_and_switched_once(
 
 
 @pytest.mark.timeout(120 + 3 * PENDING)
-def test_r17_stop_holds_everything_survives_a_restart_and_wants_new_approvals(tmp_path: Path) -> None:
+def test_r17_stop_holds_everything_survives_a_restart_and_wants_new_approvals(tmp_path: Path, stored: str) -> None:
     """By the file, while commands wait for their place in the stagger."""
 
     async def first(head_end: HeadEnd) -> None:
@@ -167,7 +167,7 @@ def test_r17_stop_holds_everything_survives_a_restart_and_wants_new_approvals(tm
     stopped: list[bool] = []
     before, after, held = Counter[int](), Counter[int](), Counter[int]()
     control = FAST.replace('"1s"', f'"{max(5, PENDING // 50)}s"') + BUDGETS
-    with world(tmp_path, PENDING, "127.34.0.1", control=control) as (running, office, path):
+    with world(tmp_path, PENDING, "127.34.0.1", control=control, database=stored) as (running, office, path):
         people = office.people
         serving(path, first, limit_s=30 + PENDING)
         serving(path, second, limit_s=30 + PENDING)
@@ -204,7 +204,9 @@ def test_r17_a_resume_without_a_stop_voids_earlier_approvals_and_takes_later_one
 
 
 @pytest.mark.timeout(120 + ATTEMPTS)
-def test_r18_protected_meter_is_not_cut_by_request_approval_or_rows_put_into_the_store(tmp_path: Path) -> None:
+def test_r18_protected_meter_is_not_cut_by_request_approval_or_rows_put_into_the_store(
+    tmp_path: Path, stored: str
+) -> None:
     async def use(head_end: HeadEnd) -> None:
         for attempt in range(ATTEMPTS):
             with pytest.raises(Refused, match="protected, never cut"):
@@ -220,7 +222,7 @@ def test_r18_protected_meter_is_not_cut_by_request_approval_or_rows_put_into_the
 
     states: list[State] = []
     why: list[str] = []
-    with world(tmp_path, 3, "127.35.0.1") as (running, office, path):
+    with world(tmp_path, 3, "127.35.0.1", database=stored) as (running, office, path):
         device = title(office, name(1))
         with office.open() as database, database.writing() as connection:
             office.desk.protect(connection, 1, device, name(1), "ada", "hospital")

@@ -13,7 +13,6 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, inser
 from ipss_headend.store import log
 from ipss_headend.store.database import now_us
 from ipss_headend.store.schema import (
-    audit,
     commands,
     control_state,
     meters,
@@ -22,6 +21,7 @@ from ipss_headend.store.schema import (
     protected,
     spends,
 )
+from ipss_headend.store.statements import rows as found_rows
 
 _CHUNK = 500
 
@@ -171,9 +171,8 @@ def commands_of(connection: Connection, order_id: bytes) -> list[CommandRow]:
 
 def orders_in(connection: Connection, states: Iterable[str]) -> list[OrderRow]:
     """The orders that have a command in one of these states, the oldest first."""
-    having = select(commands.c.order_id).where(commands.c.state.in_(list(states))).distinct()
-    query = select(orders).where(orders.c.order_id.in_(having)).order_by(orders.c.created_us, orders.c.order_id)
-    return [OrderRow(*row) for row in connection.execute(query)]
+    chosen = tuple(map(str, states))
+    return [OrderRow(*row) for row in found_rows(connection, _ORDERS_IN.format(_places(len(chosen))), chosen)]
 
 
 def move(
@@ -305,9 +304,8 @@ def commands_of_kinds(
 
 def counts(connection: Connection, states: Iterable[str]) -> dict[str, int]:
     """How many commands are in each of these states."""
-    grouped = select(commands.c.state, func.count()).where(commands.c.state.in_(list(states)))
-    grouped = grouped.group_by(commands.c.state)
-    return {row[0]: row[1] for row in connection.execute(grouped)}
+    chosen = tuple(map(str, states))
+    return {row[0]: row[1] for row in found_rows(connection, _COUNTS.format(_places(len(chosen))), chosen)}
 
 
 def held(connection: Connection) -> int:
@@ -339,8 +337,8 @@ def spent_since(connection: Connection, budget_us: int) -> list[tuple[str, str, 
 
 def control(connection: Connection) -> ControlRow:
     """The stop switch and the budgets' clock."""
-    row = connection.execute(select(control_state)).one_or_none()
-    return ControlRow(False, 1, 0) if row is None else ControlRow(bool(row.stopped), row.generation, row.budget_us)
+    found = found_rows(connection, _CONTROL)
+    return ControlRow(bool(found[0][0]), *found[0][1:]) if found else ControlRow(False, 1, 0)
 
 
 def set_control(connection: Connection, row: ControlRow) -> None:
@@ -363,9 +361,7 @@ def protected_meters(connection: Connection) -> list[ProtectedRow]:
 
 def protected_version(connection: Connection) -> int:
     """Another number whenever the list, or what the audit trail says of it, may have changed."""
-    count, newest = connection.execute(select(func.count(), func.max(protected.c.changed_us))).one()
-    said = connection.scalar(select(func.count()).where(audit.c.kind.in_(("protect", "unprotect"))))
-    return hash((count, newest, said))
+    return hash(found_rows(connection, _PROTECTED)[0])
 
 
 def protect(connection: Connection, row: ProtectedRow) -> bool:
@@ -399,3 +395,21 @@ def groups_of(connection: Connection, meter_ids: Sequence[int]) -> dict[int, tup
 def fleet_size(connection: Connection) -> int:
     """How many meters there are."""
     return int(connection.scalar(select(func.count()).select_from(meters)) or 0)
+
+
+def _places(count: int) -> str:
+    return ", ".join("?" * count)
+
+
+# What a head-end looks at several times a second: written out, as SQLAlchemy takes longer to write these than a
+# database to answer them.
+_ORDERS_IN = (
+    f"SELECT {', '.join(OrderRow._fields)} FROM orders "  # noqa: S608 - names of ours
+    "WHERE order_id IN (SELECT order_id FROM commands WHERE state IN ({})) ORDER BY created_us, order_id"
+)
+_COUNTS = "SELECT state, COUNT(*) FROM commands WHERE state IN ({}) GROUP BY state"
+_CONTROL = "SELECT stopped, generation, budget_us FROM control_state"
+_PROTECTED = (
+    "SELECT COUNT(*), MAX(changed_us), (SELECT COUNT(*) FROM audit WHERE kind IN ('protect', 'unprotect')) "
+    "FROM protected"
+)

@@ -92,7 +92,7 @@ def ends(connection: Connection) -> tuple[int, int]:
 
 def newest(connection: Connection) -> int:
     """The number of the newest entry that is kept; 0 without any."""
-    return connection.scalar(select(func.max(log.c.sequence))) or 0
+    return run(connection, "SELECT MAX(sequence) FROM log").scalar() or 0
 
 
 def forget(connection: Connection, before_us: int) -> int:

@@ -25,6 +25,11 @@ def run(connection: Connection, statement: str, values: Values | Sequence[Values
     return connection.exec_driver_sql(statement, values)
 
 
+def rows(connection: Connection, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+    """The rows of a short answer."""
+    return list(map(tuple, run(connection, statement, values)))
+
+
 def stream(connection: Connection, statement: str, values: Values = ()) -> Generator[tuple[Any, ...], None, None]:
     """The rows of an answer that may be longer than the memory: they come as they are taken."""
     if is_postgresql(connection):
