@@ -36,7 +36,7 @@ RPC_PORT = 4060
 
 CHANGES = frozenset(
     {"device.add", "device.import", "device.retire", "device.adopt", "device.forget", "event.ack", "job.cancel"}
-    | {"control.switch", "control.limit", "control.tariff", "control.approve"}
+    | {"control.switch", "control.limit", "control.tariff", "control.keys", "control.approve"}
     | {"control.release", "control.cancel", "control.resume"}
     | {"auth.grant", "auth.revoke", "auth.user.add", "auth.user.certificate", "auth.user.disable"}
     | {"admin.backup", "admin.drain", "der.release", "der.set"}

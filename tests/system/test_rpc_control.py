@@ -1,4 +1,4 @@
-"""R14, R15, R40 over the RPC: two people on their own machines switch a meter; the head-end signs for nobody."""
+"""R14, R15, R22, R40 over the RPC: two people switch a meter or change its keys; the head-end signs for nobody."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.system.test_control import actions, name, world
+from tests.system.test_control import FAST, actions, name, world
+from tests.system.test_rotation import QUICK, keys_of, reads
 from tests.system.test_rpc import address
 from tests.system.test_serve import serving, until
 
 from ipss_headend.client import AsyncClient, CallFailed, sign_order
 from ipss_headend.field.control.orders import Order
+from ipss_headend.security import MeterKeys
 from ipss_headend.security.principals import RESUME
 from ipss_headend.server import HeadEnd
 
@@ -156,3 +158,45 @@ def test_unsigned_forged_or_changed_orders_are_refused_and_protected_meters_stay
         serving(path, talk)
         done = actions(running)
     assert not done
+
+
+def test_r22_two_people_change_keys_over_the_rpc(tmp_path: Path) -> None:
+    """The order says which keys, never what they are; the meters answer under the new ones."""
+
+    async def talk(started: HeadEnd) -> None:
+        keys = office.people.files
+        before.extend(keys_of(office, *names))
+        async with AsyncClient(address(started)) as head_end:
+            for wrong in ({"to": "off"}, {"tariff": True}, {"watts": 5}):
+                with pytest.raises(CallFailed, match="E_PARAMS: one thing is asked for"):
+                    await head_end.call(
+                        "control.preview", targets=names, reason="x", signer="ada", new_keys=True, **wrong
+                    )
+            wanted = await draft(head_end, keys["ada"], targets=names, to=None, new_keys=True)
+            for other in ("to", "new_keys"):
+                del wanted[other]
+            with pytest.raises(CallFailed, match="E_DENIED"):
+                await head_end.call("control.keys", **{**wanted, "targets": [name(1)]})
+            asked = await head_end.call("control.keys", **wanted)
+            assert (asked["preview"]["kind"], asked["preview"]["rings"]) == ("key-change", [1, 2])
+            assert asked["preview"]["effect"] == "key-transfer 64/0.0.43.0.0.255:2 0002"
+            shown = await head_end.call("control.order", order=asked["order"])
+            signature = sign_order(
+                shown["octets"], keys["bob"], signer="bob", purpose="approve", generation=shown["generation"]
+            )
+            await head_end.call("control.approve", order=asked["order"], signer="bob", signature=signature)
+            await until(lambda: office.over(bytes.fromhex(asked["order"].replace("-", ""))))
+            whole = await head_end.call("control.get", order=asked["order"])
+            assert whole["order"]["states"] == {"confirmed": 2}
+            assert [await reads(started, meter) for meter in (1, 2, 3)] == [True] * 3
+
+    names = [name(1), name(2)]
+    before: list[MeterKeys] = []
+    with world(tmp_path, 3, "127.75.0.1", control=FAST + QUICK) as (running, office, path):
+        serving(path, talk)
+        after = keys_of(office, *names)
+        assert running.reused() == []
+    for old, new in zip(before, after, strict=True):
+        assert old.master_key == new.master_key
+        assert old.encryption_key != new.encryption_key
+        assert old.authentication_key != new.authentication_key

@@ -28,21 +28,25 @@ def verify(
 ) -> int:
     r"""Compare every record with the chain, and the chain with the signed checkpoints of the second place.
 
-    Ends with 0, or with 5 and the first record that is not what was written.
+    Ends with 0, or with 5 and the first record that is not what was written. Before a head-end has served the store
+    nothing is signed yet, and it says so.
 
     \b
     Example:
       ipss-headend audit verify --checkpoints /mnt/witness/checkpoints.jsonl
     """
     loaded = places.load_config(config)
-    copies = trail.load_checkpoints(checkpoints or loaded.audit.checkpoints)
     try:
         key = bytes.fromhex(public_key)
     except ValueError as error:
         raise ConfigError("--public-key: not hexadecimal") from error
-    if not key:
-        key = principals.public_key_of(principals.load_key_file(loaded.audit.key_file))
     with places.open_store(loaded) as database, database.reading() as connection:
+        # Only a head-end that serves makes the key and the second place; where one did, both have to be there.
+        signed = bool(checkpoints or key) or trail.was_served(connection)
+        signed = signed or loaded.audit.key_file.exists() or loaded.audit.checkpoints.exists()
+        copies = trail.load_checkpoints(checkpoints or loaded.audit.checkpoints) if signed else []
+        if not key and signed:
+            key = principals.public_key_of(principals.load_key_file(loaded.audit.key_file))
         verdict = trail.verify(trail.records(connection), copies, key)
     output = Output(json_output=json_output)
     if json_output:
@@ -53,8 +57,13 @@ def verify(
                 "checkpoints": verdict.checkpoints,
                 "first_bad": verdict.first_bad,
                 "problem": verdict.problem or None,
+                "signed": signed,
                 "public_key": key.hex(),
             }
+        )
+    elif verdict.first_bad is None and not signed:
+        output.line(
+            f"{verdict.records} records agree with each other; none is signed: no head-end has served this store"
         )
     elif verdict.first_bad is None:
         output.line(f"{verdict.records} records are what was written; {verdict.checkpoints} checkpoints agree")

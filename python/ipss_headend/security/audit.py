@@ -24,6 +24,7 @@ from ipss_headend.errors import ConfigError, HeadEndError
 from ipss_headend.security import principals
 from ipss_headend.store.database import now_us
 from ipss_headend.store.schema import audit, audit_checkpoints
+from ipss_headend.store.statements import rows
 
 FIRST_HASH = sha256(b"ipss-headend audit, form 1").digest()
 """What the first record's hash covers in place of one before it."""
@@ -81,8 +82,8 @@ def append(
     connection: Connection, kind: str, principal: str, subject: str, detail: Mapping[str, object] | None = None
 ) -> int:
     """Write a record in this transaction; returns its number. Needs a writing transaction, so that nobody else does."""
-    last = connection.execute(_LAST).one_or_none()
-    seq, before = (last[0] + 1, last[1]) if last is not None else (1, FIRST_HASH)
+    last = rows(connection, _LAST)
+    seq, before = (last[0][0] + 1, last[0][1]) if last else (1, FIRST_HASH)
     text = json.dumps(detail or {}, separators=(",", ":"), sort_keys=True)
     at_us = now_us()
     row = (seq, at_us, kind, principal, subject, text)
@@ -114,7 +115,7 @@ def records(connection: Connection, after: int = 0) -> Iterator[Record]:
 
 def newest(connection: Connection) -> tuple[int, int]:
     """The number of the newest record and the highest time stamp of all; 0, 0 without any."""
-    seq, at_us = connection.execute(select(func.max(audit.c.seq), func.max(audit.c.at_us))).one()
+    seq, at_us = rows(connection, "SELECT MAX(seq), MAX(at_us) FROM audit")[0]
     return seq or 0, at_us or 0
 
 
@@ -195,10 +196,10 @@ class Notary:
 
     def sign(self, connection: Connection) -> Checkpoint | None:
         """A checkpoint of the newest record, in the store; None if it has one already. Then `copy` it."""
-        last = connection.execute(_LAST).one_or_none()
-        if last is None or connection.scalar(select(func.max(audit_checkpoints.c.seq))) == last[0]:
+        last = rows(connection, _LAST)
+        if not last or connection.scalar(select(func.max(audit_checkpoints.c.seq))) == last[0][0]:
             return None
-        bare = Checkpoint(last[0], now_us(), last[1], b"")
+        bare = Checkpoint(last[0][0], now_us(), last[0][1], b"")
         checkpoint = bare._replace(signature=eddsa.new(self._key, "rfc8032").sign(_signed(bare)))
         connection.execute(insert(audit_checkpoints).values(checkpoint._asdict()))
         return checkpoint
@@ -246,6 +247,12 @@ def load_checkpoints(path: Path) -> list[Checkpoint]:
     return found
 
 
+def was_served(connection: Connection) -> bool:
+    """Whether a head-end with a notary has run with this store: its first act is a record, its checkpoints others."""
+    started = connection.execute(select(audit.c.seq).where(audit.c.kind == "start").limit(1)).first()
+    return started is not None or bool(stored_checkpoints(connection))
+
+
 def stored_checkpoints(connection: Connection) -> list[Checkpoint]:
     """The checkpoints that stand in the store itself."""
     return [Checkpoint(*row) for row in connection.execute(select(audit_checkpoints).order_by(audit_checkpoints.c.seq))]
@@ -256,4 +263,4 @@ def _signed(checkpoint: Checkpoint) -> bytes:
     return b"ipss-headend audit checkpoint, form 1\0" + numbers + checkpoint.hash
 
 
-_LAST = select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)
+_LAST = "SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1"

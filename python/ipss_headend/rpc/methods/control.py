@@ -1,7 +1,7 @@
 """`control.*`: critical commands. People sign with keys and on machines of their own; the head-end signs for nobody.
 
-`control.preview` gives an order's canonical octets (docs/commands.md); `control.switch`, `limit` and `tariff` take
-them back as a signature; a second person takes the octets from `control.order` and hands a signature to
+`control.preview` gives an order's canonical octets (docs/commands.md); `control.switch`, `limit`, `tariff` and `keys`
+take them back as a signature; a second person takes the octets from `control.order` and hands a signature to
 `control.approve`. Who may do what is checked by the desk and again by the native gate: nothing here can let a command
 through. What becomes of a command is told by `control.get` and by the stream `commands` (`control_status.py`).
 """
@@ -18,6 +18,7 @@ from ipss_headend.rpc.methods.control_shapes import (
     Approval,
     Count,
     Draft,
+    Keys,
     Limit,
     OrderChanged,
     OrderNamed,
@@ -46,7 +47,7 @@ from ipss_headend.store import commands as rows
 
 @method("control.preview", Right.PROPOSE)
 async def preview(call: Call, params: Wanted) -> Draft:
-    """What an order would do, and the octets that its requester signs for control.switch, limit or tariff.
+    """What an order would do, and the octets that its requester signs for control.switch, limit, tariff or keys.
 
     Stores nothing. An inverter is asked how it is laid out. The same `order` and `created_ms` give the same octets.
     """
@@ -83,7 +84,16 @@ async def tariff(call: Call, params: Tariff) -> Switched:
     return await _ask(call, params)
 
 
-async def _ask(call: Call, params: Switch | Limit | Tariff) -> Switched:
+@method("control.keys", Right.PROPOSE)
+async def keys(call: Call, params: Keys) -> Switched:
+    """Ask for new keys of meters, with the requester's signature of control.preview's octets.
+
+    They are made here for each meter when its command leaves, and go to it under its master key; nobody sees them.
+    """
+    return await _ask(call, params)
+
+
+async def _ask(call: Call, params: Switch | Limit | Tariff | Keys) -> Switched:
     desk, who = desk_of(call), principal_of(call, params.signer)
     if not params.dry_run and (params.order is None or params.created_ms is None):
         raise Fault("E_PARAMS", "order and created_ms are needed, as control.preview gave them")

@@ -55,13 +55,19 @@ class WantedTariff(Asking, frozen=True, forbid_unknown_fields=True, kw_only=True
     """The passive activity calendar becomes the active one, now."""
 
 
+class WantedKeys(Asking, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """New encryption and authentication keys. More than 25 meters have a week for it, unless not_after_s says less."""
+
+
 class Wanted(WantedLimit, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is to be: one of `to`, a limit, and `tariff`."""
+    """What is to be: one of `to`, a limit, `tariff` and `new_keys`."""
 
     to: Literal["on", "off", "arm"] | None = None
     """As in control.switch."""
     tariff: bool = False
     """The passive activity calendar becomes the active one, now."""
+    new_keys: bool = False
+    """As in control.keys."""
 
 
 class Preview(msgspec.Struct, frozen=True):
@@ -82,6 +88,8 @@ class Preview(msgspec.Struct, frozen=True):
     """How many other people must approve."""
     spread_s: int
     not_after_ms: int
+    rings: list[int] = []
+    """Of what goes out in rings: after how many meters each of them ends."""
 
 
 class Draft(Result, frozen=True):
@@ -118,6 +126,17 @@ class Limit(WantedLimit, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class Tariff(WantedTariff, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An order, signed: `order` and `created_ms` as control.preview gave them."""
+
+    key: str
+    """Idempotency key, as `Change` has it; a struct has one base."""
+    signature: str = ""
+    """Ed25519, hexadecimal digits."""
+    dry_run: bool = False
+    """Only say what it would do; the signature is not looked at."""
+
+
+class Keys(WantedKeys, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """An order, signed: `order` and `created_ms` as control.preview gave them."""
 
     key: str

@@ -17,7 +17,15 @@ from ipss_headend.field.der.critical import Meaning
 from ipss_headend.field.der.setpoints import Function
 from ipss_headend.rpc.call import Call
 from ipss_headend.rpc.faults import Fault
-from ipss_headend.rpc.methods.control_shapes import Asking, Command, OrderTold, Preview, WantedLimit, WantedTariff
+from ipss_headend.rpc.methods.control_shapes import (
+    Asking,
+    Command,
+    OrderTold,
+    Preview,
+    WantedKeys,
+    WantedLimit,
+    WantedTariff,
+)
 from ipss_headend.security import principals
 from ipss_headend.security.permission import Right
 from ipss_headend.store import commands as rows
@@ -33,6 +41,10 @@ LONGEST_PAGE = 1000
 
 MOST_DEVICES = 25
 """Inverters and storage of one order: each is asked how it is laid out."""
+
+FEW = 25
+DAY_S = 24 * 3600
+"""New keys of a few meters may take a day, of more, which change in rings, a week."""
 
 
 def desk_of(call: Call) -> Desk:
@@ -74,7 +86,12 @@ async def made(call: Call, params: Asking, requester: str) -> Order:
         MeterError: a device did not answer.
     """
     meters = targets_of(call, params.targets)
-    life_s = params.not_after_s if params.not_after_s is not None else call.services.config.control.not_after_s
+    new_keys = isinstance(params, WantedKeys) or bool(getattr(params, "new_keys", False))
+    life_s = params.not_after_s
+    if life_s is None and new_keys:
+        life_s = DAY_S if len(meters) <= FEW else 7 * DAY_S
+    elif life_s is None:
+        life_s = call.services.config.control.not_after_s
     common: dict[str, Any] = {
         "reason": params.reason,
         "requester": requester,
@@ -86,16 +103,22 @@ async def made(call: Call, params: Asking, requester: str) -> Order:
     limit = params if isinstance(params, WantedLimit) else None
     tariff = isinstance(params, WantedTariff) or bool(getattr(params, "tariff", False))
     limits = limit is not None and (limit.release or limit.watts is not None or limit.percent is not None)
-    if (to is not None) + limits + tariff != 1:
-        raise Fault("E_PARAMS", "one thing is asked for: supply (to), a limit (watts, percent, release), or tariff")
+    if (to is not None) + limits + tariff + new_keys != 1:
+        raise Fault(
+            "E_PARAMS", "one thing is asked for: supply (to), a limit (watts, percent, release), tariff, or new_keys"
+        )
     chosen = [(meter.meter_id, meter.identity) for meter in meters]
     if not any(meter.protocol.is_modbus for meter in meters):
         if to is not None:
             return orders.switch(to, chosen, **common)
         if tariff:
             return orders.tariff(chosen, **common)
+        if new_keys:
+            return orders.change_keys(chosen, **common)
         assert limit is not None
         return orders.limit(_threshold(limit), chosen, **common)
+    if new_keys:
+        raise Fault("E_PARAMS", "targets: an inverter or a storage has no keys of ours")
     if not all(meter.protocol.is_modbus for meter in meters):
         raise Fault("E_PARAMS", "targets: meters, or inverters and storage; not both in one order")
     revert_s = getattr(params, "revert_s", None)
@@ -181,6 +204,7 @@ def preview_of(desk: Desk, connection: Connection, made: Order) -> Preview:
         approvers=found.approvers,
         spread_s=int(found.spread_s),
         not_after_ms=found.not_after_us // 1000,
+        rings=list(found.rings),
     )
 
 
