@@ -40,7 +40,7 @@ CHANGES = frozenset(
     | {"control.release", "control.cancel", "control.resume"}
     | {"auth.grant", "auth.revoke", "auth.user.add", "auth.user.certificate", "auth.user.disable"}
     | {"admin.backup", "admin.drain", "der.release", "der.set"}
-    | {"plugin.configure", "plugin.disable", "plugin.enable", "plugin.reload", "plugin.selftest"}
+    | {"plugin.configure", "plugin.disable", "plugin.enable", "plugin.reload", "plugin.replay", "plugin.selftest"}
     | {"vee.run", "read.schedule.set", "read.schedule.remove", "param.plan", "param.apply"}
 )
 """Methods that are given an idempotency key; a caller of plugins' methods gives it."""

@@ -10,7 +10,7 @@ import ipaddress
 import json
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -292,6 +292,18 @@ class PluginsConfig:
     """How long an interval may be missing before a value is estimated for it."""
     settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """What each plugin is told as `ctx.settings`."""
+    shadows: Mapping[str, "ShadowConfig"] = field(default_factory=dict)
+    """Versions that are asked beside plugins and not obeyed, by their names."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowConfig:
+    """`[plugins.shadows.NAME]`."""
+
+    shadow_of: str
+    """The plugin that it stands beside."""
+    source: str
+    """Where its code is; a path is absolute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +390,7 @@ def _config(top: "_Table", directory: Path) -> Config:
         metrics=_metrics(top.table("metrics")),
         rpc=_rpc(top.table("rpc"), directory, data_directory),
         modbus=_modbus(top.table("modbus"), directory),
-        plugins=_plugins(top.table("plugins")),
+        plugins=_plugins(top.table("plugins"), directory),
         log=_log(top.table("log")),
     )
     top.finish()
@@ -653,19 +665,37 @@ def _rpc(table: "_Table", directory: Path, data_directory: Path) -> RpcConfig:
     return rpc
 
 
-def _plugins(table: "_Table") -> PluginsConfig:
+def _plugins(table: "_Table", directory: Path) -> PluginsConfig:
     default = PluginsConfig()
+    enabled = tuple(dict.fromkeys(table.parsed_list("enabled", str)))
     plugins = PluginsConfig(
-        enabled=tuple(dict.fromkeys(table.parsed_list("enabled", str))),
+        enabled=enabled,
         memory_mib=table.integer("memory_mib", default.memory_mib, 128, 1 << 20),
         cpu_s=table.seconds("cpu", default.cpu_s),
         patience=table.integer("patience", default.patience, 1, 1000),
         holidays=frozenset(table.parsed_list("holidays", _day)),
         estimate_after_s=table.seconds("estimate_after", default.estimate_after_s),
         settings=_plugin_settings(table.table("settings")),
+        shadows=_shadows(table.table("shadows"), enabled, directory),
     )
     table.finish()
     return plugins
+
+
+def _shadows(table: "_Table", enabled: tuple[str, ...], directory: Path) -> dict[str, ShadowConfig]:
+    found = {}
+    for name in table.values:
+        one = table.table(name)
+        shadow = ShadowConfig(one.text("shadow_of", None), one.text("source", name))
+        one.finish()
+        if name in enabled:
+            table.mistake(name, "is enabled too, and would be obeyed; leave it out of enabled, or give it another name")
+        if shadow.shadow_of == name:
+            table.mistake(name, "cannot be its own shadow; give the other version a name, and say its source")
+        from ipss_headend.plugins.source import absolute  # what plugins are made of is loaded where there are some
+
+        found[name] = replace(shadow, source=absolute(shadow.source, directory))
+    return found
 
 
 def _plugin_settings(table: "_Table") -> dict[str, Mapping[str, object]]:

@@ -129,6 +129,9 @@ class Figures:
     keys_due: int = 0
     """Meters whose invocation counters are beyond the alarm (R10)."""
     plugins: dict[str, PluginFigures] = field(default_factory=dict)
+    """Shadows of plugins among them, by their own names."""
+    shadow_answers: Counter[tuple[str, str, str, str]] = field(default_factory=Counter)
+    """Questions by plugin, its shadow, hook and verdict: see `plugins/shadow.py`."""
     validated_intervals: int = 0
     flagged_intervals: Counter[str] = field(default_factory=Counter)
     """By the flag's name, as `plugins.Flag` has it."""
@@ -343,6 +346,13 @@ def metrics(outcomes: Callable[[int], str], kinds: Callable[[int], str]) -> tupl
                 for (hook, outcome), count in one.calls.items()
             ],
             ("plugin", "hook", "outcome"),
+        ),
+        Shown(
+            "plugin_shadow_answers",
+            "counter",
+            "Questions that a plugin and its shadow were asked, by how the answers compare.",
+            lambda f, _: list(f.shadow_answers.items()),
+            ("plugin", "shadow", "hook", "verdict"),
         ),
         Shown(
             "validated_intervals",

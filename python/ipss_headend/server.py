@@ -50,6 +50,7 @@ from ipss_headend.plugins.feed import Feed, store_effects
 from ipss_headend.plugins.incidents import Incidents
 from ipss_headend.plugins.judge import Judge
 from ipss_headend.plugins.manager import Manager
+from ipss_headend.plugins.shadow import ShadowOf
 from ipss_headend.plugins.vee import Validation
 from ipss_headend.rpc.call import Services
 from ipss_headend.rpc.idempotency import Keys
@@ -385,6 +386,7 @@ async def _plugins(config: Config, store: Store, figures: Figures) -> Manager:
         patience=config.plugins.patience,
         keep=store_effects(store),
         settings=settings,
+        shadows={name: ShadowOf(one.shadow_of, one.source) for name, one in config.plugins.shadows.items()},
     )
 
 

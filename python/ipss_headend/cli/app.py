@@ -54,6 +54,7 @@ def load_commands() -> None:
         readings,
         rpc,
         plugin,
+        plugin_trial,
         users,
         store,
         control,

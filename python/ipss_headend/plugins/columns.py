@@ -138,6 +138,13 @@ def share(columns: Mapping[str, Buffer], rows: int) -> Shared:
     return Shared(descriptor, answer, layout, rows)
 
 
+def again(shared: Shared) -> Shared:
+    """The same columns with a new file for the answer, which the caller closes."""
+    answer = _file("answer", shared.rows * 4)
+    fcntl.fcntl(answer, fcntl.F_ADD_SEALS, _SEALS)
+    return Shared(shared.descriptor, answer, shared.layout, shared.rows)
+
+
 def attach(descriptor: int, answer: int, layout: Layout) -> Batch:
     """Map what was shared; takes both descriptors over."""
     memory = _map(descriptor, mmap.PROT_READ)

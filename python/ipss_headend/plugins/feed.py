@@ -193,16 +193,24 @@ class Feed:
         """What the hook is asked for an entry: once, or once for each command that came to its end."""
         rows = await self._rows(entry)
         if fed.hook == CONSUME:
-            return [{"topic": entry.topic, "sequence": entry.sequence, "rows": rows}]
-        ended = [(row, bytes(told[3])) for row, told in zip(rows, entry.rows, strict=True) if row["state"] in ENDS]
-        known = await self._store.read(
-            lambda connection: {number: commands.order_of(connection, number) for _, number in ended}
-        )
-        return [_ended(row, known[number]) for row, number in ended]
+            return [consumed(entry, rows)]
+        return [outcome_of(row, order) for row, order in await ended(self._store, entry, rows)]
 
 
-def _ended(row: Mapping[str, Any], stored: commands.OrderRow | None) -> dict[str, Any]:
-    order = None if stored is None else Order.decode(stored.octets)
+def consumed(entry: Entry, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `consume` is asked for an entry."""
+    return {"topic": entry.topic, "sequence": entry.sequence, "rows": rows}
+
+
+async def ended(store: Store, entry: Entry, rows: list[dict[str, Any]]) -> list[tuple[Mapping[str, Any], Order | None]]:
+    """The commands that came to their end in an entry, as told, with their orders."""
+    found = [(row, bytes(told[3])) for row, told in zip(rows, entry.rows, strict=True) if row["state"] in ENDS]
+    known = await store.read(lambda connection: {number: commands.order_of(connection, number) for _, number in found})
+    return [(row, None if (one := known[number]) is None else Order.decode(one.octets)) for row, number in found]
+
+
+def outcome_of(row: Mapping[str, Any], order: Order | None) -> dict[str, Any]:
+    """What `control_after_command` is asked for a command's end."""
     command = {
         "id": row["command"],
         "order": row["order"],

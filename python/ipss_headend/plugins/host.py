@@ -1,4 +1,4 @@
-"""A plugin's own process: `python -m ipss_headend.plugins.host NAME DESCRIPTOR MEMORY_MIB CPU_S`.
+"""A plugin's own process: `python -m ipss_headend.plugins.host NAME DESCRIPTOR MEMORY_MIB CPU_S NICE [SOURCE]`.
 
 It has one connection, to the head-end that started it, and goes when that closes. Messages are msgpack-RPC: the
 head-end requests a hook, and the answer is the notification `answer`, with the invocation that it belongs to. Calls are
@@ -10,13 +10,14 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import re
 import resource
 import signal
 import socket
 import sys
 import traceback
 from collections import deque
-from importlib import metadata
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import msgspec
@@ -24,9 +25,9 @@ import pluggy
 
 from ipss_headend import _core
 from ipss_headend.errors import PluginError
-from ipss_headend.plugins import columns, sandbox
+from ipss_headend.plugins import columns, sandbox, source
 from ipss_headend.plugins.context import Context
-from ipss_headend.plugins.specs import GROUP, HOOKS, PROJECT
+from ipss_headend.plugins.specs import HOOKS, PROJECT
 
 HELLO = "hello"
 SETTINGS = "settings"
@@ -39,8 +40,12 @@ DESCRIPTORS = 2
 NOTIFICATION = 2
 NICE = 5
 """The head-end's own work goes first where there is not enough processor for both."""
+TRIAL_NICE = 15
+"""And any plugin's work before that of one which is only tried."""
 
 _encoder = msgspec.msgpack.Encoder()
+_OURS = re.compile(r"importlib|/pluggy/|" + re.escape(__file__))
+"""Lines of a traceback that say nothing of the plugin."""
 
 
 class Loaded:
@@ -64,7 +69,7 @@ class Loaded:
             options = caller.get_hookimpls()[-1]
             self.orders[caller.name] = -1 if options.tryfirst else 1 if options.trylast else 0
         if not self.orders:
-            raise PluginError(f"{name}: no hook in it; mark one with @hook, from ipss_headend.plugins import hook")
+            raise PluginError(f"{name}: no hook in it; {_unmarked(plugin)}, from ipss_headend.plugins import hook")
 
     def call(self, context: Context, arguments: dict[str, Any]) -> Any:
         """One invocation; its typed answer.
@@ -82,7 +87,9 @@ class Loaded:
             return msgspec.convert(msgspec.to_builtins(answer, builtin_types=(bytes,)), spec.result | None)
         except (msgspec.ValidationError, TypeError) as error:
             wanted = str(spec.result).replace("ipss_headend.plugins.specs.", "")
-            raise PluginError(f"an answer of type {type(answer).__name__}, expected {wanted}: {error}") from error
+            wanted = wanted.removeprefix("<class '").removesuffix("'>")
+            hint = '; to refuse, return Refusal("why"); else nothing' if spec.mode == "veto" else ""
+            raise PluginError(f"an answer of type {type(answer).__name__}, expected {wanted}: {error}{hint}") from error
 
 
 def _check(name: str, plugin: object) -> None:
@@ -111,17 +118,24 @@ def _check(name: str, plugin: object) -> None:
             raise PluginError(f"{name}: {given} takes no {wrong[0]}; {hint}It may take {', '.join(known)}")
 
 
-def load(name: str) -> Loaded:
-    """Import the plugin of this name.
+def _unmarked(plugin: object) -> str:
+    """What to do about a plugin without a hook."""
+    there = [one for one in dir(plugin) if one in HOOKS and callable(getattr(plugin, one))]
+    if not there:
+        return "mark one with @hook"
+    foreign = [name for name in vars(getattr(plugin, there[0])) if name.endswith("_impl")]
+    if foreign:
+        return f"{there[0]} is marked for {foreign[0].removesuffix('_impl')}: mark it with @hook"
+    return f"mark one with @hook: {there[0]} has a hook's name and is not marked"
+
+
+def load(name: str, where: str | None = None) -> Loaded:
+    """Import the plugin of this name, from `where` it is: see `source.py`.
 
     Raises:
         PluginError: there is none, or it is none.
     """
-    found = metadata.entry_points(group=GROUP, name=name)
-    if not found:
-        known = ", ".join(sorted(entry.name for entry in metadata.entry_points(group=GROUP))) or "none"
-        raise PluginError(f'no plugin "{name}" is installed (entry points {GROUP}); there are: {known}')
-    entry = next(iter(found))
+    entry = source.find(name, where)
     try:
         plugin = entry.load()
     except ModuleNotFoundError as error:
@@ -129,22 +143,41 @@ def load(name: str) -> Loaded:
         if missing == entry.module or entry.module.startswith(f"{missing}."):
             raise PluginError(
                 f"{name}: its entry point names {entry.value}, and no module is called {missing}; correct "
-                f'[project.entry-points."{GROUP}"] in its pyproject.toml and install it again'
+                f"{source.TABLE} in its pyproject.toml and install it again"
             ) from error
         raise PluginError(
             f"{name}: it needs the module {missing}, which is not installed; name its package under dependencies in "
             "the plugin's pyproject.toml and install it again"
         ) from error
     except Exception as error:
+        if isinstance(error, AttributeError) and entry.attr and entry.module in sys.modules and not _own(error, entry):
+            raise PluginError(
+                f"{name}: its entry point names {entry.value}, and {entry.module} has no {entry.attr}; correct "
+                f"{source.TABLE} in its pyproject.toml and install it again"
+            ) from error
         raise PluginError(f"{name}: its import failed{_where(error)}: {_words(error)}") from error
-    return Loaded(name, plugin() if isinstance(plugin, type) else plugin)
+    if isinstance(plugin, type):
+        try:
+            plugin = plugin()
+        except Exception as error:
+            raise PluginError(
+                f"{name}: its entry point names the class {entry.value}, which is made without arguments, and that "
+                f"failed{_where(error)}: {_words(error)}"
+            ) from error
+    return Loaded(name, plugin)
+
+
+def _own(error: Exception, entry: EntryPoint) -> bool:
+    """It was raised in the plugin's own code, not in looking for what the entry point names."""
+    own = getattr(sys.modules[entry.module], "__file__", None)
+    return any(frame.filename == own for frame in traceback.extract_tb(error.__traceback__))
 
 
 def _where(error: Exception) -> str:
     """The last line of the plugin's own that was run."""
     if isinstance(error, SyntaxError):
         return f" in {error.filename}, line {error.lineno}"
-    frames = [one for one in traceback.extract_tb(error.__traceback__) if "importlib" not in one.filename]
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if not _OURS.search(one.filename)]
     return f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
 
 
@@ -156,12 +189,12 @@ def _typed(function: Any, name: str, value: Any) -> Any:
     return value
 
 
-def serve(connection: socket.socket, name: str, cpu_s: int) -> None:
+def serve(connection: socket.socket, name: str, cpu_s: int, where: str | None = None) -> None:
     """Answer until the head-end closes the connection."""
     scanner = _core.RpcScanner(octets=MOST_OCTETS, values=4 << 20)
     descriptors: deque[int] = deque()
     try:
-        plugin = load(name)
+        plugin = load(name, where)
     except Exception as error:  # noqa: BLE001 - whatever a plugin does when it is imported
         _send(connection, HELLO, [None, _words(error)])
         return
@@ -196,7 +229,8 @@ def _answer(plugin: Loaded, number: int, hook: str, params: bytes, descriptors: 
         os._exit(1)
     except Exception as error:  # noqa: BLE001 - whatever a plugin raises is its answer
         traceback.print_exc()
-        return [number, _words(error), None, []]
+        where = "" if isinstance(error, PluginError) else _where(error)
+        return [number, _words(error) + where, None, []]
     effects = [[effect.key, effect.kind, effect.content] for effect in context.effects]
     try:
         _encoder.encode([value, effects])
@@ -222,16 +256,16 @@ def _limit_cpu(cpu_s: int) -> None:
 
 def main() -> None:
     """Be the process."""
-    name, descriptor, memory_mib, cpu_s = sys.argv[1], *map(int, sys.argv[2:5])
+    name, descriptor, memory_mib, cpu_s, nice = sys.argv[1], *map(int, sys.argv[2:6])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the head-end's
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
-    os.nice(NICE)
+    os.nice(nice)
     _limit_cpu(cpu_s)
     connection = socket.socket(fileno=descriptor)
     sandbox.enter()
-    serve(connection, name, cpu_s)
+    serve(connection, name, cpu_s, sys.argv[6] if len(sys.argv) > 6 else None)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from ipss_headend.store.database import now_us
 from ipss_headend.store.incidents import ClassRow, Incident, Signal
 from ipss_headend.store.log import Entry
 from ipss_headend.store.records import decode_cells
-from ipss_headend.store.registry import Layout
+from ipss_headend.store.registry import Layout, Meter
 
 CLASSIFY, DECODE = "dispatch_classify", "control_event_decode"
 CURSOR = "head-end/incidents"
@@ -81,7 +81,7 @@ class Incidents:
         self,
         manager: Manager,
         store: Store,
-        meters: Mapping[int, FleetMeter],
+        meters: Mapping[int, FleetMeter | Meter],
         figures: Figures,
         happened: Callable[[], trio.Event],
         wall_us: Callable[[], int] = now_us,
@@ -115,6 +115,15 @@ class Incidents:
             if not more:
                 with trio.move_on_after(IDLE_S):
                     await happened.wait()
+
+    async def said_of(self, entry: Entry) -> list[ClassRow]:
+        """What plugins say that the codes of one entry of the log mean; nothing is kept."""
+        named: list[ClassRow] = []
+        if entry.topic == log.EVENTS:
+            await self._noticed(entry, {}, named)
+        elif entry.topic == log.READINGS:
+            await self._logged(entry, {}, named)
+        return named
 
     async def _read_on(self) -> bool:
         """Deal with the next entries; whether there may be more."""
@@ -217,7 +226,7 @@ class Incidents:
             if any(not plugin.figures.up for plugin in asked) and incident.changed_us > now - PATIENCE_US:
                 continue
             classes = await self._manager.pipe(
-                CLASSIFY, [], incident=self._told(incident), signals=[one._asdict() for one in incident.signals]
+                CLASSIFY, [], incident=self.told(incident), signals=[one._asdict() for one in incident.signals]
             )
             said: list[dict[str, Any]] = msgspec.to_builtins(classes)
             await self._store.change(
@@ -231,7 +240,8 @@ class Incidents:
             lambda connection: incidents.close(connection, now - QUIET_US)
         )
 
-    def _told(self, incident: Incident) -> dict[str, Any]:
+    def told(self, incident: Incident) -> dict[str, Any]:
+        """An incident, as `dispatch_classify` is asked about it."""
         sizes = Counter(meter.group for meter in self._meters.values())
         parents = {signal.meter: incident.area for signal in incident.signals}
         return {

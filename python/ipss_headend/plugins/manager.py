@@ -15,6 +15,7 @@ from ipss_headend.metrics import Figures
 from ipss_headend.plugins.columns import Buffer, share
 from ipss_headend.plugins.context import Effect
 from ipss_headend.plugins.process import START_S, PluginProcess
+from ipss_headend.plugins.shadow import Shadow, ShadowOf
 from ipss_headend.plugins.specs import HOOKS, Hook, Mode, Refusal
 from ipss_headend.store.database import now_us
 
@@ -42,7 +43,10 @@ class Manager:
         keep: Keep | None = None,
         wall_us: Callable[[], int] = now_us,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
+        shadows: Mapping[str, ShadowOf] | None = None,
+        sources: Mapping[str, str] | None = None,
     ) -> None:
+        """`shadows` by their names; `sources`: where plugins' code is, if it is not what is installed."""
         self.patience = patience
         self.changed = trio.Event()
         """Set, and made anew, when a plugin came, went, or started."""
@@ -54,7 +58,12 @@ class Manager:
         self._log: Logger = logger("plugin")
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[str, trio.CancelScope] = {}
-        self.plugins = [self._made(name, (settings or {}).get(name, {})) for name in enabled]
+        self._sources = sources or {}
+        self.shadows: list[Shadow] = []
+        """Those of plugins that are enabled."""
+        self._shadows = shadows or {}
+        self._settings = settings or {}
+        self.plugins = [self._made(name, self._settings.get(name, {})) for name in enabled]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep all processes alive until cancelled. Started when each plugin has started or failed once."""
@@ -99,6 +108,7 @@ class Manager:
         if plugin is None:
             return False
         self.plugins.remove(plugin)
+        self.shadows = [shadow for shadow in self.shadows if shadow.of.live != name]
         scope = self._scopes.get(name)
         if scope is not None:
             scope.cancel()
@@ -106,20 +116,33 @@ class Manager:
         return True
 
     def _made(self, name: str, settings: Mapping[str, Any]) -> PluginProcess:
-        return PluginProcess(
+        plugin = PluginProcess(
             name,
             self._figures.plugin(name),
             memory_mib=self._memory_mib,
             cpu_s=self._cpu_s,
             wall_us=self._wall_us,
             settings=settings,
+            source=self._sources.get(name),
         )
+        for shadow, of in self._shadows.items():
+            if of.live == name:
+                made = Shadow(
+                    shadow, of, self._figures, memory_mib=self._memory_mib, cpu_s=self._cpu_s, wall_us=self._wall_us,
+                    settings=self._settings.get(shadow, settings),
+                )  # fmt: skip
+                plugin.listeners.append(made)
+                self.shadows.append(made)
+        return plugin
 
     async def _run(self, plugin: PluginProcess) -> None:
         scope = self._scopes[plugin.name] = trio.CancelScope()
         with scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(plugin.run)
+                for shadow in self.shadows:
+                    if shadow.of.live == plugin.name:
+                        nursery.start_soon(shadow.run)
                 while True:
                     await plugin.started.wait()
                     self._tell()

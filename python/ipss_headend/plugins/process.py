@@ -2,7 +2,7 @@
 
 An answer that takes longer than its hook's limit is not waited for; one that has still not come a moment later costs
 the process its life. Each invocation has a number, and an answer to one that is over is dropped. A plugin that fails
-again and again is asked no more for a while (the breaker), and is then given one try.
+again and again is asked no more for a while (the breaker), and is then given one try; so is a process that is new.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, Protocol
 
 import msgspec
 import trio
@@ -27,7 +28,7 @@ from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import PluginFigures
 from ipss_headend.plugins.columns import Shared
 from ipss_headend.plugins.context import Effect
-from ipss_headend.plugins.host import ANSWER, HELLO, MOST_OCTETS, SETTINGS
+from ipss_headend.plugins.host import ANSWER, HELLO, MOST_OCTETS, NICE, SETTINGS
 from ipss_headend.plugins.specs import HOOKS
 
 ANSWER_OCTETS = 1 << 20
@@ -37,7 +38,8 @@ START_S = 15.0
 """How long a plugin may take to be imported."""
 GRACE_S = 1.0
 """How long behind its limit an invocation may last before the process is killed."""
-BACKOFF_S = (0.05, 4.0)
+BACKOFF_S = (0.05, 3.0)
+"""R39: a plugin is back within 5 s, the second until it is killed and its import included."""
 STEADY_S = 30.0
 """A process that lived so long starts again without delay."""
 WAITING = 64
@@ -57,9 +59,28 @@ class Answer:
     effects: list[Effect] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a plugin was asked, and when."""
+
+    hook: str
+    arguments: Mapping[str, Any]
+    limit_s: float
+    now_us: int
+    shared: Shared | None
+
+
+class Listener(Protocol):
+    """Who hears what a plugin was asked and what it said. It may not wait, and keeps what it needs of `shared`."""
+
+    def heard(self, question: Question, answer: Answer | None, error: PluginError | None, duration_s: float) -> None:
+        """One question is over."""
+
+
 @dataclass(slots=True)
 class _Invocation:
     over: trio.Event
+    limit_s: float
     kill_at: float
     answer: Answer | None = None
     error: str | None = None
@@ -87,6 +108,10 @@ class Breaker:
         if self.failures >= FAILURES:
             self.until = now + BREAK_S
 
+    def renew(self) -> None:
+        """The process is a new one: it has its one try now."""
+        self.until = -math.inf
+
 
 class PluginProcess:
     """A plugin."""
@@ -100,8 +125,14 @@ class PluginProcess:
         cpu_s: int,
         wall_us: Callable[[], int],
         settings: Mapping[str, Any] | None = None,
+        source: str | None = None,
+        known_as: str | None = None,
+        nice: int = NICE,
     ) -> None:
+        """`source`: where its code is, see `source.py`; `known_as`: what it is told that it is called."""
         self.name = name
+        self.source = source
+        self.listeners: list[Listener] = []
         self.figures = figures
         self.settings: Mapping[str, Any] = settings or {}
         self.health: Mapping[str, str] = {}
@@ -115,6 +146,8 @@ class PluginProcess:
         self.fault: str | None = None
         """Why it could not be loaded."""
         self.process_id: int | None = None
+        self._known_as = known_as or name
+        self._nice = nice
         self._memory_mib = memory_mib
         self._cpu_s = cpu_s
         self._wall_us = wall_us
@@ -140,13 +173,28 @@ class PluginProcess:
         Raises:
             PluginError: it failed, was too slow, is not there, or is not asked for a while.
         """
-        now = trio.current_time()
+        began = trio.current_time()
+        question = Question(hook, arguments, limit_s, self._wall_us(), shared)
+        try:
+            answer = await self._tried(question)
+        except PluginError as error:
+            self._tell(question, None, error, trio.current_time() - began)
+            raise
+        self._tell(question, answer, None, trio.current_time() - began)
+        return answer
+
+    def _tell(self, question: Question, answer: Answer | None, error: PluginError | None, duration_s: float) -> None:
+        for listener in self.listeners:
+            listener.heard(question, answer, error, duration_s)
+
+    async def _tried(self, question: Question) -> Answer:
+        now, hook = trio.current_time(), question.hook
         if not self._breaker.allows(now):
             raise self._failed(hook, "broken-off", "is broken off after its failures")
         if self._socket is None:
             raise self._failed(hook, "gone", "is not running")
         try:
-            answer = await self._ask(hook, arguments, limit_s, shared)
+            answer = await self._ask(question)
         except PluginError:
             self._breaker.note(well=False, now=trio.current_time())
             raise
@@ -154,18 +202,20 @@ class PluginProcess:
         self.figures.calls[hook, "done"] += 1
         return answer
 
-    async def _ask(self, hook: str, arguments: Mapping[str, Any], limit_s: float, shared: Shared | None) -> Answer:
+    async def _ask(self, question: Question) -> Answer:
+        hook, limit_s, shared = question.hook, question.limit_s, question.shared
         if len(self._waiting) >= WAITING:
             raise self._failed(hook, "overloaded", "has too many invocations in work")
         number, self._next = self._next, (self._next + 1) & 0xFFFFFFFF
-        params = [self._wall_us(), limit_s, None if shared else arguments, shared.layout if shared else None]
+        arguments = None if shared else question.arguments
+        params = [question.now_us, limit_s, arguments, shared.layout if shared else None]
         octets = _encoder.encode([0, number, hook, params])
         if len(octets) > MOST_OCTETS:
             raise self._failed(
                 hook, "error", f"would be asked with {len(octets)} octets, at most {MOST_OCTETS} are sent"
             )
         now = trio.current_time()
-        invocation = _Invocation(trio.Event(), now + limit_s + GRACE_S)
+        invocation = _Invocation(trio.Event(), limit_s, now + limit_s + GRACE_S)
         self._waiting[number] = invocation
         with trio.move_on_after(limit_s) as scope:
             await self._send(octets, shared)
@@ -200,6 +250,10 @@ class PluginProcess:
             except OSError as error:
                 self.kill(f"nothing can be sent to it: {error}")
 
+    def mend(self) -> None:
+        """Forget its failures: it is not broken off."""
+        self._breaker = Breaker()
+
     def kill(self, why: str) -> None:
         """End the process; it starts again."""
         if self.process_id is not None:
@@ -213,7 +267,7 @@ class PluginProcess:
         """End the process and wait until it has started again, or failed to: with new settings, or new code."""
         self.told = trio.Event()
         self._delay_s = BACKOFF_S[0]
-        self._breaker = Breaker()
+        self.mend()
         self._log.info("plugin reloads")
         if self.process_id is not None:
             with suppress(ProcessLookupError):
@@ -242,8 +296,8 @@ class PluginProcess:
         try:
             with theirs:
                 process = subprocess.Popen(  # noqa: ASYNC220, S603 - our own program; a fork and an exec, once a start
-                    [sys.executable, "-m", "ipss_headend.plugins.host", self.name, str(theirs.fileno()),
-                     str(self._memory_mib), str(self._cpu_s)],
+                    [sys.executable, "-m", "ipss_headend.plugins.host", self._known_as, str(theirs.fileno()),
+                     str(self._memory_mib), str(self._cpu_s), str(self._nice), *([self.source] if self.source else [])],
                     stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                     pass_fds=[theirs.fileno()], env=environment(), start_new_session=True, cwd="/",
                 )  # fmt: skip
@@ -317,6 +371,7 @@ class PluginProcess:
                 self.hooks = {hook: place for hook, place in hooks.items() if hook in HOOKS}
                 self._socket = connection
                 self.figures.up = 1
+                self._breaker.renew()
                 self.started.set()
                 self.started = trio.Event()
                 self._log.info("plugin started", hooks=sorted(self.hooks))
@@ -329,6 +384,8 @@ class PluginProcess:
         invocation = self._waiting.pop(number, None)
         if invocation is None:
             return False
+        for following in islice(self._waiting.values(), 1):
+            following.kill_at = max(following.kill_at, trio.current_time() + following.limit_s + GRACE_S)
         invocation.error = error
         if error is None:
             invocation.answer = Answer(value, [Effect(*effect) for effect in effects])
@@ -339,7 +396,9 @@ class PluginProcess:
         while True:
             await trio.sleep(0.1)
             now = trio.current_time()
-            if any(invocation.kill_at < now for invocation in self._waiting.values()):
+            # Calls are answered in their order: the others wait for the first one.
+            first = next(iter(self._waiting.values()), None)
+            if first is not None and first.kill_at < now:
                 self.kill("an invocation outlasted its limit")
                 return
 

@@ -61,18 +61,42 @@ class Validation:
         Raises:
             PluginError: it failed.
         """
+        return await self.check(plugin, self.touched(entries))
+
+    def touched(self, entries: Sequence[Entry]) -> dict[tuple[int, int], Span]:
+        """The profiles (meter, layout) that entries are about, and their capture times; hears of clocks by the way."""
         touched: dict[tuple[int, int], Span] = {}
         for entry in entries:
             if entry.topic == log.EVENTS:
                 self._hear(entry)
+            if entry.topic != log.READINGS:
                 continue
             for row in entry.rows:
                 first, last = touched.get((row[0], row[1]), (row[2], row[2]))
                 touched[row[0], row[1]] = min(first, row[2]), max(last, row[2])
-        return await self.check(plugin, touched)
+        return touched
 
     async def check(self, plugin: PluginProcess, spans: dict[tuple[int, int], Span]) -> Done:
         """What a plugin says of these profiles (meter, layout) between these capture times, for the store.
+
+        Raises:
+            PluginError: it failed.
+        """
+        flags, missing = await self.judge(plugin, spans)
+        now = self._wall_us()
+
+        def done(connection: Connection) -> None:
+            plugins.flag(connection, flags)
+            plugins.want(connection, missing, now)
+
+        for row in flags:
+            self._figures.flagged_intervals.update(flag_names(row.flags))
+        return done
+
+    async def judge(
+        self, plugin: PluginProcess, spans: dict[tuple[int, int], Span], as_of_us: int | None = None
+    ) -> tuple[list[FlagRow], list[tuple[int, int, int, int]]]:
+        """The flags that a plugin gives, and the intervals that are missing; by the readings received until `as_of_us`.
 
         Raises:
             PluginError: it failed.
@@ -85,7 +109,8 @@ class Validation:
             lines = await self._store.read(lambda connection, part=part: self._lines(connection, part))  # type: ignore[misc]
             table = Table()
             for (meter_id, layout_id), found in lines:
-                table.add(series_of(meter_id, layout_id, self._layouts[layout_id], found, self._clock(meter_id, found)))
+                known = found if as_of_us is None else [line for line in found if line.received_us <= as_of_us]
+                table.add(series_of(meter_id, layout_id, self._layouts[layout_id], known, self._clock(meter_id, known)))
             if not table.rows:
                 continue
             said = await self._manager.ask_batch(plugin, HOOKS[VALIDATE], table.columns(), table.rows)
@@ -96,15 +121,7 @@ class Validation:
                 place += len(one.values)
                 flags += _flagged(one, span)
                 missing += _missing(one)
-        now = self._wall_us()
-
-        def done(connection: Connection) -> None:
-            plugins.flag(connection, flags)
-            plugins.want(connection, missing, now)
-
-        for row in flags:
-            self._figures.flagged_intervals.update(flag_names(row.flags))
-        return done
+        return flags, missing
 
     def _lines(
         self, connection: Connection, part: Sequence[tuple[tuple[int, int], Span]]
@@ -161,7 +178,7 @@ class Validation:
             one = await self._series(meter_id, layout_id, place, asked[0].capture_time_us, asked[-1].capture_time_us)
             open_rows = {row.capture_time_us: row for row in asked}
             for gap in [] if one is None else _gaps(one, set(open_rows)):
-                estimate = await self._ask(gap)
+                estimate = await self.ask(gap)
                 for offset in range(gap.count):
                     row = open_rows.pop(gap.series.ends_us[gap.first + offset], None)
                     if row is not None and estimate is not None:
@@ -184,7 +201,13 @@ class Validation:
         self._figures.estimated_intervals += len(given)
         return len(wanted) == ESTIMATES
 
-    async def _ask(self, gap: Gap) -> Estimate | None:
+    async def gaps(self, meter_id: int, layout_id: int, place: int, wanted: set[int]) -> list[Gap]:
+        """The runs of unknown intervals of one series that have one of these times among them, as they are now."""
+        one = await self._series(meter_id, layout_id, place, min(wanted), max(wanted))
+        return [] if one is None else _gaps(one, wanted)
+
+    async def ask(self, gap: Gap) -> Estimate | None:
+        """What plugins estimate for a gap; None: nothing that fits."""
         estimate: Estimate | None = await self._manager.first(ESTIMATE, **gap.arguments())
         if estimate is not None and len(estimate.values) != gap.count:
             self._log.warning("an estimate of another length is left out", asked=gap.count, got=len(estimate.values))

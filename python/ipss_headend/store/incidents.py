@@ -53,7 +53,7 @@ class ClassRow(NamedTuple):
 def take(connection: Connection, area: str, signals: Sequence[Signal], quiet_us: int, *, opens: Sequence[bool]) -> None:
     """Add signals of an area to the open incident that each is near to, or to a new one where a signal `opens` one."""
     chosen = select(incidents).where(incidents.c.closed == 0, incidents.c.area == area)
-    found = [_incident(row) for row in connection.execute(chosen)]
+    found = [incident_of(row) for row in connection.execute(chosen)]
     changed: set[int] = set()
     for signal, opening in zip(signals, opens, strict=True):
         near = next(
@@ -108,7 +108,7 @@ def close(connection: Connection, before_us: int) -> int:
 def unclassified(connection: Connection, limit: int) -> list[Incident]:
     """Incidents that changed since plugins were asked."""
     chosen = select(incidents).where(incidents.c.closed == 0, incidents.c.classes.is_(None))
-    return [_incident(row) for row in connection.execute(chosen.order_by(incidents.c.incident_id).limit(limit))]
+    return [incident_of(row) for row in connection.execute(chosen.order_by(incidents.c.incident_id).limit(limit))]
 
 
 def classify(connection: Connection, incident: Incident, classes: Sequence[dict[str, Any]]) -> None:
@@ -140,16 +140,17 @@ def page(
         chosen = chosen.where(incidents.c.closed == 0)
     if areas is not None:
         chosen = chosen.where(incidents.c.area.in_(areas))
-    return [_incident(row) for row in connection.execute(chosen.order_by(incidents.c.incident_id).limit(limit))]
+    return [incident_of(row) for row in connection.execute(chosen.order_by(incidents.c.incident_id).limit(limit))]
 
 
 def get(connection: Connection, incident_id: int) -> Incident | None:
     """The incident of this number."""
     row = connection.execute(select(incidents).where(incidents.c.incident_id == incident_id)).one_or_none()
-    return None if row is None else _incident(row)
+    return None if row is None else incident_of(row)
 
 
-def _incident(row: Row[Any]) -> Incident:
+def incident_of(row: Row[Any]) -> Incident:
+    """A row of the table."""
     signals = [Signal(*signal) for signal in msgpack.unpackb(row.signals)]
     classes = None if row.classes is None else msgpack.unpackb(row.classes)
     return Incident(

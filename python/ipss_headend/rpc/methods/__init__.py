@@ -13,6 +13,7 @@ from ipss_headend.rpc.methods import (  # noqa: F401
     job,
     param,
     plugin,
+    plugin_trial,
     read,
     rpc,
     stream,

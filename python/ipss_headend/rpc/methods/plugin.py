@@ -116,6 +116,8 @@ class Status(Result, frozen=True):
     passed_over: int
     restarts: int
     kills: int
+    shadows: list[str]
+    """Versions that are asked beside it and not obeyed; plugin.shadow says how they do."""
 
 
 class Settings(Result, frozen=True):
@@ -157,7 +159,7 @@ async def status(call: Call, params: Named) -> Status:
             raise _unknown(params.plugin)
         return Status(
             plugin=params.plugin, enabled=False, running=False, fault=None, wrong={}, hooks=[], methods=[], calls=[],
-            readings=[], effects=0, passed_over=0, restarts=0, kills=0,
+            readings=[], effects=0, passed_over=0, restarts=0, kills=0, shadows=[],
         )  # fmt: skip
     wrong = dict(await services.plugins.health(plugin))
     return await _status(call, plugin, wrong)
@@ -187,9 +189,10 @@ async def disable(call: Call, params: NamedChange) -> Status:
 
 @method("plugin.reload", Right.OPERATE)
 async def reload(call: Call, params: NamedChange) -> Status:
-    """Start a plugin's process again: after another version of it was installed. The rest goes on."""
+    """Start a plugin's process again, or a shadow's: after another version of it was installed. The rest goes on."""
     _everywhere(call)
-    plugin = _enabled(call, params.plugin)
+    shadows = {shadow.name: shadow.process for shadow in call.services.plugins.shadows}
+    plugin = shadows.get(params.plugin) or _enabled(call, params.plugin)
     await plugin.reload()
     return await _status(call, plugin, dict(await call.services.plugins.health(plugin)))
 
@@ -275,6 +278,7 @@ async def _status(call: Call, plugin: PluginProcess, wrong: dict[str, str]) -> S
         passed_over=plugin.figures.passed_over,
         restarts=plugin.figures.restarts,
         kills=plugin.figures.kills,
+        shadows=[shadow.name for shadow in call.services.plugins.shadows if shadow.of.live == plugin.name],
     )
 
 

@@ -6,6 +6,7 @@ it has dealt with may stop, lose its connection, and go on, and misses nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -17,12 +18,13 @@ from ipss_headend.field.reactor import EventKind
 from ipss_headend.rpc.call import Call, Services
 from ipss_headend.rpc.catalogue import Empty, Params, Result, method
 from ipss_headend.rpc.faults import Fault
-from ipss_headend.security.permission import Principal, Right, Role
+from ipss_headend.security.permission import Principal, Right
 from ipss_headend.store import log
 from ipss_headend.store.export import quality_text
 from ipss_headend.store.log import Entry
 from ipss_headend.store.readings import line_of, plain, scaled
 from ipss_headend.store.records import check
+from ipss_headend.store.registry import Layout
 
 MOST_ENTRIES = 20
 """Log entries of one answer: at most some 10,000 lines."""
@@ -181,9 +183,19 @@ async def _after(services: Services, cursor: int, topics: list[str], limit: int)
 
 async def rows_of(services: Services, entry: Entry) -> list[dict[str, Any]]:
     """Everything that an entry tells, whoever's it is: for plugins, which have no scope."""
-    told = await _told(services, _EVERYBODY, [entry], entry.sequence, more=False)
-    layouts = {name: msgspec.to_builtins(layout) for name, layout in told.layouts.items()}
-    return [event | layouts.get(event.get("layout", ""), {}) for event in told.events]
+    await services.layouts.refresh(services.store)
+    meters = services.field.meters
+    return rows_in(
+        entry, lambda number: None if (one := meters.get(number)) is None else one.name, services.layouts.layout
+    )
+
+
+def rows_in(entry: Entry, name: Callable[[int], str | None], layout: Callable[[int], Layout]) -> list[dict[str, Any]]:
+    """The same by the names and layouts that these know."""
+    layouts: dict[str, LayoutTold] = {}
+    events = [_row(entry, row, name(row[0]), layout, layouts) for row in entry.rows]
+    shown = {number: msgspec.to_builtins(one) for number, one in layouts.items()}
+    return [event | shown.get(event.get("layout", ""), {}) for event in events]
 
 
 async def _told(services: Services, who: Principal, found: list[Entry], cursor: int, *, more: bool) -> Happened:
@@ -196,25 +208,32 @@ async def _told(services: Services, who: Principal, found: list[Entry], cursor: 
             meter = meters.get(row[0])
             if not who.may(Right.VIEW, "" if meter is None else meter.group):
                 continue
-            head = {"topic": entry.topic, "sequence": entry.sequence, "point": None if meter is None else meter.name}
-            if entry.topic == log.READINGS:
-                check(row)
-                events.append(head | _reading(services, row, layouts))
-            elif entry.topic == log.EVENTS:
-                _, at_us, kind, number, detail = row
-                events.append(
-                    head | {"at_ms": at_us // 1000, "kind": EventKind(kind).label, "number": number, "detail": detail}
-                )
-            else:
-                _, at_us, command, order, state, detail = row
-                numbers = {"command": shown(command), "order": shown(order)}
-                events.append(head | {"at_ms": at_us // 1000} | numbers | {"state": state, "detail": detail})
+            events.append(_row(entry, row, None if meter is None else meter.name, services.layouts.layout, layouts))
     return Happened(cursor=cursor, events=events, layouts=layouts, more=more)
 
 
-def _reading(services: Services, row: list[Any], layouts: dict[str, LayoutTold]) -> dict[str, Any]:
+def _row(
+    entry: Entry,
+    row: list[Any],
+    point: str | None,
+    layout: Callable[[int], Layout],
+    layouts: dict[str, LayoutTold],
+) -> dict[str, Any]:
+    head = {"topic": entry.topic, "sequence": entry.sequence, "point": point}
+    if entry.topic == log.READINGS:
+        check(row)
+        return head | _reading(row, layout, layouts)
+    if entry.topic == log.EVENTS:
+        _, at_us, kind, number, detail = row
+        return head | {"at_ms": at_us // 1000, "kind": EventKind(kind).label, "number": number, "detail": detail}
+    _, at_us, command, order, state, detail = row
+    numbers = {"command": shown(command), "order": shown(order)}
+    return head | {"at_ms": at_us // 1000} | numbers | {"state": state, "detail": detail}
+
+
+def _reading(row: list[Any], layout_of: Callable[[int], Layout], layouts: dict[str, LayoutTold]) -> dict[str, Any]:
     line = line_of(row)
-    layout = services.layouts.layout(line.layout_id)
+    layout = layout_of(line.layout_id)
     name = str(line.layout_id)
     if name not in layouts:
         layouts[name] = LayoutTold(layout.logical_name, [msgspec.to_builtins(column) for column in layout.columns])
@@ -230,6 +249,3 @@ def _reading(services: Services, row: list[Any], layouts: dict[str, LayoutTold])
         "values": values,
         "quality": quality_text(line.quality),
     }
-
-
-_EVERYBODY = Principal("head-end", frozenset({Role.VIEWER}))
