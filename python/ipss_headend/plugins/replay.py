@@ -179,22 +179,26 @@ class Replay:
         return hooks
 
     async def _next(self, place: int, last: int) -> list[Entry]:
+        """Some entries behind a cursor; a damaged one is passed over."""
         while place < last:
             try:
-                found = await self._store.read(lambda connection: list(log.after(connection, place, TOPICS, limit=ENTRIES)))  # noqa: B023
-                return [entry for entry in found if entry.sequence <= last]
+                return await self._entries(place, last, ENTRIES)
+            except StoreDamaged:
+                pass
+            try:
+                return await self._entries(place, last, 1)  # what stands before it
             except StoreDamaged as error:
-                # The entries before it come alone; then it is passed over.
-                one = await self._store.read(lambda connection: log.first_after(connection, place, TOPICS))  # noqa: B023
-                if one is None:
-                    return []
-                try:
-                    return await self._store.read(lambda connection: list(log.after(connection, place, TOPICS, limit=1)))  # noqa: B023
-                except StoreDamaged:
-                    self.report.notes.append(str(error))
-                    self.report.whole = False
-                    place = one
+                self.report.notes.append(str(error))
+                self.report.whole = False
+            place = await self._first_after(place) or last
         return []
+
+    async def _entries(self, place: int, last: int, limit: int) -> list[Entry]:
+        found = await self._store.read(lambda connection: list(log.after(connection, place, TOPICS, limit)))
+        return [entry for entry in found if entry.sequence <= last]
+
+    async def _first_after(self, place: int) -> int | None:
+        return await self._store.read(lambda connection: log.first_after(connection, place, TOPICS))
 
     # Asking
 

@@ -83,6 +83,11 @@ async def counted(shadow: Shadow, count: int) -> None:
     await until(lambda: shadow.counts.total() >= count)
 
 
+async def failed(shadow: Shadow) -> None:
+    """Wait until it has failed at a question."""
+    await until(lambda: shadow.counts["control_before_command", "failed"] > 0)
+
+
 async def asked(manager: Manager, meter: str, reason: str = "unpaid") -> list[str]:
     found = await manager.veto("control_before_command", command={"meter": meter}, device_state={}, reason=reason)
     return [one.reason for one in found]
@@ -143,7 +148,7 @@ def test_a_shadow_that_hangs_or_dies_slows_nobody(tmp_path: Path) -> None:
             assert await asked(manager, "hospital") == ["people live on it"]
         assert shadows["hangs"].counts.total() < questions, "nobody waited for it"
         for shadow in (shadows["dies"], shadows["nowhere"]):
-            await until(lambda counts=shadow.counts: counts["control_before_command", "failed"] > 0)
+            await failed(shadow)
             assert ("control_before_command", "same") not in shadow.counts
         assert shadows["hangs"].counts["control_before_command", "dropped"] > 0
         assert shadows["nowhere"].process.fault is not None
