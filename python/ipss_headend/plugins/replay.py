@@ -152,7 +152,7 @@ class Replay:
             if self.report.failed >= MOST_FAILURES:
                 self.report.whole = False
                 self.report.notes.append(f"given up behind entry {place}, after {self.report.failed} failures")
-                stretch = stretch._replace(last=place, until_us=found[-1].at_us, newest=False)
+                stretch = stretch._replace(last=place, until_us=found[-1].at_us)
                 break
         self._now_us = max(self._now_us, stretch.until_us)
         await self._compare_flags()
@@ -398,10 +398,7 @@ class Replay:
                 "which no replay asks"
             )
             return
-        until_us = None if stretch.newest else stretch.until_us
-        kept = await self._store.read(
-            lambda connection: recorded.effects_kept(connection, self._tried.name, stretch.since_us, until_us)
-        )
+        kept = await self._store.read(lambda connection: recorded.effects_of(connection, self._tried.name, stretch))
         for key, kind, content in kept:
             if key not in self._said.keys:
                 self.report.note("effect", {"key": key}, _effect(kind, content), "")

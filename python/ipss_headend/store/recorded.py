@@ -33,8 +33,6 @@ class Stretch(NamedTuple):
     """When its first entry was written."""
     until_us: int
     """When its last one was."""
-    newest: bool
-    """Nothing came behind it."""
 
 
 def stretch(
@@ -57,7 +55,7 @@ def stretch(
     last = max(after, last if to_cursor is None else min(last, to_cursor))
     within = (log.c.sequence > after) & (log.c.sequence <= last)
     begins, over = connection.execute(select(func.min(log.c.at_us), func.max(log.c.at_us)).where(within)).one()
-    return Stretch(after, last, begins or 0, over or 0, last >= newest)
+    return Stretch(after, last, begins or 0, over or 0)
 
 
 def effects(connection: Connection, plugin: str, keys: Sequence[str]) -> dict[str, tuple[str, Any]]:
@@ -72,15 +70,17 @@ def effects(connection: Connection, plugin: str, keys: Sequence[str]) -> dict[st
     return found
 
 
-def effects_kept(
-    connection: Connection, plugin: str, since_us: int, until_us: int | None
-) -> list[tuple[str, str, Any]]:
-    """What was kept of a plugin's effects from a moment on, by key: key, kind, content."""
+def effects_of(connection: Connection, plugin: str, part: Stretch) -> list[tuple[str, str, Any]]:
+    """What was kept of a plugin's effects from the first entry of a stretch on, and before an entry came behind it.
+
+    By key: key, kind, content. What the plugin emitted later, as it was behind, is not among them.
+    """
+    following_us = connection.scalar(select(func.min(log.c.at_us)).where(log.c.sequence > part.last))
     chosen = select(plugin_effects.c.key, plugin_effects.c.kind, plugin_effects.c.content).where(
-        plugin_effects.c.plugin == plugin, plugin_effects.c.at_us >= since_us
+        plugin_effects.c.plugin == plugin, plugin_effects.c.at_us >= part.since_us
     )
-    if until_us is not None:
-        chosen = chosen.where(plugin_effects.c.at_us <= until_us)
+    if following_us is not None:
+        chosen = chosen.where(plugin_effects.c.at_us < following_us)
     rows = connection.execute(chosen.order_by(plugin_effects.c.key))
     return [(key, kind, msgpack.unpackb(content)) for key, kind, content in rows]
 
