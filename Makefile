@@ -53,6 +53,8 @@ lint: $(VENV)/built
 	cargo clippy --locked -p ipss-core --features python -- -D warnings
 	scripts/check-msrv
 	scripts/cargo-deny
+	$(PYTHON) scripts/sbom.py build $(VENV)/sbom.cdx.json
+	$(PYTHON) scripts/sbom.py check $(VENV)/sbom.cdx.json
 
 # What each requirement of docs/threats.md is shown by; R="R9 R14" some, TRUST=release with a release's counts, MINUTES=20 the oldest first.
 trust: $(VENV)/built
