@@ -613,9 +613,14 @@ class VirtualDevices:
         first_address: str = "127.2.0.1",
         port: int = 5020,
         history_days: int = 90,
-        threads: int = 1,
+        latitude_deg: int = 50,
+        longitude_deg: int = 0,
+        connections: int = 4,
     ) -> VirtualDevices:
         """Start them, as if installed `history_days` ago. Each answers as unit 1, registers from 40000 on.
+
+        The sun is highest at 12:00 UTC less four minutes a degree of `longitude_deg`, east positive; north is positive
+        too. Each device takes so many `connections` at once, 1 to 64; it closes one more at once.
 
         Raises ValueError for what cannot be, OSError when the port cannot be bound.
         """

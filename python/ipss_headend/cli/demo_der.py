@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import trio
 
 from ipss_headend.cli import places
 from ipss_headend.cli.output import say
+from ipss_headend.cli.virtual_devices import Place
 from ipss_headend.config import Config
 from ipss_headend.errors import ConfigError, HeadEndError
 from ipss_headend.field.der.setpoints import SECOND_US, Function, SetPoint
@@ -34,7 +36,7 @@ HELD_S = 2.0
 
 LIMIT_PERCENT = 40
 DISCHARGE_PERCENT = 80
-"""Storage is made to feed first: there is something to limit by night, too."""
+"""Storage is made to feed first: there is something to limit there, too."""
 
 SOURCE = "demo"
 LOOK_S = 0.2
@@ -149,10 +151,21 @@ def running(seed: int) -> Iterator[_core.VirtualDevices]:
     """
     from ipss_headend import _core
 
+    now = datetime.now(UTC)
+    place = Place.at_noon(now)
     try:
-        devices = _core.VirtualDevices(inverters=3, storage=1, submeters=1, seed=seed, port=0)
+        devices = _core.VirtualDevices(
+            inverters=3,
+            storage=1,
+            submeters=1,
+            seed=seed,
+            port=0,
+            latitude_deg=place.latitude_deg,
+            longitude_deg=place.longitude_deg,
+        )
     except OSError as error:
         raise ConfigError(f"the virtual inverters did not start: {error}") from error
+    say(f"3 virtual inverters, a storage and a sub-meter stand at {place}: sun at {place.clock(now)} there")
     try:
         yield devices
     finally:

@@ -15,7 +15,7 @@ import typer
 
 from ipss_headend.cli.app import JSON, app, command
 from ipss_headend.cli.output import Output, say
-from ipss_headend.cli.virtual_devices import MODBUS_PORT, running_devices
+from ipss_headend.cli.virtual_devices import MODBUS_PORT, Place, running_devices
 from ipss_headend.config import DLMS_PORT
 from ipss_headend.errors import ConfigError, RequestError
 
@@ -97,6 +97,11 @@ def simulate(
     inverters: Annotated[int, typer.Option(min=0, help="Virtual inverters beside them: SunSpec over Modbus TCP.")] = 0,
     storage: Annotated[int, typer.Option(min=0, help="Virtual battery storage, the same way.")] = 0,
     submeters: Annotated[int, typer.Option(min=0, help="Virtual sub-meters, the same way.")] = 0,
+    latitude: Annotated[
+        int, typer.Option(min=-90, max=90, help="Where these stand, in degrees north: their sun.")
+    ] = 50,
+    longitude: Annotated[int, typer.Option(min=-180, max=180, help="The same, in degrees east.")] = 0,
+    modbus_connections: Annotated[int, typer.Option(min=1, max=64, help="Connections that each takes at once.")] = 4,
     modbus_port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port of these; 0 for any.")] = MODBUS_PORT,
     devices: Annotated[Path | None, typer.Option(help="Write a list of these here: URL and kind.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0, help="End after this time.  [default: Ctrl-C]")] = None,
@@ -163,7 +168,14 @@ def simulate(
         where = f"dial {dial}" if dial is not None else f"answer from {first_address} on, port {fleet.port}"
         say(f"{meters} virtual meters {where}" + (f"; {csv} lists them" if csv is not None else ""))
         with running_devices(
-            inverters=inverters, storage=storage, submeters=submeters, seed=seed, port=modbus_port, listed=devices
+            inverters=inverters,
+            storage=storage,
+            submeters=submeters,
+            seed=seed,
+            port=modbus_port,
+            listed=devices,
+            place=Place(latitude, longitude),
+            connections=modbus_connections,
         ):
             trio.run(_watch, fleet, seconds, every, Output(json_output=json_output), until_input_ends)
     finally:

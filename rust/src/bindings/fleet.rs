@@ -1,8 +1,7 @@
 //! A virtual fleet on the Python side.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use ipss_dlms::link::LinkConfig;
 use ipss_dlms::meter::Settings;
@@ -11,21 +10,20 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::answering::{Answering, first_address, refused, wall_now};
 use super::batch::PyBatch;
 use super::endpoint::{PyTlsServer, endpoint};
 use super::link::PyLink;
 use super::meter::{authentication_named, protection_named, set_quirk, suite_numbered};
-use super::reactor::{counts, os_error};
-use crate::reactor::{Accepted, Acceptor, Config, Handle, MioNetwork, NewMeter, Reactor, Route};
+use super::reactor::os_error;
+use crate::reactor::{Accepted, Acceptor, NewMeter, Route};
 use crate::virtual_meter::{Faults, Fleet, FleetSpec, Security, VirtualSession};
 
 /// See `_core.pyi`.
 #[pyclass(module = "ipss_headend._core", frozen)]
 pub struct VirtualFleet {
     fleet: Arc<Fleet>,
-    handle: Handle<VirtualSession, MioNetwork>,
-    reactor: Mutex<Reactor<VirtualSession>>,
-    port: u16,
+    answering: Answering<VirtualSession>,
     make: Maker,
 }
 
@@ -66,9 +64,7 @@ impl VirtualFleet {
         behind: u32,
         quirks: Vec<(String, Bound<'_, PyAny>)>,
     ) -> PyResult<Self> {
-        let first_address: Ipv4Addr = first_address
-            .parse()
-            .map_err(|_| PyValueError::new_err(format!("first_address: '{first_address}' is no IPv4 address")))?;
+        let first_address = self::first_address(first_address)?;
         let security = Security {
             authentication: authentication_named(authentication)?,
             suite: suite_numbered(suite)?,
@@ -76,8 +72,8 @@ impl VirtualFleet {
             dedicated,
             ..Security::default()
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-        let start = WallTime((now.div_euclid(86_400) - i64::from(history_days)) * 86_400 * WallTime::SECOND);
+        let today = wall_now().0.div_euclid(DAY_US);
+        let start = WallTime((today - i64::from(history_days)) * DAY_US);
         let wrong = |error: &dyn std::fmt::Display| PyValueError::new_err(error.to_string());
         let scheme = match (transport, tls) {
             ("tcp", None) => "",
@@ -88,16 +84,9 @@ impl VirtualFleet {
                 return Err(PyValueError::new_err(format!("transport: '{other}' is not one of {wanted}")));
             }
         };
-        // Port 0 is for the operating system to choose; the list of addresses follows it.
-        let (listener, port) = match port {
-            0 => {
-                let probe = std::net::TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-                let port = probe.local_addr()?.port();
-                drop(probe);
-                (SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), port)
-            }
-            port => (SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), port),
-        };
+        // The list of addresses names the port.
+        let answering = Answering::start(threads, port)?;
+        let port = answering.port;
         let spec = FleetSpec {
             seed,
             count,
@@ -119,17 +108,8 @@ impl VirtualFleet {
         }
         let settings = (0..behind.min(count)).map(|index| settings(&fleet, index, log_nonces, &quirks));
         let make = Maker { fleet: fleet.clone(), settings: settings.collect::<PyResult<_>>()?, link };
-        let config = Config {
-            threads,
-            connects_per_second: 0,
-            // Somebody may connect first and associate later.
-            associate_timeout: Duration::from_secs(3_600),
-            ..Config::default()
-        };
-        let reactor = Reactor::start(config)?;
-        let handle = reactor.handle().clone();
         let meters = make.firsts().map(|index| make.meter(index, Route::inbound())).collect();
-        handle.add(meters).map_err(|error| PyRuntimeError::new_err(error.to_string()))?;
+        answering.handle.add(meters).map_err(refused)?;
         let known = fleet.clone();
         let accept: Arc<Acceptor<VirtualSession>> = Arc::new(move |local: SocketAddr, _| match local.ip() {
             IpAddr::V4(address) => match known.index_of(address) {
@@ -138,32 +118,27 @@ impl VirtualFleet {
             },
             IpAddr::V6(_) => Accepted::Refuse,
         });
+        let (reactor, everywhere) = (answering.reactor(), answering.everywhere());
         let listening = match (transport, tls) {
             ("udp", _) => make.firsts().try_for_each(|index| {
                 // A datagram does not say to which address it was sent: each meter has a socket of its own.
                 let address = SocketAddr::from((fleet.address(index), port));
                 reactor.listen_udp(address, accept.clone()).map(drop)
             }),
-            (_, Some(server)) => reactor.listen_tls(listener, server.0.clone(), accept).map(drop),
-            _ => reactor.listen(listener, accept).map(drop),
+            (_, Some(server)) => reactor.listen_tls(everywhere, server.0.clone(), accept).map(drop),
+            _ => reactor.listen(everywhere, accept).map(drop),
         };
+        drop(reactor);
         listening.map_err(|error| os_error(&format!("virtual meters cannot listen on port {port}"), &error))?;
         if !log_nonces {
-            // Nobody asked for the meters' rows; left to wait, they would stop the meters.
-            let rows = handle.clone();
-            let discard = move || {
-                while !rows.finished() {
-                    drop(rows.take_timeout(Duration::from_secs(1)));
-                }
-            };
-            std::thread::Builder::new().name("fleet-rows".into()).spawn(discard)?;
+            answering.discard_rows("fleet-rows")?;
         }
-        Ok(Self { fleet, handle, reactor: Mutex::new(reactor), port, make })
+        Ok(Self { fleet, answering, make })
     }
 
     #[getter]
     fn port(&self) -> u16 {
-        self.port
+        self.answering.port
     }
 
     #[pyo3(signature = (*, dials_in=false))]
@@ -173,38 +148,30 @@ impl VirtualFleet {
 
     fn dial(&self, address: &str) -> PyResult<()> {
         let remote = endpoint(address, None).map_err(PyValueError::new_err)?;
-        let refused = |error: crate::reactor::SubmitError| PyRuntimeError::new_err(error.to_string());
         let meters: Vec<u32> = self.make.firsts().collect();
-        self.handle.remove(&meters).map_err(refused)?;
+        self.answering.handle.remove(&meters).map_err(refused)?;
         let route = |index| {
             let local = Some(IpAddr::V4(self.fleet.address(index)));
             Route { local, ..Route::held(remote.clone()) }
         };
-        self.handle.add(meters.iter().map(|index| self.make.meter(*index, route(*index))).collect()).map_err(refused)
+        let dialling = meters.iter().map(|index| self.make.meter(*index, route(*index))).collect();
+        self.answering.handle.add(dialling).map_err(refused)
     }
 
     fn fileno(&self) -> PyResult<i32> {
-        self.handle.waker_fd().ok_or_else(|| PyRuntimeError::new_err("this fleet has no descriptor"))
+        self.answering.handle.waker_fd().ok_or_else(|| PyRuntimeError::new_err("this fleet has no descriptor"))
     }
 
     fn take(&self) -> Option<PyBatch> {
-        self.handle.take().map(PyBatch)
+        self.answering.handle.take().map(PyBatch)
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        counts(py, &self.handle.stats())
+        self.answering.stats(py)
     }
 
     fn stop(&self, py: Python<'_>) -> PyResult<()> {
-        self.handle.stop();
-        py.detach(|| self.lock().join())?;
-        Ok(())
-    }
-}
-
-impl VirtualFleet {
-    fn lock(&self) -> MutexGuard<'_, Reactor<VirtualSession>> {
-        self.reactor.lock().unwrap_or_else(PoisonError::into_inner)
+        self.answering.stop(py)
     }
 }
 
@@ -229,10 +196,12 @@ impl Maker {
     }
 
     fn meter(&self, index: u32, route: Route) -> NewMeter<VirtualSession> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as i64;
         let first = self.fleet.server(0);
         let settings = |server: u16| self.settings[usize::from(server - first)].clone();
-        let session = self.fleet.answering(index, settings, &self.link, WallTime(now));
+        let session = self.fleet.answering(index, settings, &self.link, wall_now());
         NewMeter { meter: index, session, route, identities: vec![] }
     }
 }
+
+/// Microseconds of a day.
+const DAY_US: i64 = 86_400 * WallTime::SECOND;

@@ -1,5 +1,6 @@
 //! The module `ipss_headend._core`; `_core.pyi` says what everything means.
 
+mod answering;
 mod batch;
 mod codec;
 mod columns;
@@ -10,6 +11,7 @@ mod devices;
 mod endpoint;
 mod fleet;
 mod link;
+mod maps;
 mod meter;
 mod modbus;
 mod plan;
@@ -65,6 +67,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<batch::PyBatch>()?;
     module.add_class::<columns::Columns>()?;
     module.add_class::<columns::Layouts>()?;
+    module.add_class::<devices::VirtualDevices>()?;
     module.add_class::<fleet::VirtualFleet>()?;
     module.add_class::<link::PyLink>()?;
     module.add_class::<meter::PyMeter>()?;
@@ -80,7 +83,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<reactor::PyReactor>()?;
     module.add_class::<rpc::PyScanner>()?;
     codec::add(module)?;
-    devices::add(module)?;
+    maps::add(module)?;
     profiles::add(module)?;
     control::add(module)?;
     decode::add(module)

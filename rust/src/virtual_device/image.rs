@@ -8,14 +8,24 @@ use super::control::set;
 use super::plant::{MAX_VAR, Operation, Plant};
 
 /// Who makes virtual devices.
-pub(super) const MAKER: &str = "ipss-headend";
+const MAKER: &str = "ipss-headend";
 
 /// What they are called.
-pub(super) fn product(kind: Kind) -> &'static str {
+fn product(kind: Kind) -> &'static str {
     match kind {
         Kind::Inverter => "virtual inverter",
         Kind::Storage => "virtual storage",
         Kind::SubMeter => "virtual sub-meter",
+    }
+}
+
+/// An object of device identification (43/14).
+pub(super) fn identification(kind: Kind, object: u8) -> Option<&'static [u8]> {
+    match object {
+        0 => Some(MAKER.as_bytes()),
+        1 => Some(product(kind).as_bytes()),
+        2 => Some(env!("CARGO_PKG_VERSION").as_bytes()),
+        _ => None,
     }
 }
 

@@ -9,6 +9,7 @@
 mod control;
 mod image;
 mod plant;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use crate::virtual_meter::random::noise;
 use control::Timers;
 pub use plant::Grid;
 use plant::Plant;
+pub use shared::{Connection, SharedDevice};
 
 /// What a device is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct DeviceSpec {
     pub submeters: u32,
     /// Whole degrees, north positive.
     pub latitude_deg: i8,
+    /// Whole degrees, east positive: where the sun is highest at 12:00 UTC less four minutes a degree.
+    pub longitude_deg: i16,
     /// When they were installed.
     pub start: WallTime,
 }
@@ -205,12 +209,7 @@ impl Model for VirtualDevice {
     }
 
     fn identification(&self, _: u8, object: u8) -> Option<&[u8]> {
-        match object {
-            0 => Some(image::MAKER.as_bytes()),
-            1 => Some(image::product(self.plant.kind).as_bytes()),
-            2 => Some(env!("CARGO_PKG_VERSION").as_bytes()),
-            _ => None,
-        }
+        image::identification(self.plant.kind, object)
     }
 }
 

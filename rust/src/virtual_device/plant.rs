@@ -46,6 +46,7 @@ pub(super) struct Plant {
     pub(super) kind: Kind,
     seed: u64,
     latitude_deg: i8,
+    longitude_deg: i16,
     /// Watts: its rating.
     pub(super) rated_w: i64,
     /// Watt-hours: its battery.
@@ -78,6 +79,7 @@ impl Plant {
             kind,
             seed,
             latitude_deg: spec.latitude_deg,
+            longitude_deg: spec.longitude_deg,
             rated_w,
             capacity_wh,
             stored_ws: capacity_wh * 3_600 * between(noise(seed, 2, 0), 30, 70) / 100,
@@ -190,7 +192,9 @@ impl Plant {
 
     /// Irradiance as a share of the brightest, clouds included.
     fn sun(&self, at_s: i64) -> f64 {
-        let (day, second) = (at_s.div_euclid(86_400), at_s.rem_euclid(86_400));
+        // Mean solar time: the earth turns a degree in four minutes.
+        let solar_s = at_s + i64::from(self.longitude_deg) * 240;
+        let (day, second) = (solar_s.div_euclid(86_400), solar_s.rem_euclid(86_400));
         let sky = SunDay::new(day, self.latitude_deg);
         let between_of = |seconds: i64, length: i64, value: &dyn Fn(i64) -> f64| {
             let place = seconds.div_euclid(length);

@@ -11,13 +11,17 @@ fn after(seconds: i64) -> WallTime {
 }
 
 fn device(kind: Kind) -> VirtualDevice {
+    spec(kind).device(0, NOON)
+}
+
+fn spec(kind: Kind) -> DeviceSpec {
     let [inverters, storage, submeters] = match kind {
         Kind::Inverter => [1, 0, 0],
         Kind::Storage => [0, 1, 0],
         Kind::SubMeter => [0, 0, 1],
     };
     let start = WallTime(NOON.0 - 100 * 86_400 * WallTime::SECOND);
-    DeviceSpec { seed: 7, inverters, storage, submeters, latitude_deg: 50, start }.device(0, NOON)
+    DeviceSpec { seed: 7, inverters, storage, submeters, latitude_deg: 50, longitude_deg: 0, start }
 }
 
 /// Where a point stands, as an address.
@@ -78,6 +82,44 @@ fn an_inverter_follows_the_sun_and_its_energy_is_what_flowed() {
     assert!((later - before - noon).abs() < 0.3 * noon, "{noon} W for an hour gave {} Wh", later - before);
     assert_eq!(night, 0.0);
     assert_eq!(value(&mut device, 103, "St", after(13 * 3_600)), 2.0);
+}
+
+#[test]
+fn the_sun_is_high_at_noon_of_the_longitude_at_every_hour_of_utc() {
+    for hour in 0..24 {
+        let now = WallTime(NOON.0.div_euclid(86_400_000_000) * 86_400_000_000 + hour * 3_600 * WallTime::SECOND);
+        let longitude_deg = (12 - hour as i16) * 15;
+        let spec = DeviceSpec { latitude_deg: 0, longitude_deg, ..spec(Kind::Inverter) };
+        let mut device = spec.device(0, now);
+        let opposite = if longitude_deg > 0 { longitude_deg - 180 } else { longitude_deg + 180 };
+        let mut dark = DeviceSpec { longitude_deg: opposite, ..spec }.device(0, now);
+
+        let power = value(&mut device, 701, "W", now);
+        assert!(power > 0.35 * device.plant.rated_w as f64, "{hour} h UTC, {longitude_deg} degrees: {power} W");
+        assert_eq!(value(&mut dark, 701, "W", now), 0.0, "{hour} h UTC, {opposite} degrees");
+    }
+}
+
+#[test]
+fn a_device_is_one_whichever_connection_asks_and_has_no_more_than_its_bound() {
+    let shared = SharedDevice::new(device(Kind::Inverter), 2);
+    let mut one = shared.connection().expect("room for two");
+    let mut other = shared.connection().expect("room for two");
+    assert!(shared.connection().is_none(), "a third");
+
+    let place = device(Kind::Inverter).block(704).expect("there").with("WMaxLimPct", |place| place.offset);
+    let at = address(&device(Kind::Inverter), 704, place.expect("a point"));
+    let now = Now { monotonic: ipss_session::Instant::ORIGIN, wall: NOON };
+    let access = Access { unit: UNIT, role: ipss_modbus::device::Role::Anybody };
+    one.write_registers(access, at, Registers::new(&[0, 250]), now).expect("taken");
+    let mut said = Vec::new();
+    other.read(access, Table::Holding, at, 1, now, &mut said).expect("there");
+    assert_eq!(said, [0, 250]);
+    assert_eq!(other.identification(UNIT, 1), one.identification(UNIT, 1));
+
+    drop(one);
+    let third = shared.connection();
+    assert!(third.is_some() && shared.connection().is_none(), "the place of the first is free again, once");
 }
 
 #[test]

@@ -1,0 +1,134 @@
+//! Register maps, and SunSpec devices, on the Python side.
+
+use std::sync::Arc;
+
+use ipss_modbus::Table;
+use ipss_modbus::map::{self, Library, Map};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+
+pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<super::sunspec::PySunSpecDevice>()?;
+    module.add_function(wrap_pyfunction!(super::sunspec::modbus_identification, module)?)?;
+    module.add_class::<RegisterMap>()?;
+    module.add_function(wrap_pyfunction!(register_maps, module)?)?;
+    module.add_function(wrap_pyfunction!(register_map_of, module)?)?;
+    module.add_function(wrap_pyfunction!(register_map_signs, module)?)?;
+    module.add_function(wrap_pyfunction!(check_maps, module)?)
+}
+
+/// See `_core.pyi`.
+#[pyclass(module = "ipss_headend._core", frozen)]
+pub struct RegisterMap(Arc<Map>);
+
+/// Name, table, address, registers, unit, reading, poll class, the point of its scale factor, power of ten, is a number.
+type MapPoint = (String, &'static str, u16, u16, String, Option<String>, &'static str, Option<String>, i8, bool);
+
+#[pymethods]
+impl RegisterMap {
+    #[new]
+    #[pyo3(signature = (name, files=Vec::new()))]
+    fn new(name: &str, files: Vec<(String, String)>) -> PyResult<Self> {
+        let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+        let library = Library::load(&files).map_err(|errors| PyValueError::new_err(errors.to_string()))?;
+        let map =
+            library.map(name).ok_or_else(|| PyValueError::new_err(format!("no register map is called {name}")))?;
+        Ok(Self(map.clone()))
+    }
+
+    #[getter]
+    fn treatment(&self) -> (u16, u16, u8) {
+        (self.0.most, self.0.gap_ms, self.0.in_flight)
+    }
+
+    fn points(&self) -> Vec<MapPoint> {
+        self.0.points.iter().filter(|point| point.readable).map(described).collect()
+    }
+
+    #[pyo3(signature = (point, octets, factor=None))]
+    fn read(&self, point: &str, octets: &[u8], factor: Option<i64>) -> PyResult<Option<String>> {
+        let unknown = || PyValueError::new_err(format!("{}: no point is called {point}", self.0.name));
+        let point = self.0.point(point).ok_or_else(unknown)?;
+        let registers: Vec<u16> = match point.table {
+            Table::Coils | Table::DiscreteInputs => octets.iter().map(|octet| u16::from(*octet)).collect(),
+            _ => octets.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect(),
+        };
+        let reading = point.read(&registers, factor);
+        // Scaled by the map alone it would be wrong by powers of ten.
+        Ok(match (reading.status, reading.decimal(), reading.value) {
+            (map::Status::ScaleUnknown, ..) | (_, None, map::Value::None) => None,
+            (_, Some(number), _) => Some(number.to_string()),
+            (_, None, map::Value::Text(text)) => Some(text),
+            (_, None, map::Value::Bits(bits)) => Some(bits.to_string()),
+            (_, None, map::Value::Integer(_)) => None,
+        })
+    }
+}
+
+fn described(point: &map::Point) -> MapPoint {
+    let table = match point.table {
+        Table::Coils => "coils",
+        Table::DiscreteInputs => "discrete",
+        Table::Holding => "holding",
+        Table::Input => "input",
+    };
+    let poll = match point.poll {
+        map::Poll::Fast => "fast",
+        map::Poll::Slow => "slow",
+        map::Poll::Once => "once",
+        map::Poll::Never => "never",
+    };
+    let is_number = !matches!(point.kind, map::Kind::Text | map::Kind::Bits | map::Kind::Enumeration);
+    let (name, unit, reading, from) =
+        (point.name.clone(), point.unit.clone(), point.reading.clone(), point.scale_from.clone());
+    (name, table, point.address, point.count, unit, reading, poll, from, point.scale, is_number)
+}
+
+/// A map's name, manufacturer, title and source, and how many points it has.
+type Listed = (String, String, String, String, usize);
+
+/// See `_core.pyi`.
+#[pyfunction]
+fn register_maps() -> PyResult<Vec<Listed>> {
+    let library = Library::builtin().map_err(|errors| PyRuntimeError::new_err(errors.to_string()))?;
+    let row = |map: &Arc<Map>| {
+        (map.name.clone(), map.manufacturer.clone(), map.title.clone(), map.source.clone(), map.points.len())
+    };
+    Ok(library.maps().map(row).collect())
+}
+
+/// See `_core.pyi`.
+#[pyfunction]
+fn register_map_of(vendor: &str, product: &str) -> PyResult<Option<String>> {
+    let library = Library::builtin().map_err(|errors| PyRuntimeError::new_err(errors.to_string()))?;
+    Ok(library.maps().find(|map| map.is_named(vendor, product)).map(|map| map.name.clone()))
+}
+
+/// A map's name, and the register that knows its devices: table, address, values.
+type Known = (String, &'static str, u16, Vec<u16>);
+
+/// See `_core.pyi`.
+#[pyfunction]
+fn register_map_signs() -> PyResult<Vec<Known>> {
+    let library = Library::builtin().map_err(|errors| PyRuntimeError::new_err(errors.to_string()))?;
+    let mut signs = Vec::new();
+    for map in library.maps() {
+        for known in &map.matches {
+            let Some((table, address)) = known.register else { continue };
+            let table = if table == Table::Input { "input" } else { "holding" };
+            signs.push((map.name.clone(), table, address, known.values.clone()));
+        }
+    }
+    Ok(signs)
+}
+
+/// See `_core.pyi`.
+#[pyfunction]
+#[pyo3(signature = (files, /))]
+fn check_maps(files: Vec<(String, String)>) -> Vec<String> {
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    match Library::load(&files) {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.0.iter().map(ToString::to_string).collect(),
+    }
+}
