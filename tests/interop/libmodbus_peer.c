@@ -1,7 +1,9 @@
 /* A server or a client of libmodbus, for the tests.
  *
  *     libmodbus_peer serve            listens on a free port of 127.0.0.1, prints it, answers one connection at a time
+ *     libmodbus_peer serve-rtu LINE   the same as unit 1 of a serial line, 9600 baud
  *     libmodbus_peer ask PORT         asks a fixed list of questions of unit 1, prints a line of numbers for each answer
+ *     libmodbus_peer ask-rtu LINE     the same over a serial line
  */
 #include <errno.h>
 #include <modbus/modbus.h>
@@ -18,9 +20,34 @@ static int fail(const char *what)
     return 1;
 }
 
-static int serve(void)
+static modbus_mapping_t *memory(void)
 {
     modbus_mapping_t *map = modbus_mapping_new(100, 100, 200, 200);
+
+    for (int place = 0; map && place < 200; place++) {
+        map->tab_registers[place] = (uint16_t)place;
+        map->tab_input_registers[place] = (uint16_t)(10000 + place);
+    }
+    for (int place = 0; map && place < 100; place++) {
+        map->tab_bits[place] = place % 3 == 0;
+        map->tab_input_bits[place] = place % 5 == 0;
+    }
+    return map;
+}
+
+static void answer(modbus_t *line, modbus_mapping_t *map)
+{
+    uint8_t question[MODBUS_TCP_MAX_ADU_LENGTH];
+    int count;
+
+    while ((count = modbus_receive(line, question)) >= 0)
+        if (count > 0 && modbus_reply(line, question, count, map) < 0)
+            break;
+}
+
+static int serve(void)
+{
+    modbus_mapping_t *map = memory();
     modbus_t *line = modbus_new_tcp("127.0.0.1", 0);
     int listener = socket(AF_INET, SOCK_STREAM, 0);
     struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
@@ -29,27 +56,27 @@ static int serve(void)
     if (!map || !line || listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof address) < 0 ||
         listen(listener, 4) < 0 || getsockname(listener, (struct sockaddr *)&address, &length) < 0)
         return fail("serve");
-    for (int place = 0; place < 200; place++) {
-        map->tab_registers[place] = (uint16_t)place;
-        map->tab_input_registers[place] = (uint16_t)(10000 + place);
-    }
-    for (int place = 0; place < 100; place++) {
-        map->tab_bits[place] = place % 3 == 0;
-        map->tab_input_bits[place] = place % 5 == 0;
-    }
     printf("listening 127.0.0.1:%d\n", ntohs(address.sin_port));
     fflush(stdout);
     for (;;) {
-        uint8_t question[MODBUS_TCP_MAX_ADU_LENGTH];
-        int count;
-
         if (modbus_tcp_accept(line, &listener) < 0)
             return fail("accept");
-        while ((count = modbus_receive(line, question)) >= 0)
-            if (count > 0 && modbus_reply(line, question, count, map) < 0)
-                break;
+        answer(line, map);
         modbus_close(line);
     }
+}
+
+static int serve_rtu(const char *path)
+{
+    modbus_mapping_t *map = memory();
+    modbus_t *line = modbus_new_rtu(path, 9600, 'N', 8, 1);
+
+    if (!map || !line || modbus_set_slave(line, 1) < 0 || modbus_connect(line) < 0)
+        return fail("serve-rtu");
+    printf("listening %s\n", path);
+    fflush(stdout);
+    for (;;)
+        answer(line, map);
 }
 
 static void show_bits(const char *name, int count, const uint8_t *bits)
@@ -68,17 +95,15 @@ static void show(const char *name, int count, const uint16_t *values)
     printf("\n");
 }
 
-static int ask(int port)
+static int ask(modbus_t *line)
 {
-    modbus_t *line = modbus_new_tcp("127.0.0.1", port);
     uint8_t bits[64] = { 0 }, id[64] = { 0 };
     uint16_t values[130] = { 0 };
     const uint16_t written[3] = { 7, 8, 9 };
     const uint8_t coils[3] = { 1, 0, 1 };
 
-    if (!line || modbus_connect(line) < 0)
+    if (!line || modbus_set_slave(line, 1) < 0 || modbus_connect(line) < 0)
         return fail("connect");
-    modbus_set_slave(line, 1);
     show_bits("coils", modbus_read_bits(line, 0, 10, bits), bits);
     show_bits("inputs", modbus_read_input_bits(line, 5, 6, bits), bits);
     show("holding", modbus_read_registers(line, 100, 3, values), values);
@@ -104,8 +129,12 @@ int main(int count, char **words)
 {
     if (count == 2 && !strcmp(words[1], "serve"))
         return serve();
+    if (count == 3 && !strcmp(words[1], "serve-rtu"))
+        return serve_rtu(words[2]);
     if (count == 3 && !strcmp(words[1], "ask"))
-        return ask(atoi(words[2]));
-    fprintf(stderr, "usage: libmodbus_peer serve | libmodbus_peer ask PORT\n");
+        return ask(modbus_new_tcp("127.0.0.1", atoi(words[2])));
+    if (count == 3 && !strcmp(words[1], "ask-rtu"))
+        return ask(modbus_new_rtu(words[2], 9600, 'N', 8, 1));
+    fprintf(stderr, "usage: libmodbus_peer serve | serve-rtu LINE | ask PORT | ask-rtu LINE\n");
     return 2;
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import random
 import select
 import socket
@@ -11,13 +10,13 @@ import ssl
 import struct
 import threading
 import time
-import tty
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
 from tests.system.fleet import opened
+from tests.system.serial_line import answering
 from tests.system.test_serve import serving, until
 from tests.system.test_transports import TLS, mbap, rtu, tcp_device
 
@@ -92,31 +91,9 @@ def tls_device() -> Iterator[int]:
         server.shutdown(socket.SHUT_RDWR)
 
 
-@contextmanager
-def serial_devices() -> Iterator[str]:
-    """A line with units 3 and 4 on it; the path of our end."""
-    master, slave = os.openpty()
-    tty.setraw(master)
-    tty.setraw(slave)
-
-    def serve() -> None:
-        held = b""
-        while True:
-            try:
-                held += os.read(master, 300)
-            except OSError:
-                return
-            length = 7 if held[1:2] == b"\x2b" else 8  # device identification, reads
-            if len(held) >= length:
-                os.write(master, rtu(held[:length]))
-                held = held[length:]
-
-    threading.Thread(target=serve, daemon=True).start()
-    try:
-        yield os.ttyname(slave)
-    finally:
-        os.close(slave)
-        os.close(master)
+def serial_devices() -> AbstractContextManager[str]:
+    """A line with every unit on it; the path of our end."""
+    return answering(rtu, lambda held: 7 if held[1:2] == b"\x2b" else 8)  # device identification, reads
 
 
 def test_devices_over_every_transport_are_read_into_the_store(tmp_path: Path) -> None:

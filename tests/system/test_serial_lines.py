@@ -8,12 +8,10 @@ import select
 import subprocess
 import sys
 import threading
-import tty
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from tests.system.fleet import opened
+from tests.system.serial_line import line
 from tests.system.test_quarantine import AUTHENTICATION, ENCRYPTION, TITLE, titles, wpdu
 from tests.system.test_serve import serving, until
 
@@ -25,18 +23,6 @@ from ipss_headend.server import HeadEnd
 READOUT = (
     b"F.F(00000000)\r\n0.0.0(12345678)\r\n1.8.0(000123.45*kWh)\r\n1-0:2.8.0*255(7.5*kWh)\r\n0.9.2(2026-11-22)\r\n!\r\n"
 )
-
-
-@contextmanager
-def line() -> Iterator[tuple[int, str]]:
-    """A pseudo-terminal: the meter's end, and the head-end's device file."""
-    master, slave = os.openpty()
-    tty.setraw(slave)
-    try:
-        yield master, os.ttyname(slave)
-    finally:
-        os.close(slave)
-        os.close(master)
 
 
 def long_frames(apdu: bytes, *, segment: int) -> list[bytes]:

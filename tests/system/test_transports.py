@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import struct
 import subprocess
 import sys
 import threading
-import tty
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from tests.system.serial_line import answering, carried
 
 from ipss_headend import _core
 
@@ -165,24 +164,8 @@ def test_modbus_over_udp() -> None:
 
 
 def test_modbus_rtu_on_a_serial_line() -> None:
-    master, slave = os.openpty()
-    tty.setraw(master)
-    tty.setraw(slave)
-
-    def serve() -> None:
-        held = b""
-        while True:
-            try:
-                held += os.read(master, 300)
-            except OSError:
-                return
-            if len(held) >= 8:
-                os.write(master, rtu(held[:8]))
-                held = held[8:]
-
-    threading.Thread(target=serve, daemon=True).start()
-
-    [found] = items(f"modbus+rtu://{os.ttyname(slave)}/3?baud=19200", "holding/40003:4")
+    with answering(rtu, lambda _: 8) as path:
+        [found] = items(f"modbus+rtu://{path}/3?baud=19200", "holding/40003:4")
 
     assert found["value"] == [14, 21, 28, 35]
 
@@ -191,28 +174,13 @@ def test_dlms_over_hdlc_on_a_serial_line() -> None:
     fleet = _core.VirtualFleet(
         count=1, port=0, authentication="none", protection="none", link=_core.Link("hdlc"), first_address="127.1.7.1"
     )
-    master, slave = os.openpty()
-    tty.setraw(master)
-    tty.setraw(slave)
     meter = socket.create_connection(("127.1.7.1", fleet.port))
-
-    def carry(take: Callable[[], bytes], give: Callable[[bytes], object]) -> None:
+    with carried(lambda: meter.recv(500), meter.sendall) as path:
         try:
-            while octets := take():
-                give(octets)
-        except OSError:
-            return
-
-    for one in (
-        (lambda: os.read(master, 500), meter.sendall),
-        (lambda: meter.recv(500), lambda octets: os.write(master, octets)),
-    ):
-        threading.Thread(target=carry, args=one, daemon=True).start()
-    try:
-        [found] = items(f"dlms+hdlc+serial://{os.ttyname(slave)}?baud=115200", "8/0.0.1.0.0.255:2", "--timeout", 20)
-    finally:
-        meter.close()
-        fleet.stop()
+            [found] = items(f"dlms+hdlc+serial://{path}?baud=115200", "8/0.0.1.0.0.255:2", "--timeout", 20)
+        finally:
+            meter.close()
+            fleet.stop()
 
     assert found["ok"]
 

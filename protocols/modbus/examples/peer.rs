@@ -4,14 +4,16 @@
 //! ```text
 //! peer serve tcp 127.0.0.1:0             a device that is nothing but memory; prints where it listens
 //! peer ask tcp 127.0.0.1:502 1           reads PDUs as hexadecimal digits, a line each; prints how each ended
+//! peer ask rtu /dev/ttyUSB0 1            a serial line, as it was set up before: raw, 9600 baud
 //! ```
-//! Framings: `tcp`, `udp`, `rtu-over-tcp`, `ascii`. A line `points holding 1 5 9` reads sparse registers as one line.
+//! Framings: `tcp`, `udp`, `rtu-over-tcp`, `ascii`, `rtu`. A line `points holding 1 5 9` reads sparse registers as one line.
 
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "it drives the sessions: sockets and clocks")]
 
+use std::fs::File;
 use std::io::{BufRead, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ipss_modbus::device::{Device, Memory, Settings};
@@ -42,24 +44,50 @@ fn profile(framing: &str) -> Result<Profile, Failure> {
         "udp" => Profile::udp(),
         "rtu-over-tcp" => Profile::rtu_over_tcp(),
         "ascii" => Profile::ascii(),
-        other => return Err(format!("'{other}' is none of tcp, udp, rtu-over-tcp, ascii").into()),
+        "rtu" => Profile::rtu(9_600),
+        other => return Err(format!("'{other}' is none of tcp, udp, rtu-over-tcp, ascii, rtu").into()),
     })
 }
 
-/// A socket of either kind.
+/// Where octets come and go.
 enum Socket {
     Tcp(TcpStream),
     Udp(UdpSocket),
+    /// A serial line: what is written to, and what a thread reads from it, as a file has no time limit.
+    Line(File, mpsc::Receiver<Vec<u8>>),
 }
 
 impl Socket {
+    fn line(path: &str) -> std::io::Result<Self> {
+        let file = File::options().read(true).write(true).open(path)?;
+        let (mut from, (sender, receiver)) = (file.try_clone()?, mpsc::channel());
+        std::thread::spawn(move || {
+            let mut octets = [0; 512];
+            while let Ok(count @ 1..) = from.read(&mut octets) {
+                if sender.send(octets[..count].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Self::Line(file, receiver))
+    }
+
     /// Octets that came within `wait`; `None` at the end of the connection.
     fn receive(&mut self, wait: Duration) -> std::io::Result<Option<Vec<u8>>> {
-        let wait = Some(wait.max(Duration::from_millis(1)));
+        let wait = wait.max(Duration::from_millis(1));
+        if let Self::Line(_, received) = self {
+            return Ok(match received.recv_timeout(wait) {
+                Ok(octets) => Some(octets),
+                Err(mpsc::RecvTimeoutError::Timeout) => Some(Vec::new()),
+                Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            });
+        }
+        let wait = Some(wait);
         let mut octets = vec![0; 2048];
         let read = match self {
             Self::Tcp(stream) => stream.set_read_timeout(wait).and_then(|()| stream.read(&mut octets)),
             Self::Udp(socket) => socket.set_read_timeout(wait).and_then(|()| socket.recv(&mut octets)),
+            Self::Line(..) => Ok(0),
         };
         match read {
             Ok(0) => Ok(None),
@@ -78,6 +106,7 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.write_all(octets),
             Self::Udp(socket) => socket.send(octets).map(|_| ()),
+            Self::Line(file, _) => file.write_all(octets),
         }
     }
 }
@@ -164,6 +193,8 @@ fn serve(profile: Profile, address: &str) -> Result<(), Failure> {
         identification: vec![(0, b"ipss".to_vec()), (1, b"peer".to_vec()), (2, b"1.0".to_vec())],
         file: (0..100).collect(),
         fifo: vec![1, 2, 3],
+        exceptions: 0x6D,
+        counters: [101, 102, 103, 104, 105, 106, 107, 108],
         ..Memory::default()
     };
     let settings = Arc::new(Settings::new(profile.framing));
@@ -180,6 +211,11 @@ fn serve(profile: Profile, address: &str) -> Result<(), Failure> {
         let (_, peer) = socket.peek_from(&mut [0; 1])?;
         socket.connect(peer)?;
         return Ok(work(device(), Socket::Udp(socket))?);
+    }
+    if let ipss_modbus::profile::Framing::Rtu(_) = profile.framing {
+        let line = Socket::line(address)?;
+        println!("listening {address}");
+        return Ok(work(device(), line)?);
     }
     let listener = TcpListener::bind(address)?;
     println!("listening {}", listener.local_addr()?);
@@ -199,6 +235,7 @@ fn ask(profile: Profile, address: &str, unit: u8) -> Result<(), Failure> {
             socket.connect(address)?;
             Socket::Udp(socket)
         }
+        ipss_modbus::profile::Framing::Rtu(_) => Socket::line(address)?,
         _ => Socket::Tcp(TcpStream::connect(address)?),
     };
     let mut driver = Driver::new(HeadEnd::new(1, Arc::new(profile)), socket);

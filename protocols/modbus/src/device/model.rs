@@ -109,7 +109,20 @@ pub struct Memory {
     pub file: Vec<u16>,
     /// What [`RequestPdu::ReadFifoQueue`] returns.
     pub fifo: Vec<u16>,
+    /// What [`RequestPdu::ReadExceptionStatus`] returns.
+    pub exceptions: u8,
+    /// Counters of diagnostics, sub-functions 11 to 18: for 10 and 20 to clear.
+    pub counters: [u16; 8],
 }
+
+/// Sub-functions of diagnostics (Modbus Application Protocol V1.1b3, clause 6.8.1). Left out is 4, force listen only: it
+/// has no answer.
+const RESTART: u16 = 1;
+const DIAGNOSTIC_REGISTER: u16 = 2;
+const ASCII_DELIMITER: u16 = 3;
+const CLEAR_COUNTERS: u16 = 10;
+const FIRST_COUNTER: u16 = 11;
+const CLEAR_OVERRUN: u16 = 20;
 
 fn part<T>(values: &[T], address: u16, quantity: usize) -> Result<&[T], Exception> {
     let start = usize::from(address);
@@ -171,7 +184,23 @@ impl Model for Memory {
     fn other(&mut self, _: Access, request: &RequestPdu<'_>, _: Now, out: &mut Vec<u8>) -> Result<(), Exception> {
         let octets = |registers: &[u16]| registers.iter().flat_map(|value| value.to_be_bytes()).collect::<Vec<u8>>();
         match *request {
-            RequestPdu::ReadExceptionStatus => ResponsePdu::ExceptionStatus(0).encode(out),
+            RequestPdu::ReadExceptionStatus => ResponsePdu::ExceptionStatus(self.exceptions).encode(out),
+            RequestPdu::Diagnostics { sub_function, data } if data.len() == 2 => {
+                let counter = sub_function.checked_sub(FIRST_COUNTER).map(usize::from);
+                let counted = counter.and_then(|place| self.counters.get(place)).map(|count| count.to_be_bytes());
+                let data = match (sub_function, &counted) {
+                    (_, Some(counted)) => &counted[..],
+                    (CLEAR_COUNTERS | CLEAR_OVERRUN | RESTART | ASCII_DELIMITER, None) => data,
+                    (DIAGNOSTIC_REGISTER, None) => &[0, 0],
+                    _ => return Err(Exception::ILLEGAL_FUNCTION),
+                };
+                match sub_function {
+                    CLEAR_COUNTERS | RESTART => self.counters = [0; 8],
+                    CLEAR_OVERRUN => self.counters[7] = 0,
+                    _ => {}
+                }
+                ResponsePdu::Diagnostics { sub_function, data }.encode(out);
+            }
             RequestPdu::CommEventCounter => {
                 ResponsePdu::CommEventCounter { status: 0, events: self.writes as u16 }.encode(out);
             }
