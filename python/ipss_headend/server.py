@@ -13,6 +13,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -556,10 +557,12 @@ async def _health(store: Store, reactor: Reactor, figures: Figures, stop: Stop) 
 
 
 async def _forget_log(store: Store, days: int) -> None:
-    """Once an hour, drop what the log keeps no longer."""
+    """Once an hour, drop what the log keeps no longer, a piece at a time; also on a full disk, to make room there."""
     while True:
+        old = partial(forget, before_us=now_us() - days * DAY_S * 1_000_000)
         with suppress(StoreFull):
-            await store.change(lambda connection: forget(connection, now_us() - days * DAY_S * 1_000_000))
+            while await store.change(old, spend_reserve=True):
+                pass
         await trio.sleep(FORGET_S)
 
 

@@ -170,7 +170,8 @@ with Database(directory / "head_end.sqlite", own=True, reserve_bytes=2 << 20) as
                 assert block.next >= granted
                 granted = block.end
         filler.unlink()
-        with database.writing() as connection:  # no restart is needed
+        # No restart is needed. What makes room may use the reserve: the database itself has grown into the disk.
+        with database.writing(spend_reserve=True) as connection:
             connection.exec_driver_sql("DELETE FROM readings WHERE capture_time_us < ?", (acknowledged - 50,))
             connection.exec_driver_sql("DELETE FROM log")
     with database.reading() as connection:

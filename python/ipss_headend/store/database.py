@@ -17,7 +17,7 @@ from sqlalchemy.exc import DatabaseError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from ipss_headend.address import Address, Server
-from ipss_headend.errors import StaleOwner, StoreError, StoreFailed, StoreUnavailable, StoreUncertain
+from ipss_headend.errors import StaleOwner, StoreDamaged, StoreError, StoreFailed, StoreUnavailable, StoreUncertain
 from ipss_headend.store import formats, restore
 from ipss_headend.store.postgres import PostgresServer
 from ipss_headend.store.schema import owner
@@ -162,6 +162,8 @@ class Database:
             if isinstance(translated, StoreFailed):
                 self._failed = str(error.orig)
             raise translated from error
+        except UnicodeDecodeError as error:
+            raise self._garbled() from error
         self._mark(info)
 
     @contextmanager
@@ -179,6 +181,8 @@ class Database:
             raise StoreUnavailable(f"{self.name}: no connection was free") from error
         except DatabaseError as error:
             raise self._backend.translated(error) from error
+        except UnicodeDecodeError as error:
+            raise self._garbled() from error
 
     def settle(self, uncertain: StoreUncertain) -> bool | None:
         """Whether an uncertain commit took place, and if so what is to follow it; None: not known yet.
@@ -203,6 +207,12 @@ class Database:
     def octets(self) -> int:
         """How much of the disk the store takes."""
         return self._backend.octets()
+
+    def _garbled(self) -> StoreDamaged:
+        # Python cannot even say what SQLite found where its message quotes damaged text.
+        return StoreDamaged(
+            f"{self.name}: its text is no UTF-8; restore a backup, the readings since are in the meters"
+        )
 
     def _prepare(self, own: bool, upgrade: bool) -> None:
         with self.writing(spend_reserve=True) as connection:

@@ -95,9 +95,16 @@ def newest(connection: Connection) -> int:
     return run(connection, "SELECT MAX(sequence) FROM log").scalar() or 0
 
 
-def forget(connection: Connection, before_us: int) -> int:
-    """Drop entries older than this. Returns how many. Whoever has not read them has to read the readings instead."""
-    return connection.execute(delete(log).where(log.c.at_us < before_us)).rowcount
+def forget(connection: Connection, before_us: int, limit: int = 1000) -> int:
+    """Drop entries older than this, the first ones, at most so many: some 40 MiB. Returns how many.
+
+    Whoever has not read them has to read the readings instead.
+    """
+    first = connection.scalar(select(func.min(log.c.sequence)))
+    if first is None:
+        return 0
+    chosen = (log.c.sequence < first + limit) & (log.c.at_us < before_us)
+    return connection.execute(delete(log).where(chosen)).rowcount
 
 
 def damaged(connection: Connection) -> list[str]:

@@ -99,6 +99,15 @@ def test_file_that_is_no_store_is_said_so(path: Path) -> None:
         Database(path)
 
 
+def test_damage_that_cannot_even_be_quoted_is_damage(path: Path) -> None:
+    Database(path).close()
+    octets = path.read_bytes()
+    path.write_bytes(octets.replace(b"CREATE TABLE readings", b"CREATE \xf2ABLE readings"))
+
+    with pytest.raises(StoreDamaged, match="restore a backup"):
+        Database(path)
+
+
 def test_failed_open_gives_the_ownership_back(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"this is no database, but it is long enough to look at" * 20)

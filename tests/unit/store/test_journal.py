@@ -16,6 +16,7 @@ from ipss_headend.store import (
     WriteBatch,
     counters,
     journal,
+    log,
     marks,
     reading_row,
     readings,
@@ -233,3 +234,20 @@ async def _through_trio(path: Path) -> None:
 
 def test_store_writes_reserves_and_reads_under_trio(path: Path) -> None:
     trio.run(_through_trio, path)
+
+
+def test_log_is_forgotten_in_pieces_the_oldest_first(database: Database) -> None:
+    events = [(1, at, 1, 0, "") for at in range(25)]
+    for at, event in enumerate(events):
+        with database.writing() as connection:
+            log.append(connection, at, {log.EVENTS: [event]})
+
+    pieces: list[int] = []
+    while not pieces or pieces[-1]:
+        with database.writing() as connection:
+            pieces.append(log.forget(connection, 18, limit=10))
+
+    assert pieces == [10, 8, 0]
+    with database.reading() as connection:
+        assert log.ends(connection) == (18, 25), "what is kept goes on without a gap"
+        assert [entry.at_us for entry in log.after(connection, 18)] == list(range(18, 25))
