@@ -53,7 +53,7 @@ def compiled(name: str, *, extension: bool = False) -> Path:
     flags = ["-O2", "-Wall", "-std=gnu11"]
     if extension:
         flags += ["-shared", "-fPIC", f"-I{sysconfig.get_paths()['include']}"]
-    subprocess.run(["gcc", *flags, "-o", target, sources[0], "-lcrypto"], check=True)
+    subprocess.run(["gcc", *flags, "-o", target, sources[0], "-lssl", "-lcrypto"], check=True)
     return target
 
 

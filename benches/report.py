@@ -184,6 +184,43 @@ def plugins_table(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def rpc_table(result: dict[str, Any]) -> list[str]:
+    labels = {
+        "pipelined": "`rpc.ping`, 8 connections with 64 calls on their way each",
+        "one at a time": "`rpc.ping`, 200 connections with one call on its way each",
+        "read.last": "`read.last`, 20,000/s offered over 200 connections",
+        "100 callers": "`read.last`, 100 callers with 50/s each",
+        "100 callers, one of them 100 times": "the same beside one caller with 5,000/s",
+        "200 callers": "`read.last`, 5,000/s over 200 connections",
+        "200 callers, logins tried": "the same while 1,000 logins a second are tried, with wrong passwords over TLS",
+    }
+    runs = f"median of {result['rounds']} runs of {result['seconds']:g} s"
+    lines = [
+        "",
+        f"CPU microseconds of the server a call, {runs}; calls answered a second; how long the callers",
+        "of the first kind waited from when a call was due; calls lost.",
+        "",
+        "| load | server | CPU us | to ours | a second | p50 ms | p99 ms | to alone | lost |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for load, sides in result["loads"].items():
+        for side, figures in sides.items():
+            p99 = figures["p99_us"]
+            cells = [
+                labels[load],
+                side,
+                spread(figures["cpu_us"]),
+                f"{number(figures['times_ours'])} x",
+                number(figures["per_second"]["median"]),
+                number(figures["p50_us"]["median"] / 1000),
+                spread({**p99, "median": p99["median"] / 1000}),
+                f"{number(figures['p99_times_alone'])} x" if "p99_times_alone" in figures else "-",
+                str(figures["lost"]),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 TABLES = {
     "codec": codec_table,
     "fleet": fleet_table,
@@ -192,6 +229,7 @@ TABLES = {
     "store": store_table,
     "end_to_end": end_to_end_table,
     "plugins": plugins_table,
+    "rpc": rpc_table,
 }
 
 

@@ -1,6 +1,6 @@
 """All benches, one after the other, then the README's table: what `make bench` runs.
 
-python benches/run.py                 everything, some fifteen minutes; the machine should do nothing else
+python benches/run.py                 everything, some twenty minutes; the machine should do nothing else
 python benches/run.py --quick         a rough look; nothing is kept
 python benches/run.py codec store     some of them
 """
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-BENCHES = ("codec", "fleet", "modbus", "held", "store", "end_to_end", "plugins")
+BENCHES = ("codec", "fleet", "modbus", "held", "store", "end_to_end", "plugins", "rpc")
 
 
 def main() -> int:

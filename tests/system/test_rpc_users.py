@@ -89,7 +89,7 @@ def test_first_administrator_needs_no_default_password(tmp_path: Path) -> None:
 
     with fleet(1, "127.91.40.1") as running:
         assert head_end(tmp_path, BILLING + site.settings, running) == config
-        serving(config, talk)
+        serving(config, talk, limit_s=240)
     gone = subprocess.run(
         [sys.executable, "-m", "ipss_headend.cli", "users", "list", "--config", str(config)],
         check=False,

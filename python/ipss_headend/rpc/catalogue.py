@@ -62,11 +62,15 @@ class Method:
     """It answers before anybody has said who they are."""
     example: Mapping[str, Any] | None
     decoder: msgspec.msgpack.Decoder[tuple[Params]] = field(repr=False)
+    changes: bool = field(init=False)
+    """It changes something, so it takes an idempotency key."""
+    tasked: bool = field(init=False)
+    """A call of it has a task of its own."""
 
-    @property
-    def changes(self) -> bool:
-        """It changes something, so it takes an idempotency key."""
-        return "key" in self.params.__struct_fields__
+    def __post_init__(self) -> None:
+        changes = "key" in self.params.__struct_fields__
+        object.__setattr__(self, "changes", changes)
+        object.__setattr__(self, "tasked", self.waits or changes)
 
     @property
     def summary(self) -> str:

@@ -1,8 +1,8 @@
 """One connection: messages in, answers out.
 
-The reader takes what has arrived, answers what can be answered at once, and starts a task for each call that waits.
-The writer sends what has gathered. Neither the calls in work nor the answers that nobody reads grow without end: the
-reader stops when there are too many, and a client that takes no answers is cut off.
+What has arrived is answered at once where it can be, and a task is started for each call that waits. What the socket
+takes at once is sent by whoever answered; the writer sends the rest. Neither the calls in work nor the answers that
+nobody reads grow without end: the reader stops when there are too many, and a client that takes no answers is cut off.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ipss_headend.rpc.catalogue import Method, Result
 from ipss_headend.rpc.faults import Fault, fault_of
 from ipss_headend.rpc.idempotency import Keys
 from ipss_headend.rpc.limits import RateLimit
+from ipss_headend.rpc.wire import Wire
 from ipss_headend.security.permission import NOBODY
 
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
@@ -88,6 +89,7 @@ class Connection:
         counts: Counts,
     ) -> None:
         self._stream = stream
+        self._wire = stream if isinstance(stream, Wire) else None
         self.session = session
         self._services = services
         self._methods = methods
@@ -97,6 +99,8 @@ class Connection:
         self._counts = counts
         self._scanner = _core.RpcScanner(octets=STRANGER_OCTETS, values=STRANGER_VALUES)
         self._out = bytearray()
+        self._left: tuple[list[tuple[int, int, str, bytes]], tuple[int | None, str] | None] | None = None
+        self._nursery: trio.Nursery
         self._wake = trio.Event()
         self._room = trio.Event()
         self._working = 0
@@ -109,9 +113,10 @@ class Connection:
         """Serve it until it closes, breaks a rule, or is cancelled."""
         try:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 nursery.start_soon(self._write)
                 try:
-                    await self._read(nursery)
+                    await self._read()
                 finally:
                     # What is in work is finished with the connection; nobody is left to hear of it.
                     self._wake.set()
@@ -120,7 +125,7 @@ class Connection:
         except* (trio.BrokenResourceError, trio.ClosedResourceError, Closed):
             self._log.debug("connection ended")
 
-    async def _read(self, nursery: trio.Nursery) -> None:
+    async def _read(self) -> None:
         stranger_until: float | None = None
         while True:
             if self.session.principal is NOBODY:
@@ -135,19 +140,23 @@ class Connection:
                     return
             else:
                 stranger_until = None
-                octets = await self._stream.receive_some(READ_OCTETS)
+                if self._wire is not None:
+                    octets = await self._wire.receive_unless(self._at_once)
+                else:
+                    octets = await self._stream.receive_some(READ_OCTETS)
             if not octets:
                 return
-            calls, ended = self._scanner.feed(bytes(octets))
-            for place, (kind, number, name, params) in enumerate(calls):
-                self._take(nursery, kind, number, name, params)
-                if place % TURN_CALLS == TURN_CALLS - 1:
-                    self._wake.set()
+            left, self._left = self._left, None
+            calls, ended = left or self._scanner.feed(bytes(octets))
+            for place, call in enumerate(calls, 1):
+                self._take(*call, trio.current_time())
+                if place % TURN_CALLS == 0 and place < len(calls):
+                    self._send()
                     await trio.lowlevel.checkpoint()
-                if self._working >= self._bounds.calls or len(self._out) > self._bounds.out_octets:
+                if self._full():
                     await self._wait_for_room()
             if self._out:
-                self._wake.set()
+                self._send()
             if ended is not None:
                 at_fault, words = ended
                 self._counts.violations += 1
@@ -155,37 +164,56 @@ class Connection:
                 self._answer(at_fault or 0, Fault("E_PROTOCOL", words))
                 return
 
+    def _at_once(self, octets: bytes) -> bool:
+        """Answer what has arrived, if it is little and of somebody who is known; the reader goes on with it if not."""
+        calls, ended = self._scanner.feed(octets)
+        if ended is not None or len(calls) > TURN_CALLS or self.session.principal is NOBODY:
+            self._left = calls, ended
+            return False
+        now = trio.current_time()
+        for call in calls:
+            self._take(*call, now)
+        if self._out:
+            self._send()
+        if self._full():
+            self._left = [], None
+            return False
+        return True
+
+    def _full(self) -> bool:
+        return self._working >= self._bounds.calls or len(self._out) > self._bounds.out_octets
+
     def known(self) -> None:
         """It is known who this is: the limits of strangers end."""
         self._scanner.allow(octets=self._bounds.frame_octets)
 
-    def _take(self, nursery: trio.Nursery, kind: int, number: int, name: str, octets: bytes) -> None:
+    def _take(self, kind: int, number: int, name: str, octets: bytes, now: float) -> None:
         if kind == RESPONSE:
             return
         self._counts.calls += 1
         try:
-            method = self._admit(name, kind)
+            method = self._admit(name, kind, now)
             if method is None:
                 return
             params = method.decode(octets)
             call = Call(self._services, self.session, name)
-            if method.waits or method.changes:
+            if method.tasked:
                 self._working += 1
-                nursery.start_soon(self._wait, kind, number, method, call, params, octets)
+                self._nursery.start_soon(self._wait, kind, number, method, call, params, octets)
                 return
             result = method.handler(call, params)
             if not isinstance(result, Result):
                 self._working += 1
-                nursery.start_soon(self._await, kind, number, method, result)
+                self._nursery.start_soon(self._await, kind, number, method, result)
                 return
         except Exception as error:  # noqa: BLE001 - one call's fault is no other's
             if kind == REQUEST:
                 self._answer(number, self._fault(name, error))
             return
         if kind == REQUEST:
-            self._out += _encoder.encode((RESPONSE, number, None, result))
+            _encoder.encode_into((RESPONSE, number, None, result), self._out, -1)
 
-    def _admit(self, name: str, kind: int) -> Method | None:
+    def _admit(self, name: str, kind: int, now: float) -> Method | None:
         """The method of a call that may go on; None: a notification that nobody knows, which is ignored.
 
         Raises:
@@ -205,7 +233,7 @@ class Connection:
                 raise Fault("E_DENIED", f"{name} needs the right {method.right}; your roles are {roles}")
         # One stranger's calls are no other stranger's.
         caller = principal.name if principal is not NOBODY else f"{NOBODY.name}:{self.session.peer.rpartition(':')[0]}"
-        wait_s = self._limit.take(caller, name)
+        wait_s = self._limit.take(caller, name, now)
         if wait_s:
             self._counts.limited += 1
             raise Fault("E_RATE", f"{name}: too many calls; retry_after_ms={int(wait_s * 1000) + 1}")
@@ -282,10 +310,24 @@ class Connection:
         self._wake.set()
 
     async def _wait_for_room(self) -> None:
-        while self._working >= self._bounds.calls or len(self._out) > self._bounds.out_octets:
+        while self._full():
             self._room = trio.Event()
             self._wake.set()
             await self._room.wait()
+
+    def _send(self) -> None:
+        """Send at once what the socket takes; the writer sends the rest.
+
+        Raises:
+            BrokenResourceError: the connection broke.
+        """
+        if self._wire is not None and not self._sending:
+            sent = self._wire.send_now(self._out)
+            if sent == len(self._out):
+                self._out.clear()
+                return
+            del self._out[:sent]
+        self._wake.set()
 
     async def _write(self) -> None:
         while True:

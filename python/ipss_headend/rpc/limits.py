@@ -22,21 +22,25 @@ class RateLimit:
         self._clock = clock
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
-    def take(self, principal: str, method: str) -> float:
+    def take(self, principal: str, method: str, now: float | None = None) -> float:
         """Take one call. 0 if it may go on, else the seconds after which it may be tried again."""
-        now = self._clock()
+        if now is None:
+            now = self._clock()
         key = (principal, method)
         bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= PRINCIPALS_KEPT:
                 self._drop()
             bucket = self._buckets[key] = _Bucket(self._burst, now)
-        bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.at) * self._rate)
+        tokens = bucket.tokens + (now - bucket.at) * self._rate
+        if tokens > self._burst:
+            tokens = self._burst
         bucket.at = now
-        if bucket.tokens >= 1:
-            bucket.tokens -= 1
+        if tokens >= 1:
+            bucket.tokens = tokens - 1
             return 0.0
-        return (1 - bucket.tokens) / self._rate
+        bucket.tokens = tokens
+        return (1 - tokens) / self._rate
 
     def _drop(self) -> None:
         by_tokens = sorted(self._buckets, key=lambda key: (self._buckets[key].tokens, -self._buckets[key].at))

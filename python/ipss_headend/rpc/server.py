@@ -14,13 +14,14 @@ from pathlib import Path
 import trio
 
 from ipss_headend.config import RpcConfig
-from ipss_headend.errors import ConfigError
+from ipss_headend.errors import ConfigError, StoreError
 from ipss_headend.log import Logger, logger
 from ipss_headend.rpc import methods  # noqa: F401 - fills the table
 from ipss_headend.rpc.call import Services, Session
 from ipss_headend.rpc.connection import Bounds, Connection, Counts
 from ipss_headend.rpc.limits import RateLimit
 from ipss_headend.rpc.tls import Door
+from ipss_headend.rpc.wire import Hall, Wire, taken
 from ipss_headend.security.permission import NOBODY, Principal, Role
 
 CONNECTIONS = 1000
@@ -44,9 +45,14 @@ class Server:
         """Answer on these listeners until cancelled."""
 
         async def handle(stream: trio.SocketStream) -> None:
-            await self.talk(stream, identify(stream), "local" if identify is local_principal else _peer(stream))
+            principal = identify(stream)
+            peer = "local" if identify is local_principal else _peer(stream)
+            await self.talk(Wire(taken(stream), hall), principal, peer)
 
-        await trio.serve_listeners(handle, listeners)
+        hall = Hall()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hall.run)
+            await trio.serve_listeners(handle, listeners)
 
     async def serve_tls(self, listeners: list[trio.SocketListener], door: Door) -> None:
         """As `serve`, for clients that prove with a certificate who they are."""
@@ -58,11 +64,22 @@ class Server:
                 await trio.aclose_forcefully(stream)
                 return
             entered = await door.enter(stream, peer)
-            if entered is not None:
-                inside, fingerprint = entered
-                await self.talk(inside, await self._services.logins.meet(fingerprint), peer, fingerprint)
+            if entered is None:
+                return
+            inside, fingerprint = entered
+            async with inside:
+                try:
+                    principal = await self._services.logins.meet(fingerprint)
+                except StoreError as error:
+                    self._log.warning("client turned away: nobody can say who it is", peer=peer, why=str(error))
+                    return
+                inside.hall = hall
+                await self.talk(inside, principal, peer, fingerprint)
 
-        await trio.serve_listeners(handle, listeners)
+        hall = Hall()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hall.run)
+            await trio.serve_listeners(handle, listeners)
 
     async def talk(
         self, stream: trio.abc.Stream, principal: Principal, peer: str, fingerprint: bytes | None = None

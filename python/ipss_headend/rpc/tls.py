@@ -5,6 +5,7 @@ Sessions are never resumed: each connection's certificate is checked anew, again
 
 from __future__ import annotations
 
+import socket
 import ssl
 from hashlib import sha256
 from pathlib import Path
@@ -14,6 +15,7 @@ import trio
 
 from ipss_headend.errors import ConfigError
 from ipss_headend.log import Logger, logger
+from ipss_headend.rpc.wire import Wire, taken
 
 if TYPE_CHECKING:
     from ipss_headend.config import RpcConfig
@@ -41,28 +43,24 @@ class Door:
         """Connections that did not prove who they are, or came when too many were about to."""
         self._log: Logger = logger("rpc")
 
-    async def enter(
-        self, stream: trio.SocketStream, peer: str
-    ) -> tuple[trio.SSLStream[trio.SocketStream], bytes] | None:
-        """The stream inside TLS and the fingerprint of the client's certificate; None: it was shut out."""
+    async def enter(self, stream: trio.SocketStream, peer: str) -> tuple[Wire, bytes] | None:
+        """The wire inside TLS and the fingerprint of the client's certificate; None: it was shut out."""
         if self._handshakes >= HANDSHAKES:
             self.refused += 1
             await trio.aclose_forcefully(stream)
             return None
         self._handshakes += 1
+        plain = taken(stream)
         try:
-            inside: trio.SSLStream[trio.SocketStream] = trio.SSLStream(stream, self._newest(), server_side=True)
             with trio.fail_after(HANDSHAKE_S):
-                await inside.do_handshake()
-            certificate = inside.getpeercert(binary_form=True)
-        except (trio.BrokenResourceError, trio.TooSlowError, ssl.SSLError) as error:
+                inside = await _shaken(plain, self._newest())
+        except (OSError, trio.TooSlowError) as error:
             self.refused += 1
-            self._log.warning("client shut out", peer=peer, why=str(error.__cause__ or error) or type(error).__name__)
-            await trio.aclose_forcefully(stream)
+            self._log.warning("client shut out", peer=peer, why=str(error) or type(error).__name__)
             return None
         finally:
             self._handshakes -= 1
-        return inside, sha256(certificate).digest()
+        return inside
 
     def _newest(self) -> ssl.SSLContext:
         """The context of the files as they are now; of the last good ones while they are wrong."""
@@ -78,6 +76,31 @@ class Door:
 
     def _stamps(self) -> tuple[tuple[int, int, int] | None, ...]:
         return tuple(_stamp(path) for path in _files(self._config).values())
+
+
+async def _shaken(plain: socket.socket, context: ssl.SSLContext) -> tuple[Wire, bytes]:
+    """The wire inside TLS, and the fingerprint of the certificate that was shown. The socket is closed on failure.
+
+    Raises:
+        OSError: the other side did not prove who it is, or went.
+    """
+    inside = plain
+    try:
+        inside = secured = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        while True:
+            try:
+                secured.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(secured)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(secured)
+        certificate = secured.getpeercert(binary_form=True)
+    except BaseException:
+        inside.close()
+        raise
+    # No handshake ends without one: CERT_REQUIRED.
+    return Wire(secured), sha256(certificate or b"").digest()
 
 
 def context_of(config: RpcConfig) -> ssl.SSLContext:

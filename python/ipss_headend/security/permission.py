@@ -6,6 +6,7 @@ Deny by default: a principal may do what one of its roles has, for the groups of
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 
 class Right(StrEnum):
@@ -73,7 +74,7 @@ class Principal:
     @property
     def rights(self) -> frozenset[Right]:
         """What its roles add up to, somewhere."""
-        return frozenset().union(*(RIGHTS[role] for role in self.roles))
+        return _rights_of(self.roles)
 
     def may(self, right: Right | None, group: str | None = None) -> bool:
         """Whether it has this right, for a meter of this group where one is meant. None: needs no right."""
@@ -89,6 +90,11 @@ class Principal:
     def everywhere(self, right: Right) -> bool:
         """Whether it has this right for every group, those that do not exist yet among them."""
         return any(right in RIGHTS[role] and ALL_GROUPS in self.scopes.get(role, self.groups) for role in self.roles)
+
+
+@lru_cache(maxsize=256)
+def _rights_of(roles: frozenset[Role]) -> frozenset[Right]:
+    return frozenset().union(*(RIGHTS[role] for role in roles))
 
 
 NOBODY = Principal("nobody")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from array import array
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,11 @@ from ipss_headend.rpc.methods.job import State, state
 from ipss_headend.security.permission import Right
 from ipss_headend.store.database import now_us
 from ipss_headend.store.export import quality_text
+from ipss_headend.store.latest import TOGETHER
 from ipss_headend.store.plugins import flags
 from ipss_headend.store.readings import Line, plain, scaled
 from ipss_headend.store.readings import series as stored_series
-from ipss_headend.store.registry import Layout, all_layouts
+from ipss_headend.store.registry import Layout, LayoutColumn, all_layouts
 
 if TYPE_CHECKING:
     from ipss_headend.config import PlanConfig
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 LONGEST_PAGE = 10_000
 MOST_POINTS = 10_000
 MOST_ITEMS = 100
+ITEMS_KEPT = 10_000
+"""Objects as callers write them; more begin anew."""
 DEFAULT_S = 60.0
 PROFILE_CLASS = 7
 
@@ -197,75 +201,94 @@ def last(call: Call, params: Points) -> Values | Awaitable[Values]:
         raise Fault("E_PARAMS", f"at most {MOST_POINTS} points and {MOST_ITEMS} items a call")
     book = call.services.layouts
     meters = [call.meter(name, Right.VIEW) for name in params.points]
-    items = [(item, parsed(item)) for item in params.items]
-    latest = call.services.latest
-    found: list[list[Line]] = []
     if book.learnt != call.services.figures.layouts_learnt:
-        return _load_last(call, meters, items)
-    for meter in meters:
-        for _, name in items:
-            lines = latest.get(meter.meter_id, book.of(name))
-            if lines is None:
-                return _load_last(call, meters, items)
-            found.append(lines)
-    return _last(call, meters, items, found)
+        return _load_last(call, meters, params.items)
+    try:
+        return _last(meters, _places(book, params.items), call.services.latest.kept)
+    except KeyError:
+        return _load_last(call, meters, params.items)
 
 
-async def _load_last(call: Call, meters: Sequence[FleetMeter], items: Sequence[tuple[str, ObjectName]]) -> Values:
+async def _load_last(call: Call, meters: Sequence[FleetMeter], items: Sequence[str]) -> Values:
     services = call.services
+    book, latest = services.layouts, services.latest
     learnt = services.figures.layouts_learnt
-    await services.layouts.refresh(services.store)
-    services.layouts.learnt = learnt
-    wanted = [(meter.meter_id, layout) for meter in meters for _, name in items for layout in services.layouts.of(name)]
-    loaded = await services.store.read(lambda connection: services.latest.load(connection, wanted))
-    services.latest.keep(loaded)
-    found = [
-        [line for layout in services.layouts.of(name) if (line := loaded.get((meter.meter_id, layout))) is not None]
-        for meter in meters
-        for _, name in items
-    ]
-    return _last(call, meters, items, found)
+    if book.learnt != learnt:
+        await book.refresh(services.store)
+        book.learnt = learnt
+    asked = _places(book, items)
+    wanted = [(meter.meter_id, place.layout_id) for meter in meters for _, places in asked for place in places]
+    if len(wanted) <= TOGETHER:
+        await latest.fill(services.store, wanted)
+        with suppress(KeyError):  # what was kept began anew in between
+            return _last(meters, asked, latest.kept)
+    loaded = await services.store.read(lambda connection: latest.load(connection, wanted))
+    latest.keep(loaded)
+    return _last(meters, asked, loaded)
+
+
+def _places(book: Layouts, items: Sequence[str]) -> list[tuple[str, tuple[Place, ...]]]:
+    """Where each object is found.
+
+    Raises:
+        Fault: an item is no object.
+    """
+    return [(item, book.places(item)) for item in items]
 
 
 def _last(
-    call: Call, meters: Sequence[FleetMeter], items: Sequence[tuple[str, ObjectName]], found: Sequence[Sequence[Line]]
+    meters: Sequence[FleetMeter],
+    asked: Sequence[tuple[str, tuple[Place, ...]]],
+    lines: Mapping[tuple[int, int], Line | None],
 ) -> Values:
+    """The newest values in these lines.
+
+    Raises:
+        KeyError: a line has to be loaded first.
+    """
     moment_us = now_us()
     values: list[Value] = []
     missing: list[tuple[str, str]] = []
-    places = iter(found)
     for meter in meters:
-        for item, name in items:
-            newest: Value | None = None
-            for line in next(places):
-                layout = call.services.layouts.layout(line.layout_id)
-                value = value_of(meter.name, item, name, line, layout, moment_us)
-                if value is not None and (newest is None or value.capture_ms > newest.capture_ms):
-                    newest = value
+        point, meter_id = meter.name, meter.meter_id
+        for item, places in asked:
+            newest: Line | None = None
+            for place in places:
+                line = lines[meter_id, place.layout_id]
+                if line is None or place.index >= len(line.cells):
+                    continue
+                if newest is None or line.capture_time_us > newest.capture_time_us:
+                    newest, where = line, place
             if newest is None:
-                missing.append((meter.name, item))
+                missing.append((point, item))
             else:
-                values.append(newest)
+                values.append(_value(point, item, where, newest, moment_us))
     return Values(values=values, missing=missing)
 
 
 def value_of(point: str, item: str, name: ObjectName, line: Line, layout: Layout, moment_us: int) -> Value | None:
     """The value of an object in a line that has it."""
-    for column, cell in zip(layout.columns, line.cells, strict=False):
-        if column.logical_name == name.logical_name and (name.class_id in {None, column.class_id}):
-            return Value(
-                point,
-                item,
-                plain(scaled(cell, column.scaler)) if isinstance(cell, int) else None,
-                column.unit,
-                cell if isinstance(cell, bytes) else None,
-                line.capture_time_us // 1000,
-                line.received_us // 1000,
-                (moment_us - line.received_us) // 1000,
-                quality_text(line.quality),
-                layout.logical_name,
-            )
-    return None
+    place = place_of(name, line.layout_id, layout)
+    return None if place is None or place.index >= len(line.cells) else _value(point, item, place, line, moment_us)
+
+
+def _value(point: str, item: str, place: Place, line: Line, moment_us: int) -> Value:
+    cell, scaler = line.cells[place.index], place.column.scaler
+    text = None
+    if isinstance(cell, int):
+        text = plain(scaled(cell, scaler)) if scaler else f"{cell:d}"
+    return Value(
+        point,
+        item,
+        text,
+        place.column.unit,
+        cell if isinstance(cell, bytes) else None,
+        line.capture_time_us // 1000,
+        line.received_us // 1000,
+        (moment_us - line.received_us) // 1000,
+        quality_text(line.quality),
+        place.source,
+    )
 
 
 @method("read.now", Right.READ, example={"device": "virtual-00001", "items": ["1.0.1.8.0.255"]})
@@ -321,7 +344,7 @@ async def series(call: Call, params: Period) -> Series:
     if params.to_ms < params.from_ms:
         raise Fault("E_PARAMS", f"to_ms: {params.to_ms} is before from_ms, {params.from_ms}")
     await services.layouts.refresh(services.store)
-    layouts = services.layouts.of(name)
+    layouts = [place.layout_id for place in services.layouts.places(params.item)]
     latest_us = None if params.as_of_ms is None else params.as_of_ms * 1000 + 999
     said: dict[tuple[str, int], list[str]] = {}
 
@@ -464,27 +487,47 @@ def register_of(call: Call, item: str) -> Register:
     return register
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an object stands in the lines of a layout."""
+
+    layout_id: int
+    index: int
+    column: LayoutColumn
+    source: str
+    """The object that lines of the layout are read from."""
+
+
+def place_of(name: ObjectName, layout_id: int, layout: Layout) -> Place | None:
+    """Where an object stands in a layout; None: it does not."""
+    for index, column in enumerate(layout.columns):
+        if column.logical_name == name.logical_name and name.class_id in {None, column.class_id}:
+            return Place(layout_id, index, column, layout.logical_name)
+    return None
+
+
 class Layouts:
     """The layouts of the store, and which of them have an object."""
 
     def __init__(self) -> None:
         self._layouts: dict[int, Layout] = {}
-        self._of: dict[ObjectName, list[int]] = {}
+        self._places: dict[str, tuple[Place, ...]] = {}
         self.learnt = -1
         """How many layouts the field had learnt when this was refreshed."""
 
-    def of(self, name: ObjectName) -> list[int]:
-        """The layouts that have a column of this object."""
-        found = self._of.get(name)
+    def places(self, item: str) -> tuple[Place, ...]:
+        """Where an object is found, as somebody writes it.
+
+        Raises:
+            Fault: it is none.
+        """
+        found = self._places.get(item)
         if found is None:
-            found = self._of[name] = [
-                number
-                for number, layout in self._layouts.items()
-                if any(
-                    column.logical_name == name.logical_name and name.class_id in {None, column.class_id}
-                    for column in layout.columns
-                )
-            ]
+            if len(self._places) >= ITEMS_KEPT:
+                self._places.clear()
+            name = parsed(item)
+            places = (place_of(name, number, layout) for number, layout in self._layouts.items())
+            found = self._places[item] = tuple(place for place in places if place is not None)
         return found
 
     def layout(self, number: int) -> Layout:
@@ -496,7 +539,7 @@ class Layouts:
         known = await store.read(lambda connection: all_layouts(connection))
         if len(known) != len(self._layouts):
             self._layouts = known
-            self._of.clear()
+            self._places.clear()
 
 
 @dataclass(slots=True)
