@@ -6,6 +6,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -38,7 +39,10 @@ class SqliteFile:
         self._free = free
         self._lock: IO[str] | None = None
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # readings tell who is at home
+        # Readings tell who is at home. A file that is there is not opened beside SQLite: the close would end all locks
+        # that this process has on it (POSIX), and a process that comes and goes would take the log from under us.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
         self.writer = _engine(path, "IMMEDIATE", StaticPool)
         self.readers = _engine(path, "DEFERRED", QueuePool, pool_size=readers)
 

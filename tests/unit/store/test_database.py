@@ -3,6 +3,8 @@
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,23 @@ def test_guest_reads_and_writes_beside_the_owner(address: Address, database: Dat
 
     with database.reading() as connection:
         assert counters.granted_until(connection, [1]) == {1: 500}
+
+
+def test_a_guest_of_the_owners_process_leaves_its_locks_on_the_file_alone(path: Path) -> None:
+    """Without them a process that comes and goes takes itself for the last one, and the log from under the owner."""
+    come_and_go = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM owner').fetchone()"
+    with Database(path, own=True, reserve_bytes=0) as database:
+        Database(path).close()
+        with database.writing() as connection:
+            counters.raise_to(connection, [(1, 500)])
+        subprocess.run([sys.executable, "-c", come_and_go, str(path)], check=True, timeout=60)
+        log = path.with_name(path.name + "-wal")
+        kept = log.exists() and log.stat().st_size > 0
+
+        with database.reading() as connection:
+            assert counters.granted_until(connection, [1]) == {1: 500}
+
+    assert kept
 
 
 def test_each_owner_has_a_higher_epoch(address: Address) -> None:
