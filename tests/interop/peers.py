@@ -128,17 +128,17 @@ def gurux_client(
         _stop(process)
 
 
-class DlmsCosem:
-    """dlms-cosem behind a pipe; see `dlms_cosem_peer.py` for what it does."""
+class Piped:
+    """A peer behind a pipe, a JSON request and answer a line; its module says what it does."""
 
-    def __init__(self) -> None:
-        self.process = _start("dlms-cosem", "dlms_cosem_peer", [])
+    def __init__(self, environment: str, module: str) -> None:
+        self.process = _start(environment, module, [])
         self._lines = _Lines(self.process)
 
     def ask(self, do: str, **request: Any) -> Any:
         """The answer to one request.
 
-        Raises PeerFailed when dlms-cosem raised, ended or hung.
+        Raises PeerFailed when the peer raised, ended or hung.
         """
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
@@ -153,9 +153,19 @@ class DlmsCosem:
 
 
 @contextmanager
-def dlms_cosem() -> Iterator[DlmsCosem]:
-    """Run dlms-cosem behind a pipe."""
-    peer = DlmsCosem()
+def gurux_notify() -> Iterator[Piped]:
+    """Run gurux-dlms' notifications behind a pipe; see `gurux_notify.py`."""
+    peer = Piped("gurux", "gurux_notify")
+    try:
+        yield peer
+    finally:
+        peer.close()
+
+
+@contextmanager
+def dlms_cosem() -> Iterator[Piped]:
+    """Run dlms-cosem behind a pipe; see `dlms_cosem_peer.py`."""
+    peer = Piped("dlms-cosem", "dlms_cosem_peer")
     try:
         yield peer
     finally:
