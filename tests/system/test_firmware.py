@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.system.test_serve import serving, until
 
 from ipss_headend.errors import RequestError
 from ipss_headend.field.control.desk import transact
-from ipss_headend.field.control.firmware import Image, named, octet_string
+from ipss_headend.field.control.firmware import Image, named, octet_string, transferred
 from ipss_headend.field.control.machine import State
 from ipss_headend.server import HeadEnd
 from ipss_headend.store.database import now_us
@@ -32,12 +33,12 @@ def control(office: Office, path: Path, *words: str) -> Any:
     return json.loads(run.stdout)
 
 
-def propose(office: Office, path: Path, octets: bytes, meters: list[str]) -> bytes:
+def propose(office: Office, path: Path, octets: bytes, meters: list[str], *more: str) -> bytes:
     """Ada proposes an image on the command line, Bob approves."""
     file = path.with_name("virtual-2.bin")
     file.write_bytes(octets)
     key = ["--key", str(office.people.files["ada"])]
-    words = ["firmware", "propose", str(file), *meters, "--reason", "test", *key]
+    words = ["firmware", "propose", str(file), *meters, "--reason", "test", *key, *more]
     made = control(office, path, *words)
     assert made["kind"] == "firmware"
     order = bytes.fromhex(made["order"].replace("-", ""))
@@ -129,8 +130,67 @@ def test_meter_that_lies_and_file_that_changed_are_found_out(tmp_path: Path) -> 
     assert "not the image that was approved" in found[1].detail
 
 
+def test_verified_images_wait_for_the_moment_of_their_order_and_hold_up_no_other(tmp_path: Path) -> None:
+    async def use(head_end: HeadEnd) -> None:
+        at = ("--activate-at", far.isoformat())
+        later = await trio.to_thread.run_sync(propose, office, path, OCTETS, [name(1)], *at)
+        await until(lambda: "to be activated at" in office.commands(later)[0].detail)
+        switched = await trio.to_thread.run_sync(office.switch, "off", [name(2)])
+        await over(office, switched)
+        waiting.extend(office.commands(later))
+
+        moment = datetime.fromtimestamp(now_us() // 1_000_000 + 6, UTC)
+        moments.append(int(moment.timestamp()) * 1_000_000)
+        soon = await trio.to_thread.run_sync(
+            propose, office, path, OCTETS, [name(3)], "--activate-at", moment.isoformat()
+        )
+        await over(office, soon)
+        done.extend(office.commands(soon))
+        with office.open() as database, database.reading() as connection:
+            asked = connection.exec_driver_sql("SELECT at_us FROM audit WHERE kind = 'sent' ORDER BY seq")
+            sent.extend(asked.scalars())
+
+    far = datetime.now(UTC).replace(microsecond=0) + timedelta(days=10)
+    waiting: list[Any] = []
+    done: list[Any] = []
+    moments: list[int] = []
+    sent: list[int] = []
+    with world(tmp_path, 3, "127.46.0.1", control=FAST) as (_, office, path):
+        serving(path, use, limit_s=120)
+
+    assert [one.state for one in waiting] == [State.RELEASED]
+    assert waiting[0].detail.endswith(f"verified, to be activated at {far:%Y-%m-%dT%H:%M:%SZ}")
+    assert [one.state for one in done] == [State.CONFIRMED]
+    assert len(sent) == 2
+    assert sent[1] >= moments[0]
+
+
+def test_a_moment_behind_the_end_of_the_order_or_without_a_zone_is_refused(tmp_path: Path) -> None:
+    with world(tmp_path, 1, "127.47.0.1", control=FAST) as (_, _, path):
+        file = path.with_name("virtual-2.bin")
+        file.write_bytes(OCTETS)
+        words = ["firmware", "propose", str(file), name(1), "--reason", "test", "--dry-run", "--config", str(path)]
+        cli = [sys.executable, "-m", "ipss_headend.cli", *words]
+        said = [
+            subprocess.run([*cli, "--activate-at", at], capture_output=True, text=True, timeout=60, check=False)
+            for at in ("2199-12-31T02:00Z", "2026-12-31T02:00", "soon")
+        ]
+
+    assert [one.returncode for one in said] == [2, 3, 3], [one.stderr for one in said]
+    assert "to be activated at 2199-12-31T02:00:00Z, but not-after is" in said[0].stderr
+
+
 def test_words_and_encodings() -> None:
     image = Image.of_octets(b"METER-2.7", OCTETS)
+    timed = Image.of_octets(b"METER-2.7", OCTETS, 1_798_682_400_500_000)
+    assert timed.text() == image.text() + " at 2026-12-31T02:00:00Z"
+    assert Image.of(timed.text()) == timed
+    with pytest.raises(RequestError):
+        Image.of(image.text() + " at 2026-12-31T25:00:00Z")
+    assert transferred("101", 9, 3) == "101"
+    assert transferred(None, 2, 3) == "110"
+    assert transferred("", 7, 3) == "111"
+    assert transferred(None, 0, 3) == transferred("10", None, 3) == ""
 
     assert Image.of(image.text()) == image
     for wrong in ("done", "image 0 1 " + "0" * 64, image.text() + " ", image.text()[:-1]):

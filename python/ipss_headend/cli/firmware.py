@@ -1,6 +1,7 @@
 """`ipss-headend firmware`: images for meters, by the path of every critical command."""
 
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +49,10 @@ def propose(
     identifier: Identifier = "",
     reason: Annotated[str, typer.Option("--reason", help="Why; stands in the audit trail.")],
     not_after: Annotated[str, typer.Option("--not-after", help="How long it may take, at most 30d.")] = "30d",
+    activate_at: Annotated[
+        str,
+        typer.Option("--activate-at", metavar="TIME", help="Activate then, as 2026-12-01T02:00+01:00; never before."),
+    ] = "",
     order: Number = "",
     dry_run: DryRun = False,
     key: KeyFile = None,
@@ -57,14 +62,16 @@ def propose(
     r"""Ask for an image to be brought to meters, verified there, and activated. Nothing happens before an approval.
 
     What they approve names the image: identifier, size and SHA-256. It goes out in rings; too many meters that fail or
-    fall silent halt it (`control release` by a second person lets it go on).
+    fall silent halt it (`control release` by a second person lets it go on). With --activate-at, meters get the image
+    and verify it as soon as their ring's turn comes, and activate it at that moment; rings whose turn comes later do so
+    at once.
 
     \b
     Example:
       ipss-headend firmware propose meter-2.7.bin group:district-3 --identifier M-2.7 --reason "security" --key ada.key
     """
     octets = _read(file)
-    image = Image.of_octets(_identifier(identifier, file), octets)
+    image = Image.of_octets(_identifier(identifier, file), octets, _moment_us(activate_at))
     if not dry_run:
         _keep(image, octets, places.load_config(config).data_directory / "firmware")
 
@@ -105,6 +112,19 @@ def status(
     else:
         names = ("order", "requester", "meters", "states", "reason")
         output.table(names, [tuple(shown[name] for name in names) for shown in listed])
+
+
+def _moment_us(text: str) -> int:
+    """When to activate, 0 for at once."""
+    if not text:
+        return 0
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ConfigError(f"--activate-at: {text} is no moment; expected one with its zone, as 2026-12-01T02:00+01:00")
+    return int(moment.timestamp()) * 1_000_000
 
 
 def _identifier(text: str, file: Path) -> bytes:

@@ -6,7 +6,7 @@ into the same transaction. Every step is told in the log (`store/log.py`, topic 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, tuple_, update
 
@@ -281,10 +281,13 @@ def tally(connection: Connection, order_id: bytes) -> list[tuple[str, int, int, 
     return [(row[0], row[1], row[2], row[3]) for row in connection.execute(chosen)]
 
 
-def progress(connection: Connection, command_id: bytes, text: str) -> None:
-    """How far a released command's preparation is."""
+def progress(connection: Connection, command_id: bytes, text: str, due_us: int | None = None) -> None:
+    """How far a released command's preparation is; with `due_us`, that it goes on then and not before."""
     chosen = (commands.c.command_id == command_id) & (commands.c.state == "released")
-    connection.execute(update(commands).where(chosen).values(detail=text, changed_us=now_us()))
+    values: dict[str, Any] = {"detail": text, "changed_us": now_us()}
+    if due_us is not None:
+        values["due_us"] = due_us
+    connection.execute(update(commands).where(chosen).values(values))
 
 
 def alarm(connection: Connection, command_id: bytes) -> None:

@@ -3,7 +3,8 @@
 What people sign names the image: its identifier, size and SHA-256. The file is looked at before each transfer; the
 meter has to show the same identifier and size before the activation leaves. Only the activation changes a meter
 (Blue Book, "Image transfer"), so it alone is sent once and through the gate; blocks may come twice. A transfer that
-broke off, or whose head-end ended, goes on with the blocks that the meter does not have.
+broke off, or whose head-end ended, goes on with the blocks that the meter does not have. Where the order says when to
+activate, meters that have verified the image wait for that moment, and hold up no other command.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +27,7 @@ from ipss_headend.field.questions import Action, Attributes
 from ipss_headend.store import Store
 from ipss_headend.store import commands as rows
 from ipss_headend.store.commands import CommandRow
+from ipss_headend.store.database import now_us
 
 if TYPE_CHECKING:
     from ipss_headend.field.fleet import FleetMeter
@@ -48,11 +51,14 @@ THROUGH_S = 24 * 3600.0
 TOLD_S = 2.0
 """Between two words of its progress."""
 
-BLOCK_SIZE, BLOCKS, ENABLED, STATUS, TO_ACTIVATE = 2, 3, 5, 6, 7
+BLOCK_SIZE, BLOCKS, FIRST_MISSING, ENABLED, STATUS, TO_ACTIVATE = 2, 3, 4, 5, 6, 7
 INITIATED, VERIFYING, VERIFIED, NOT_VERIFIED, ACTIVATED, NOT_ACTIVATED = 1, 2, 3, 4, 6, 7
 TEMPORARY_FAILURE = 2
 
-_FORM = re.compile(r"image ([0-9a-f]{2,128}) ([0-9]{1,9}) ([0-9a-f]{64})")
+_FORM = re.compile(
+    r"image ([0-9a-f]{2,128}) ([0-9]{1,9}) ([0-9a-f]{64})"
+    r"(?: at ([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z))?"
+)
 
 GoesOn = Callable[[], Awaitable[bool]]
 """Whether the command may still go on: not stopped, cancelled or expired."""
@@ -67,10 +73,12 @@ class Image:
     size: int
     digest: bytes
     """SHA-256."""
+    at_us: int = 0
+    """It is activated at this moment (UTC, whole seconds) or later; 0: as soon as it is verified."""
 
     @classmethod
-    def of_octets(cls, identifier: bytes, octets: bytes) -> Self:
-        """The image with these octets.
+    def of_octets(cls, identifier: bytes, octets: bytes, at_us: int = 0) -> Self:
+        """The image with these octets, to be activated at `at_us` or later.
 
         Raises:
             RequestError: it is none.
@@ -79,7 +87,7 @@ class Image:
             raise RequestError(f"an image's identifier has 1 to {MOST_IDENTIFIER} octets, not {len(identifier)}")
         if not 1 <= len(octets) <= LARGEST:
             raise RequestError(f"an image has 1 to {LARGEST:,} octets, not {len(octets):,}")
-        return cls(identifier, len(octets), sha256(octets).digest())
+        return cls(identifier, len(octets), sha256(octets).digest(), at_us // 1_000_000 * 1_000_000)
 
     @classmethod
     def of(cls, text: str) -> Self:
@@ -91,16 +99,30 @@ class Image:
         found = _FORM.fullmatch(text)
         if found is None or len(found[1]) % 2:
             raise RequestError(f'"{text[:80]}" names no image')
-        return cls(bytes.fromhex(found[1]), int(found[2]), bytes.fromhex(found[3]))
+        try:
+            at_us = 0 if found[4] is None else int(datetime.fromisoformat(found[4]).timestamp()) * 1_000_000
+        except ValueError:
+            raise RequestError(f'"{found[4]}" is no moment') from None
+        return cls(bytes.fromhex(found[1]), int(found[2]), bytes.fromhex(found[3]), at_us)
 
     def text(self) -> str:
         """What stands in the order as `expected`."""
-        return f"image {self.identifier.hex()} {self.size} {self.digest.hex()}"
+        at = f" at {shown_moment(self.at_us)}" if self.at_us else ""
+        return f"image {self.identifier.hex()} {self.size} {self.digest.hex()}{at}"
 
     def order(self, meters: Sequence[tuple[int, bytes]], **common: Any) -> Order:
-        """An order to activate it on these meters."""
+        """An order to activate it on these meters.
+
+        Raises:
+            RequestError: it could not be activated before the order is too old, or another mistake of orders.
+        """
         effect = Effect("action", 18, IMAGE_TRANSFER, 4, orders.NO_PARAMETER)
-        return orders.order("firmware", effect, self.text(), meters, **common)
+        made = orders.order("firmware", effect, self.text(), meters, **common)
+        if self.at_us >= made.not_after_us:
+            raise RequestError(
+                f"to be activated at {shown_moment(self.at_us)}, but not-after is {shown_moment(made.not_after_us)}"
+            )
+        return made
 
     def path(self, directory: Path) -> Path:
         """Where the head-end keeps its octets."""
@@ -115,19 +137,26 @@ class Firmware:
     """Brings images to meters, and looks what runs there."""
 
     def __init__(
-        self, store: Store, requests: Requests, native: Decoder, meters: Mapping[int, FleetMeter], directory: Path
+        self,
+        store: Store,
+        requests: Requests,
+        native: Decoder,
+        meters: Mapping[int, FleetMeter],
+        directory: Path,
+        wall_us: Callable[[], int] = now_us,
     ) -> None:
         self._store = store
         self._requests = requests
         self._native = native
         self._meters = meters
         self._directory = directory
+        self._wall_us = wall_us
         self._told: dict[bytes, float] = {}
 
     async def prepare(self, one: CommandRow, order: Order, goes_on: GoesOn) -> str | None:
         """Bring the image to a meter and have it verified: empty if it may be activated, else why not.
 
-        None: the command may not go on.
+        None: the command may not go on, or not yet.
         """
         try:
             image = Image.of(order.expected)
@@ -139,7 +168,8 @@ class Firmware:
             try:
                 if not await goes_on():
                     return None
-                return await self._bring(one, image, octets, goes_on, resumes=resumes)
+                why = await self._bring(one, image, octets, goes_on, resumes=resumes)
+                return why if why or not await self._waits(one, image) else None
             except Withdrawn:
                 return None
             except HeadEndError as error:
@@ -176,7 +206,9 @@ class Firmware:
 
     async def _bring(self, one: CommandRow, image: Image, octets: bytes, goes_on: GoesOn, *, resumes: bool) -> str:
         meter = one.meter_id
-        size, come, enabled, status, shown = await self._values(meter, BLOCK_SIZE, BLOCKS, ENABLED, STATUS, TO_ACTIVATE)
+        size, come, first_missing, enabled, status, shown = await self._values(
+            meter, BLOCK_SIZE, BLOCKS, FIRST_MISSING, ENABLED, STATUS, TO_ACTIVATE
+        )
         if status == VERIFIED and named(shown, image):
             return ""
         if not enabled:
@@ -184,11 +216,12 @@ class Firmware:
         if not isinstance(size, int) or size <= 0:
             return "the meter tells no image_block_size"
         count = -(-image.size // size)
-        if not (resumes and status in {INITIATED, VERIFYING} and len(str(come)) == count):
+        come = transferred(come, first_missing, count)
+        if not (resumes and status in {INITIATED, VERIFYING} and come):
             await self._do(meter, 1, bytes((2, 2)) + octet_string(image.identifier) + unsigned(image.size))
             come = "0" * count
         for _ in range(ROUNDS):
-            missing = [number for number, bit in enumerate(str(come)[:count]) if bit != "1"]
+            missing = [number for number, bit in enumerate(come) if bit != "1"]
             for first in range(0, len(missing), AT_ONCE):
                 await self._tell(one, image, count - len(missing) + first, count)
                 if not await goes_on():
@@ -196,10 +229,19 @@ class Firmware:
                 await self._blocks(meter, octets, size, missing[first : first + AT_ONCE])
             if not missing:
                 break
-            [come] = await self._values(meter, BLOCKS)
+            come, first_missing = await self._values(meter, BLOCKS, FIRST_MISSING)
+            come = transferred(come, first_missing, count) or "0" * count
         else:
             return "blocks are lost again and again"
         return await self._verify(meter, image)
+
+    async def _waits(self, one: CommandRow, image: Image) -> bool:
+        """Whether its moment is still to come: then the command is due again at that moment."""
+        if self._wall_us() >= image.at_us:
+            return False
+        text = f"image {image.digest.hex()[:8]}: verified, to be activated at {shown_moment(image.at_us)}"
+        await self._store.change(lambda connection: rows.progress(connection, one.command_id, text, image.at_us))
+        return True
 
     async def _verify(self, meter: int, image: Image) -> str:
         """Have it verified, which may take its time."""
@@ -259,6 +301,24 @@ class Firmware:
         self._told[one.command_id] = now
         text = f"image {image.digest.hex()[:8]}: {done} of {count} blocks"
         await self._store.change(lambda connection: rows.progress(connection, one.command_id, text))
+
+
+def transferred(bits: Any, first_missing: Any, count: int) -> str:
+    """A bit for each of `count` blocks, 1 for those that the meter has; empty if it does not tell.
+
+    A meter that does not show each block (image_transferred_blocks_status) tells how far it got
+    (image_first_not_transferred_block_number): those behind are counted as missing.
+    """
+    if len(str(bits)) == count:
+        return str(bits)
+    if isinstance(first_missing, int) and first_missing > 0:
+        return ("1" * min(first_missing, count)).ljust(count, "0")
+    return ""
+
+
+def shown_moment(moment_us: int) -> str:
+    """As it stands in an order, whole seconds of UTC: `2026-12-01T02:00:00Z`."""
+    return datetime.fromtimestamp(moment_us // 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def named(shown: Any, image: Image) -> bool:
