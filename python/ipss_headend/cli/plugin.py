@@ -14,12 +14,17 @@ from ipss_headend.errors import FAULT
 from ipss_headend.log import configure
 from ipss_headend.plugins import scaffold
 from ipss_headend.plugins.selftest import selftest
+from ipss_headend.plugins.source import absolute
 from ipss_headend.plugins.specs import GROUP
 
 plugins = typer.Typer(help="Write plugins, and find out what they do.", no_args_is_help=True)
 app.add_typer(plugins, name="plugin")
 
 NAME = Annotated[str, typer.Argument(help="The plugin's entry point.")]
+SOURCE = Annotated[
+    str | None,
+    typer.Option(metavar="SOURCE", help="Not what is installed: an entry point, a module, a directory, a file .py."),
+]
 PATIENCE = Annotated[float, typer.Option(min=0.1, help="Multiply the hooks' time limits, for a slow machine.")]
 
 
@@ -31,7 +36,10 @@ def new(
     """Write a plugin to begin with: a package with one hook and a test that passes."""
     for path in scaffold.write(name, directory):
         say(f"wrote {path}")
-    say(f"next: pip install {directory / name} && ipss-headend plugin selftest {name}")
+    place = str(directory / name)
+    # Without a slash pip would look for a package of this name in the registry.
+    place = place if "/" in place else f"./{place}"
+    say(f"next: pip install {place} && ipss-headend plugin selftest {name}")
 
 
 @command(plugins, "list")
@@ -54,13 +62,19 @@ def _package(entry: metadata.EntryPoint) -> str:
 
 
 @command(plugins, "selftest")
-def selftest_(name: NAME, *, patience: PATIENCE = 1.0, json_output: JSON = False) -> int:
-    """Ask every hook of a plugin with ordinary, empty, huge and odd input.
+def selftest_(name: NAME, *, source: SOURCE = None, patience: PATIENCE = 1.0, json_output: JSON = False) -> int:
+    r"""Ask every hook of a plugin with ordinary, empty, huge and odd input.
 
     Its answers are of the types that the hooks promise, within their limits, and each time the same.
+
+    \b
+    Examples:
+      ipss-headend plugin selftest night_rule
+      ipss-headend plugin selftest night_rule --source ./night_rule    not installed yet
     """
     configure(LogConfig(level="critical"))
-    findings = trio.run(lambda: selftest(name, patience=patience))
+    where = None if source is None else absolute(source, Path.cwd())
+    findings = trio.run(lambda: selftest(name, patience=patience, source=where))
     wrong = [finding for finding in findings if not finding.well]
     if json_output:
         Output(json_output=True).document(

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from ipss_headend.cli import places
 from ipss_headend.cli.app import JSON, command
 from ipss_headend.cli.output import Output, say
-from ipss_headend.cli.plugin import NAME, PATIENCE, plugins
+from ipss_headend.cli.plugin import NAME, PATIENCE, SOURCE, plugins
 from ipss_headend.cli.rpc import ERRORS
 from ipss_headend.cli.values import parse_moment
 from ipss_headend.client import CallFailed, Client
@@ -40,10 +40,7 @@ MOMENT = "ISO 8601, in UTC where it has no offset, or a while ago, such as 2d."
 def replay(
     name: NAME,
     *,
-    source: Annotated[
-        str | None,
-        typer.Option(metavar="SOURCE", help="Another version: an entry point, a module, a directory, a file .py."),
-    ] = None,
+    source: SOURCE = None,
     since: Annotated[str | None, typer.Option(metavar="T", help=f"What was stored from then on. {MOMENT}")] = None,
     until: Annotated[str | None, typer.Option(metavar="T", help="What was stored before then.")] = None,
     from_cursor: Annotated[int | None, typer.Option(min=0, metavar="N", help="Entries of the log behind N.")] = None,

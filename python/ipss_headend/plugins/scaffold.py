@@ -59,7 +59,8 @@ _README = """\
 
 A plugin of the head-end ipss-headend.
 
-    pip install .
+    ipss-headend plugin selftest {name} --source ./     as it is here
+    pip install ./
     ipss-headend plugin selftest {name}
 
 Then name it in the configuration: `[plugins] enabled = ["{name}"]`.

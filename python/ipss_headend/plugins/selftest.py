@@ -74,14 +74,15 @@ class Finding:
         return self.fault is None
 
 
-async def selftest(name: str, *, patience: float = 1.0) -> list[Finding]:
-    """Ask the plugin's hooks.
+async def selftest(name: str, *, patience: float = 1.0, source: str | None = None) -> list[Finding]:
+    """Ask the plugin's hooks. `source`: where its code is, if it is not what is installed; see `source.py`.
 
     Raises:
         PluginError: it cannot be loaded.
     """
     findings: list[Finding] = []
-    manager = Manager([name], Figures(), patience=WAIT * patience)
+    sources = {} if source is None else {name: source}
+    manager = Manager([name], Figures(), patience=WAIT * patience, sources=sources)
     async with trio.open_nursery() as nursery:
         await nursery.start(manager.run)
         (plugin,) = manager.plugins
