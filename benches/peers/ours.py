@@ -30,7 +30,7 @@ class Asker:
         self.reactor = _core.Reactor(
             threads=1,
             # A few meters that are all asked again at once would wait for a batch that they cannot fill.
-            batch_rows=max(1, given.meters // 4) if given.meters < 1000 else 1000,
+            batch_rows=max(1, given.meters // 1) if given.meters < 1000 else 1000,
             connects_per_second=1_000_000,
             connect_burst=1024,
             connections=given.meters,

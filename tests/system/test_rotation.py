@@ -1,6 +1,7 @@
 """R22 and R10 over the line: new keys for virtual meters by two people, whatever is lost on the way."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -111,9 +112,14 @@ def test_r10_key_change_near_the_counters_end_begins_them_anew(tmp_path: Path, u
 
     async def use(head_end: HeadEnd) -> None:
         answers.append(await reads(head_end, 1))
-        asked = await trio.to_thread.run_sync(office.rekey, [name(1)])
-        await until(lambda: office.over(asked))
-        states.extend(office.states(asked))
+        # What was not sent, because the line went away in that moment, is asked for again by people.
+        unsent = True
+        while unsent:
+            asked = await trio.to_thread.run_sync(office.rekey, [name(1)])
+            await until(partial(office.over, asked))
+            [command] = office.commands(asked)
+            states.append(State(command.state))
+            unsent = states[-1] == State.FAILED and command.detail.startswith("not sent")
         answers.append(await reads(head_end, 1))
 
     answers: list[bool] = []
@@ -125,7 +131,7 @@ def test_r10_key_change_near_the_counters_end_begins_them_anew(tmp_path: Path, u
         with office.open() as database, database.reading() as connection:
             granted = counters.granted_until(connection, [1])[1]
 
-    assert states == [State.CONFIRMED]
+    assert states[-1] == State.CONFIRMED
     assert answers == [used < counters.FORCED, True]
     assert granted < 100_000
 
