@@ -1,6 +1,7 @@
 """pysunspec2 as the asking side, a JSON document on standard output.
 
 .venv-sunspec/bin/python -m tests.interop.sunspec_client read HOST:PORT
+.venv-sunspec/bin/python -m tests.interop.sunspec_client points HOST:PORT
 .venv-sunspec/bin/python -m tests.interop.sunspec_client limit HOST:PORT PERCENT SECONDS
 .venv-sunspec/bin/python -m tests.interop.sunspec_client limit-too-high HOST:PORT
 """
@@ -14,6 +15,7 @@ from typing import Any
 
 from sunspec2.modbus.client import SunSpecModbusClientDeviceTCP
 from sunspec2.modbus.modbus import ModbusClientError
+from tests.interop.sunspec_peer import decoded
 
 MARGIN_S = 0.5
 
@@ -31,6 +33,13 @@ def opened(address: str) -> Any:
 def read(address: str) -> dict[str, Any]:
     device = opened(address)
     return {str(model.model_id): model.get_dict() for model in device.model_list}
+
+
+def points(address: str) -> list[dict[str, Any]]:
+    """Each model as it is on the wire now, and what its points say."""
+    device = opened(address)
+    # A model's registers begin behind its number and its length.
+    return [decoded(device.read(model.model_addr, model.model_len + 2)) for model in device.model_list]
 
 
 def limit(address: str, percent: int, seconds: int) -> dict[str, Any]:
@@ -69,9 +78,12 @@ def limit_too_high(address: str) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
+    said: Any
     match arguments:
         case ["read", address]:
             said = read(address)
+        case ["points", address]:
+            said = points(address)
         case ["limit", address, percent, seconds]:
             said = limit(address, int(percent), int(seconds))
         case _:

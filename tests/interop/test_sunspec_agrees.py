@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from typing import Any
 
+from tests.interop import images
 from tests.interop.environments import ROOT, make
 
 from ipss_headend import _core
@@ -114,6 +115,28 @@ def test_the_device_images_of_pysunspec2_are_read_whole() -> None:
             assert compare(block, {"readings": readings}).keys() == {"equal"}
 
     assert {"device_1547", "inverter_123"} == {device["name"] for device in devices}
+
+
+def test_our_client_reads_the_device_images_of_pysunspec2_over_the_wire() -> None:
+    devices = {device["name"]: device["blocks"] for device in peer("devices")}
+    octets = {
+        name: bytes.fromhex(MARKER + "".join(one["hex"] for one in blocks) + END) for name, blocks in devices.items()
+    }
+    tables = {
+        name: {
+            "holding": {40_000 + at // 2: int.from_bytes(image[at : at + 2]) for at in range(0, len(image), 2)},
+            **{other: {} for other in ("input", "coils", "discrete")},
+        }
+        for name, image in octets.items()
+    }
+    with images.served(tables) as urls:
+        for name, blocks in devices.items():
+            [item] = images.read(urls[name], "sunspec")
+
+            assert bytes.fromhex(item["raw"]) == octets[name]
+            for index, block in enumerate(blocks):
+                readings = [reading for reading in item["value"] if reading["block"] == index]
+                assert compare(block, {"readings": readings}).keys() == {"equal"}
 
 
 def test_our_table_of_models_is_what_is_published() -> None:
