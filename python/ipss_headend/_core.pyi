@@ -420,6 +420,18 @@ class Gate:
     def unprotect(self, meters: Sequence[tuple[int, bytes]]) -> None: ...
     @property
     def protected(self) -> int: ...
+    def hold(self, meters: Sequence[tuple[int, str]]) -> None:
+        """Nothing critical goes to these meters, each with why; a reactor does the same for clones that it finds."""
+    def clear(self, meters: Sequence[int]) -> None:
+        """It goes to these again."""
+    def holds(self, meter: int) -> bool: ...
+    def awake_s(self) -> float:
+        """Seconds since the machine started, those included that it slept through."""
+    def lease(self, since_s: float, term_s: float, wall_us: int) -> None:
+        """The store confirmed that this process owns it, asked at `since_s` of `awake_s`; `wall_us` is now.
+
+        It holds for `term_s` from then by either clock; without it, nothing critical leaves.
+        """
     def spend(self, commands: Sequence[bytes]) -> None:
         """Commands of an earlier life of the process, 16 octets each: never released again."""
     def stop(self) -> None:

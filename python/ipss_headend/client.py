@@ -37,7 +37,7 @@ RPC_PORT = 4060
 CHANGES = frozenset(
     {"device.add", "device.import", "device.retire", "device.adopt", "device.forget", "event.ack", "job.cancel"}
     | {"control.switch", "control.limit", "control.tariff", "control.keys", "control.approve"}
-    | {"control.release", "control.cancel", "control.resume"}
+    | {"control.release", "control.cancel", "control.resume", "control.clear"}
     | {"auth.grant", "auth.revoke", "auth.user.add", "auth.user.certificate", "auth.user.disable"}
     | {"admin.backup", "admin.drain", "der.release", "der.set"}
     | {"plugin.configure", "plugin.disable", "plugin.enable", "plugin.reload", "plugin.replay", "plugin.selftest"}
@@ -348,7 +348,7 @@ def sign_order(
     private_key: Path | str,
     *,
     signer: str,
-    purpose: Literal["propose", "approve", "unquarantine", "resume"] = "approve",
+    purpose: Literal["propose", "approve", "unquarantine", "resume", "clear"] = "approve",
     generation: int = 0,
     passphrase: str | None = None,
 ) -> str:

@@ -194,6 +194,8 @@ class ControlConfig:
     """How long a command may wait for its meter's line and answer."""
     read_back_s: float = 30.0
     """How long a meter may take to be seen in the wanted state, before it is an alarm (R20)."""
+    lease_s: float = 10.0
+    """For how long the store's word that this head-end owns it holds (R8): asked for four times as often."""
     activation_s: float = 900.0
     """How long a meter may be busy with a new firmware before its silence is an alarm, and counts as a failure."""
     firmware_failures_percent: float = 0.5
@@ -561,6 +563,7 @@ def _control(table: "_Table", data_directory: Path) -> ControlConfig:
         changes_per_day_least=table.integer("changes_per_day_least", default.changes_per_day_least, 0, 1_000_000),
         answer_s=table.seconds("answer", default.answer_s),
         read_back_s=table.seconds("read_back", default.read_back_s),
+        lease_s=table.seconds("lease", default.lease_s),
         activation_s=table.seconds("activation", default.activation_s),
         firmware_failures_percent=table.percent("firmware_failures", "0.5%"),
         firmware_rest_s=table.parsed("firmware_rest", "1d", duration_s),

@@ -26,6 +26,7 @@ from ipss_headend.field.campaign import Campaign
 from ipss_headend.field.clock import ClockCheck
 from ipss_headend.field.connect import Connector, make_reactor
 from ipss_headend.field.context import Field
+from ipss_headend.field.control import clones
 from ipss_headend.field.control.firmware import Firmware
 from ipss_headend.field.control.readback import ReadBack
 from ipss_headend.field.control.task import Control
@@ -179,7 +180,9 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
         load_profiles(_core, config.data_directory / "profiles")
         maps = load_maps(config.data_directory / "maps")
         pushes = Pushes(store=store, native=_core, models=models, figures=figures)
-        quarantine = Quarantine(store=store, reactor=reactor, native=_core, figures=figures)
+        held = await store.read(lambda connection: clones.held(connection, config.principals))
+        gate.hold([(hold.meter_id, hold.why) for hold in held.values()])
+        quarantine = Quarantine(store=store, reactor=reactor, native=_core, figures=figures, held=gate.holds)
         field = _field(config, store, requests, newest, figures, meters, names)
         enrolment = Enrolment(
             store=store,
@@ -260,7 +263,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             schedules=schedules,
         )
         control = services.control = await _control(
-            config, field, reactor, gate, rekeying, set_points, services.written, judge
+            config, field, reactor, gate, rekeying, set_points, services.written, judge, watch.doubted
         )
         await services.layouts.refresh(store)
         rpc = Server(services, rate=config.rpc.calls_per_second)
@@ -400,6 +403,7 @@ async def _control(
     set_points: SetPoints,
     written: Callable[[], None],
     judge: Judge,
+    doubted: dict[int, str],
 ) -> Control | None:
     """Critical commands; None where the audit trail forbids them. Readings go on without."""
     devices = DeviceCommands(field.store, set_points, field.meters)
@@ -419,6 +423,7 @@ async def _control(
         rekeying=rekeying,
         written=written,
         rules=judge,
+        doubted=doubted,
     )
     try:
         await control.prepare()

@@ -144,6 +144,15 @@ impl Session for Peer {
             Self::Traced(traced) => traced.session.associated(),
         }
     }
+
+    fn challenger(&mut self) -> Option<Self> {
+        match self {
+            Self::Dlms(session) => session.challenger().map(Self::Dlms),
+            Self::Traced(traced) => traced.session.challenger(),
+            // They prove nothing.
+            Self::Greeter(_) | Self::Bus(_) | Self::Readout(_) | Self::Modbus(_) => None,
+        }
+    }
 }
 
 #[inline]

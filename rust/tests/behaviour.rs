@@ -31,6 +31,8 @@ enum Peer {
     Garbage,
     Silent,
     ClosesAtOnce,
+    /// Says that it is a meter, and no more.
+    Claims(Meter),
     /// Sends the start of a frame, one octet a second.
     Drips(u8),
 }
@@ -45,7 +47,7 @@ impl Session for Peer {
             step.consumed = octets.len();
         }
         match (self, input) {
-            (Self::Good(meter), input) => return meter.step(input, cx),
+            (Self::Good(meter), input) | (Self::Claims(meter), input @ Input::Opened) => return meter.step(input, cx),
             (Self::Garbage, Input::Opened) => cx.to_send.extend([0xFF; 300]),
             (Self::ClosesAtOnce, Input::Opened) => step.transport = Transport::Close,
             (Self::Drips(count), Input::Opened | Input::Deadline | Input::Bytes(_)) => {
@@ -90,6 +92,11 @@ impl Session for Asker {
 
     fn associated(&self) -> bool {
         matches!(self, Self::Good(session) if session.associated())
+    }
+
+    fn challenger(&mut self) -> Option<Self> {
+        let Self::Good(session) = self else { return None };
+        session.challenger().map(Self::Good)
     }
 }
 
@@ -360,6 +367,102 @@ fn meter_whose_old_connection_is_dead_gets_in_after_the_probe() {
     let id = pair.submit(&[0], 10, 1);
     pair.run(seconds(5));
     assert_eq!(pair.outcome(id), Some(Outcome::Done));
+}
+
+/// A head-end that greets, with these meters of its own, each of which has dialled in from 198.51.100.0/24.
+fn greeted(config: Config, count: MeterId) -> (Pair, impl Fn(&mut Pair, MeterId, u8, Peer)) {
+    let mut pair = Pair::new(config, []);
+    let call = SocketAddr::from(([192, 0, 2, 9], PORT + 1));
+    let listener = pair.world.listener(pair.head_end.network(), call);
+    pair.head_end.listen(listener, Arc::new(|_, _| Accepted::Greet(Asker::Good(HeadEnd::greeter()))));
+    pair.add(0..count, |_| Route::inbound());
+    let dial = move |pair: &mut Pair, number: MeterId, from: u8, session: Peer| {
+        let route = Route { local: Some([198, 51, 100, from].into()), ..Route::held(call) };
+        pair.fleet.handle().add(vec![NewMeter { meter: number, session, route, identities: vec![] }]).unwrap();
+    };
+    (0..count).for_each(|meter| dial(&mut pair, 100 + meter, meter as u8, Peer::Good(Meter::new(meter, true))));
+    pair.run(seconds(1));
+    assert_eq!(pair.stats().associated, u64::from(count));
+    (pair, dial)
+}
+
+#[test]
+fn clone_that_proves_itself_is_told_within_a_second_and_displaces_nobody() {
+    let (mut pair, dial) = greeted(config(), 1);
+    let start = pair.world.now().wall;
+
+    dial(&mut pair, 200, 77, Peer::Good(Meter::new(0, true)));
+    pair.run(seconds(5));
+
+    let told: Vec<_> = pair.events.iter().filter(|event| event.kind == EventKind::CloneDetected).collect();
+    assert_eq!((told.len(), told[0].meter), (1, 0));
+    assert!(told[0].at.0 - start.0 <= WallTime::SECOND);
+    assert!(told[0].detail.contains("proved from 198.51.100.77") && told[0].detail.contains("from 198.51.100.0"));
+    assert_eq!((pair.count(EventKind::Disconnected), pair.stats().associated), (0, 1));
+    assert_eq!(pair.count(EventKind::Associated), 1, "what the clone says is nobody's word");
+    let id = pair.submit(&[0], 10, 1);
+    // It comes again and again; the alarm stands already.
+    pair.run(seconds(300));
+    assert_eq!(pair.outcome(id), Some(Outcome::Done));
+    assert!(pair.count(EventKind::ClaimRefused) > 2);
+    assert_eq!((pair.count(EventKind::CloneDetected), pair.stats().challenges), (1, 1));
+    assert_eq!(pair.stats().connections, 1);
+}
+
+#[test]
+fn who_proves_nothing_or_comes_from_the_same_address_is_no_clone_and_few_at_a_time_may_try() {
+    let (mut pair, dial) = greeted(Config { challenges: 2, ..config() }, 5);
+
+    (0..5).for_each(|meter| dial(&mut pair, 200 + meter, 77, Peer::Claims(Meter::new(meter, true))));
+    pair.run(seconds(1));
+    assert_eq!(pair.stats().challenges, 2);
+    assert_eq!(pair.stats().connections, 5 + 2);
+    assert!(pair.count(EventKind::ClaimRefused) >= 5, "each is told at once");
+    pair.fleet.handle().remove(&[200, 201, 202, 203, 204]).unwrap();
+    pair.run(seconds(15));
+    let challenges = pair.stats().challenges;
+    dial(&mut pair, 300, 3, Peer::Good(Meter::new(3, true)));
+    pair.run(seconds(5));
+
+    assert_eq!(pair.stats().challenges, challenges, "a meter may dial twice");
+    assert_eq!((pair.count(EventKind::CloneDetected), pair.count(EventKind::Disconnected)), (0, 0));
+    assert_eq!(pair.stats().connections, 5);
+}
+
+#[test]
+fn meter_that_comes_back_from_another_address_is_no_clone_of_its_dead_connection() {
+    let (mut pair, dial) = greeted(config(), 1);
+    pair.world.crash(pair.fleet.network(), false);
+    pair.fleet = SimulatedReactor::new(config(), pair.world.host());
+
+    dial(&mut pair, 200, 77, Peer::Good(Meter::new(0, true)));
+    pair.run(seconds(30));
+
+    assert!(pair.stats().challenges >= 1);
+    assert_eq!((pair.count(EventKind::CloneDetected), pair.stats().associated), (0, 1));
+    let id = pair.submit(&[0], 10, 1);
+    pair.run(seconds(5));
+    assert_eq!(pair.outcome(id), Some(Outcome::Done));
+}
+
+#[test]
+fn connection_that_ends_is_told_once_with_its_reason() {
+    let mut pair = Pair::good(config(), 1);
+    let mut session = HeadEnd::granted(0, 0, u32::MAX);
+    session.tells = true;
+    let route = Route::held(address(0));
+    let new = NewMeter { meter: 0, session: Asker::Good(session), route, identities: vec![] };
+    pair.head_end.handle().add(vec![new]).unwrap();
+    pair.run(seconds(1));
+    assert_eq!(pair.stats().associated, 1);
+
+    pair.world.set_faults(Faults { silence: 1_000, ..Faults::default() });
+    pair.submit(&[0], 20, 1);
+    pair.run(seconds(6));
+
+    let ended: Vec<_> = pair.events.iter().filter(|event| event.kind == EventKind::Disconnected).collect();
+    assert_eq!(ended.len(), 1, "{ended:?}");
+    assert_eq!(ended[0].detail, "no answer");
 }
 
 #[test]

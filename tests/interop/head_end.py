@@ -106,6 +106,7 @@ def switch_off(address: str, profile: _core.Profile, stop_file: Path, **keys: An
         gate.limit(1, 1, 1)
         assert gate.resume(1)
         reactor.believe(0)
+        gate.lease(gate.awake_s(), 600.0, time.time_ns() // 1000)
         reactor.add([_core.Meter(1, address, profile, **keys)])
         reactor.admit(octets, [asks.sign("propose", 0, octets), approves.sign("approve", 1, octets)])
         released = reactor.release(order.order_id, order.targets[0].command_id, ANSWER_TIMEOUT_S)

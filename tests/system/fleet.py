@@ -44,12 +44,14 @@ class Running:
 
 
 @contextmanager
-def fleet(count: int, first_address: str, *, faults: str = "", history_days: int = 5) -> Iterator[Running]:
-    """A fleet on a port of the operating system's choice; give each test its own addresses."""
+def fleet(
+    count: int, first_address: str, *, faults: str = "", history_days: int = 5, port: int = 0
+) -> Iterator[Running]:
+    """A fleet, on a port of the operating system's choice if none is given; give each test its own addresses."""
     meters = _core.VirtualFleet(
         count=count,
         first_address=first_address,
-        port=0,
+        port=port,
         faults=faults,
         history_days=history_days,
         log_nonces=True,

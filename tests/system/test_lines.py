@@ -107,6 +107,7 @@ def test_r28_lines_that_a_network_forgot_are_found_in_two_heartbeats_and_no_requ
     assert max(found_s) <= 2 * HEARTBEAT_S
     assert sum(asked) >= meters
     assert over.figures.ends == {Outcome.DONE: sum(asked)}
+    assert over.figures.events[EventKind.DISCONNECTED] <= over.figures.events[EventKind.CONNECTED], "each is told once"
     assert network.seen.swallowed > 0
 
 

@@ -16,11 +16,14 @@ from pathlib import Path
 
 import pytest
 import trio
+from tests.figures import figure
 from tests.system.fleet import fleet, head_end, opened
 from tests.system.test_lines import QUICK, ask_all
+from tests.system.test_rpc import address
 from tests.system.test_serve import BILLING, free_port, page, serving, until
 
 from ipss_headend import _core, config
+from ipss_headend.client import AsyncClient
 from ipss_headend.field.reactor import EventKind, Outcome
 from ipss_headend.server import HeadEnd
 
@@ -39,26 +42,39 @@ POISON = int(os.environ.get("IPSS_POISON", "300"))
 
 @pytest.mark.timeout(180 + STORM // 10)
 def test_r26_a_fleet_that_comes_back_at_once_is_admitted_at_the_rate_and_all_of_it(tmp_path: Path) -> None:
-    """Every meter dials in at the same moment, twice; what is asked meanwhile is answered."""
+    """Every meter dials in at the same moment, twice; what is asked meanwhile is answered, and so are callers."""
     port = free_port()
     rate = max(100, STORM // 4)
-    listener = f'[[listeners]]\nhost = "127.0.0.1"\nport = {port}\n'
+    listener = f'[[listeners]]\nhost = "127.0.0.1"\nport = {port}\n[rpc]\nsocket = "rpc.sock"\n'
     times_s: list[float] = []
     most_kib: list[int] = []
 
+    async def call(started: HeadEnd) -> None:
+        async with AsyncClient(address(started)) as caller:
+            while True:
+                began = trio.current_time()
+                await caller.call("control.status")
+                calls_s.append(trio.current_time() - began)
+                await trio.sleep(0.02)
+
     async def use(started: HeadEnd) -> None:
-        for _ in range(2):
-            began = trio.current_time()
-            running.meters.dial(f"127.0.0.1:{port}")
-            await until(lambda: started.reactor.stats()["associated"] < STORM)
-            await until(lambda: started.reactor.stats()["associated"] == STORM)
-            times_s.append(trio.current_time() - began)
-            most_kib.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-            asked.append(ask_all(started))
-            await until(lambda: started.figures.ends.total() == sum(asked))
-        lag.append(started.figures.loop_lag_s)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, started)
+            for _ in range(2):
+                began = trio.current_time()
+                running.meters.dial(f"127.0.0.1:{port}")
+                await until(lambda: started.reactor.stats()["associated"] < STORM)
+                await until(lambda: started.reactor.stats()["associated"] == STORM)
+                times_s.append(trio.current_time() - began)
+                most_kib.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+                asked.append(ask_all(started))
+                await until(lambda: started.figures.ends.total() == sum(asked))
+            lag.append(started.figures.loop_lag_s)
+            await until(lambda: len(calls_s) > 0)
+            nursery.cancel_scope.cancel()
 
     asked: list[int] = []
+    calls_s: list[float] = []
     lag: list[float] = []
     with fleet(STORM, "127.58.0.1", history_days=1) as running:
         reactor = 'associate = "30s"\nheartbeat = "60s"'
@@ -68,6 +84,11 @@ def test_r26_a_fleet_that_comes_back_at_once_is_admitted_at_the_rate_and_all_of_
         over = serving(path, use, limit_s=150 + STORM / 10)
         assert running.reused() == []
 
+    p99_s = sorted(calls_s)[len(calls_s) * 99 // 100]
+    figure(
+        f"R26: {STORM} meters back in {max(times_s):.1f} s at {rate} a second; meanwhile {len(calls_s)} calls, "
+        f"p99 {p99_s * 1000:.0f} ms"
+    )
     assert over.figures.ends == {Outcome.DONE: 2 * STORM}
     assert all(taken_s <= 600 for taken_s in times_s), times_s
     assert most_kib[1] <= most_kib[0] * 1.5 + 20_000, most_kib
@@ -148,6 +169,7 @@ def test_r29_impostors_and_clones_displace_nobody_and_each_is_told(tmp_path: Pat
     port = free_port()
     listener = f'[[listeners]]\nhost = "127.0.0.1"\nport = {port}\n'
     told_s: list[float] = []
+    alarmed_s: list[float] = []
     lost: list[int] = []
 
     async def use(started: HeadEnd) -> None:
@@ -170,6 +192,9 @@ def test_r29_impostors_and_clones_displace_nobody_and_each_is_told(tmp_path: Pat
                     if seed == 77:
                         others.dial(f"127.0.0.1:{port}")  # at once, not after the pause of who is refused
                     await trio.sleep(0.1)
+                if seed == 1:
+                    await until(lambda: events[EventKind.CLONE_DETECTED] == meters)
+                    alarmed_s.append(trio.current_time() - began)
             finally:
                 others.stop()
         lost.append(events[EventKind.DISCONNECTED] - before)
@@ -184,6 +209,8 @@ def test_r29_impostors_and_clones_displace_nobody_and_each_is_told(tmp_path: Pat
     assert over.figures.ends == {Outcome.DONE: sum(done)}
     assert over.figures.events[EventKind.CLAIM_REFUSED] >= CLAIMS + 2 * meters
     assert max(told_s) <= 5
+    assert over.figures.events[EventKind.CLONE_DETECTED] == meters
+    figure(f"R29: all {meters} clones told {max(alarmed_s):.2f} s after they began to dial, among their claims")
     with opened(config.load(path)) as database, database.reading() as connection:
         kept = connection.exec_driver_sql(
             "SELECT count(*) FROM events WHERE kind = ?", (int(EventKind.CLAIM_REFUSED),)

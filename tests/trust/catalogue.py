@@ -62,6 +62,8 @@ class Result:
     failed: int
     seconds: float
     failures: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+    """What it measured, in words."""
 
     @property
     def good(self) -> bool:
@@ -90,7 +92,8 @@ def results() -> list[Result]:
     for path in sorted(RESULTS.glob("*.json")):
         document = json.loads(path.read_text(encoding="utf-8"))
         for one in document["runs"]:
-            found.append(Result(**{**one, "failures": tuple(one["failures"])}))  # noqa: PERF401 - reads better
+            lists = {key: tuple(one.get(key, ())) for key in ("failures", "figures")}
+            found.append(Result(**{**one, **lists}))
     return sorted(found, key=lambda result: result.at)
 
 

@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
             keep(path, machine, done)
             verdict = "ok" if result.good else "FAILED"
             print(f"    {verdict}: {result.passed} passed, {result.failed} failed, {result.seconds:.0f} s", flush=True)
-            print("".join(f"    {failure}\n" for failure in result.failures), end="", flush=True)
+            print("".join(f"    {line}\n" for line in (*result.figures, *result.failures)), end="", flush=True)
     except KeyboardInterrupt:
         print("interrupted; what has ended is kept")
     if done:
@@ -108,7 +108,8 @@ def perform(run: Run, tier: str, counts: Mapping[str, int], commit: str) -> Resu
     environment = {**os.environ, **{name: str(value) for name, value in counts.items()}}
     limit_s = LIMIT_S[tier]
     with tempfile.TemporaryDirectory() as directory:
-        report = Path(directory) / "report.xml"
+        report, said = Path(directory) / "report.xml", Path(directory) / "figures"
+        environment["IPSS_FIGURES"] = str(said)
         command = list(run.command)
         if run.python:
             command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}"]
@@ -125,6 +126,7 @@ def perform(run: Run, tier: str, counts: Mapping[str, int], commit: str) -> Resu
             failures = sorted({found[1] for found in _CARGO_FAILED.finditer(output) if found[1]})
         else:
             passed, failures = int(status == 0), []
+        figures = tuple(said.read_text(encoding="utf-8").splitlines()) if said.exists() else ()
     if status != 0 and not failures:
         failures = [f"exit status {status}: {' '.join(output.split()[-30:])}"[:300]]
     return Result(
@@ -137,6 +139,7 @@ def perform(run: Run, tier: str, counts: Mapping[str, int], commit: str) -> Resu
         failed=len(failures),
         seconds=round(time.monotonic() - began, 1),
         failures=tuple(failures),
+        figures=figures,
     )
 
 

@@ -108,6 +108,9 @@ pub enum EventKind {
     /// A push that the owner handed to a session. Number: what the owner calls it. Detail: nothing if it was taken (its
     /// lines are in the same batch), else why not.
     PushHeard = 24,
+    /// Two connections from different addresses proved that they are the same meter, and both were alive: one of them
+    /// is a copy. The first one stays. Detail: the claim, and both addresses.
+    CloneDetected = 25,
 }
 
 /// Rows of one or many steps, in the order in which things happened within each kind.

@@ -240,6 +240,16 @@ pub trait Session {
     /// Whether the association stands (for a protocol without one: whether the connection does). Rows of state and
     /// counts of live sessions come from here.
     fn associated(&self) -> bool;
+
+    /// A session that has whoever is at the far end of another connection prove that it is this peer, and asks nothing
+    /// else: for when somebody claims to be a peer that is associated already. What it spends of invocation counters is
+    /// spent here from now on, and nothing that it hears comes back. `None` if this peer can prove nothing, or not now.
+    fn challenger(&mut self) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
 }
 
 #[cfg(test)]

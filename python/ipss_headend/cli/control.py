@@ -30,7 +30,7 @@ from ipss_headend.cli.control_tools import (
 from ipss_headend.cli.output import Output, say
 from ipss_headend.config import Config
 from ipss_headend.errors import DONE, PARTLY_DONE, REFUSED, UNREACHABLE, NotAuthorised, RequestError
-from ipss_headend.field.control import machine, orders
+from ipss_headend.field.control import clones, machine, orders
 from ipss_headend.field.control.desk import Desk, transact
 from ipss_headend.field.control.machine import State
 from ipss_headend.field.control.orders import Order, RegisterWrite
@@ -433,6 +433,7 @@ def status(*, config: places.CONFIG = places.DEFAULT_CONFIG, json_output: JSON =
                 for name, pool in budget.pools.items()
             },
             "protected": len(rows.protected_meters(connection)),
+            "held": len(clones.held(connection, loaded.principals)),
             "principals": [one.name for one in loaded.principals],
             "audit": {
                 "records": audit.newest(connection)[0],
@@ -516,6 +517,55 @@ def wait(
     if left:
         return UNREACHABLE
     return DONE if confirmed == len(states) else PARTLY_DONE if confirmed else REFUSED
+
+
+@command(control, "held")
+def held(*, config: places.CONFIG = places.DEFAULT_CONFIG, json_output: JSON = False) -> None:
+    r"""List the meters to which nothing critical goes, as two have proved to be them: one of the two is a copy.
+
+    \b
+    Example:
+      ipss-headend control held
+    """
+    loaded = places.load_config(config)
+    with places.open_store(loaded) as database, database.reading() as connection:
+        listed = clones.held(connection, loaded.principals).values()
+    if json_output:
+        output = [{"meter": one.name, "why": one.why, "since_ms": one.since_us // 1000} for one in listed]
+        Output(json_output=True).document({"held": output})
+    else:
+        Output().table(("meter", "why"), [(one.name, one.why) for one in listed])
+
+
+@command(control, "clear")
+def clear(
+    targets: Targets,
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="What was found; stands in the audit trail.")],
+    key: KeyFile = None,
+    config: places.CONFIG = places.DEFAULT_CONFIG,
+    json_output: JSON = False,
+) -> None:
+    r"""Let critical commands go to held meters again. For who may approve, once it is settled which one the meter is.
+
+    What the other one pushed meanwhile is thrown away. Meters whose keys somebody has need new ones: `keys rotate`.
+
+    \b
+    Example:
+      ipss-headend control clear meter-7 --reason "the copy was found in a shed" --key bob.key
+    """
+    loaded = places.load_config(config)
+    signer = signer_of(loaded, key)
+    with places.open_store(loaded) as database:
+        with database.reading() as connection:
+            meters = meters_of(connection, targets)
+
+        def settle(connection: Connection) -> int:
+            people = loaded.principals
+            return sum(clones.clear(connection, people, one.meter_id, signer, reason) for one in meters)
+
+        pushes = transact(database, settle)
+    show(json_output, {"cleared": len(meters), "pushes_thrown_away": pushes})
 
 
 @command(protect, "add")

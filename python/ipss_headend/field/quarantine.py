@@ -1,7 +1,7 @@
 """Pushes that no session could have: kept, shown, and opened once their sender is a meter of the registry.
 
 A meter that pushes over a connection of its own while its session has another one is served in the same way: its push
-is kept, and its session opens it at once.
+is kept, and its session opens it at once; but not while two have proved to be the meter (R29).
 """
 
 from __future__ import annotations
@@ -54,7 +54,17 @@ def adoption_columns(native: Native, latest: KeptPush, given: Mapping[str, str])
 class Quarantine:
     """Between the reactor, which hands over what nobody could open, and the sessions that can later."""
 
-    def __init__(self, *, store: Store, reactor: Reactor, native: Native, figures: Figures) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        reactor: Reactor,
+        native: Native,
+        figures: Figures,
+        held: Callable[[int], bool] = lambda _: False,
+    ) -> None:
+        """`held` says of which meters nothing is opened that came from elsewhere, as somebody has their keys."""
+        self._held = held
         self._store = store
         self._reactor = reactor
         self._native = native
@@ -146,6 +156,7 @@ class Quarantine:
 
     def _hear(self, pushes: Sequence[KeptPush]) -> None:
         words = [(self._owners[push.system_title], push.push_id, push.wpdu) for push in pushes]
+        words = [word for word in words if not self._held(word[0])]
         if words:
             with suppress(RuntimeError):  # a reactor that stops; they are kept until the next start
                 self._reactor.hear(words)

@@ -81,6 +81,7 @@ class EventKind(IntEnum):
     TRACED = 22
     PUSH_UNCLAIMED = 23
     PUSH_HEARD = 24
+    CLONE_DETECTED = 25
 
     CLOCK_DEVIATES = 1001
     """The meter's clock is further from ours than the plan allows. Number: by how many milliseconds it is ahead."""

@@ -17,6 +17,7 @@ SECURITY = frozenset(
         EventKind.SYSTEM_TITLE_MISMATCH,
         EventKind.COUNTER_JUMP,
         EventKind.CLAIM_REFUSED,
+        EventKind.CLONE_DETECTED,
     }
 )
 """Logged each time, and stored."""
@@ -41,6 +42,8 @@ class Watch:
         self._gone: dict[int, str] = {}
         self._said: dict[int, set[EventKind]] = {}
         self._followed: dict[int, int] = {}
+        self.doubted: dict[int, str] = {}
+        """Meters that two have proved to be, until somebody has taken note of them."""
 
     def follow(self, meter: int) -> None:
         """Count the meter's connections from now on, for who has to know whether it was reached at all."""
@@ -57,6 +60,8 @@ class Watch:
             self._figures.events[kind] += 1
             if kind in SECURITY:
                 self._log.warning("security", what=kind.label, meter=self._name(meter), number=value, detail=detail)
+                if kind is EventKind.CLONE_DETECTED:
+                    self.doubted.setdefault(meter, detail)
             elif kind in FAULTS:
                 self._fault(meter, kind, value, detail)
             elif kind is EventKind.BACKED_OFF:

@@ -20,9 +20,9 @@ from Crypto.Signature import eddsa
 from ipss_headend.config import PrincipalConfig
 from ipss_headend.errors import ConfigError, NotAuthorised
 
-Purpose = Literal["propose", "approve", "unquarantine", "unprotect", "resume"]
+Purpose = Literal["propose", "approve", "unquarantine", "unprotect", "resume", "clear"]
 """What a signature says: I ask for it; I want it done; it may go on within the budget; it may be cut again; commands
-may leave again."""
+may leave again; it is known which one the meter is."""
 
 RESUME = b"ipss-headend resume, form 1"
 """What is signed to take the stop switch back, with the generation that ends."""

@@ -363,7 +363,7 @@ def protected_meters(connection: Connection) -> list[ProtectedRow]:
 
 
 def protected_version(connection: Connection) -> int:
-    """Another number whenever the list, or what the audit trail says of it, may have changed."""
+    """Another number whenever the list, or what the audit trail says of it or of held meters, may have changed."""
     return hash(found_rows(connection, _PROTECTED)[0])
 
 
@@ -413,6 +413,6 @@ _ORDERS_IN = (
 _COUNTS = "SELECT state, COUNT(*) FROM commands WHERE state IN ({}) GROUP BY state"
 _CONTROL = "SELECT stopped, generation, budget_us FROM control_state"
 _PROTECTED = (
-    "SELECT COUNT(*), MAX(changed_us), (SELECT COUNT(*) FROM audit WHERE kind IN ('protect', 'unprotect')) "
-    "FROM protected"
+    "SELECT COUNT(*), MAX(changed_us), "
+    "(SELECT COUNT(*) FROM audit WHERE kind IN ('protect', 'unprotect', 'clone', 'clear')) FROM protected"
 )

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use ipss_dlms::security::Key;
 use ipss_dlms::security::setup::KeyId;
-use ipss_session::MeterId;
+use ipss_session::{Instant, MeterId, Now, WallTime};
 use pyo3::exceptions::{PyPermissionError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::meter::suite_numbered;
+use super::meter::{seconds, suite_numbered};
 use crate::control::effect::transfer;
 use crate::control::{Gate, Limits, Order, Policy, Principal, Purpose, Refusal, Signature, approval, order};
 
@@ -40,7 +40,7 @@ impl PyGate {
             .into_iter()
             .map(|(name, key, may_request, may_approve)| Principal { name, key, may_request, may_approve })
             .collect();
-        let gate = Arc::new(Gate::new(Policy { principals, bulk }));
+        let gate = Arc::new(Gate::new(Policy { principals, bulk }).leased(since_boot));
         let (weak, file) = (Arc::downgrade(&gate), stop_file.clone());
         std::thread::Builder::new().name("stop-switch".into()).spawn(move || watch(&weak, &file))?;
         Ok(Self { gate, stop_file })
@@ -57,6 +57,28 @@ impl PyGate {
 
     fn unprotect(&self, meters: Vec<(MeterId, Vec<u8>)>) {
         meters.iter().for_each(|(meter, title)| self.gate.unprotect(*meter, title));
+    }
+
+    fn hold(&self, meters: Vec<(MeterId, String)>) {
+        meters.iter().for_each(|(meter, why)| self.gate.hold(*meter, why));
+    }
+
+    fn clear(&self, meters: Vec<MeterId>) {
+        meters.iter().for_each(|meter| self.gate.clear(*meter));
+    }
+
+    fn holds(&self, meter: MeterId) -> bool {
+        self.gate.holds(meter)
+    }
+
+    fn awake_s(&self) -> f64 {
+        self.gate.awake().as_secs_f64()
+    }
+
+    fn lease(&self, since_s: f64, term_s: f64, wall_us: i64) -> PyResult<()> {
+        let (since, term) = (seconds("since_s", since_s)?, seconds("term_s", term_s)?);
+        self.gate.lease(since, term, Now { monotonic: Instant::ORIGIN, wall: WallTime(wall_us) });
+        Ok(())
     }
 
     #[getter]
@@ -89,6 +111,13 @@ impl PyGate {
     fn generation(&self) -> u64 {
         self.gate.generation()
     }
+}
+
+/// Time since the machine started, asleep or not.
+fn since_boot() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
 /// Stop as soon as the file is there, or cannot be looked for.

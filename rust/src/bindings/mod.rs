@@ -25,7 +25,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 /// The kinds of event by number and name; a test compares them with the enumeration.
-const EVENT_KINDS: [(u16, &str); 24] = [
+const EVENT_KINDS: [(u16, &str); 25] = [
     (1, "connected"),
     (2, "associated"),
     (3, "disconnected"),
@@ -50,6 +50,7 @@ const EVENT_KINDS: [(u16, &str); 24] = [
     (22, "traced"),
     (23, "push-unclaimed"),
     (24, "push-heard"),
+    (25, "clone-detected"),
 ];
 
 #[pymodule]

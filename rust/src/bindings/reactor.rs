@@ -304,6 +304,8 @@ pub fn counts<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyDict
         ("connect_failures", stats.connect_failures),
         ("accepts", stats.accepts),
         ("claims_refused", stats.claims_refused),
+        ("challenges", stats.challenges),
+        ("clones", stats.clones),
         ("pushes_unclaimed", stats.pushes_unclaimed),
         ("pushes_dropped", stats.pushes_dropped),
         ("admission_delays", stats.admission_delays),

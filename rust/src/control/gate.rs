@@ -1,4 +1,4 @@
-//! The last door: tickets, deadlines by two clocks, protected meters, the stop switch, the ceiling.
+//! The last door: tickets, deadlines by two clocks, protected and held meters, the stop switch, the lease, the ceiling.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -61,6 +61,12 @@ pub enum Refusal {
     /// The meter is on the never-disconnect list.
     #[error("the meter is protected: it is never cut or limited")]
     Protected,
+    /// Two have proved to be this meter.
+    #[error("held: {0}; look at the meter, then `control clear` it")]
+    Held(String),
+    /// The store has not confirmed lately that this head-end owns it.
+    #[error("it is not known that this head-end still owns its store: nothing critical leaves until it is")]
+    NoLease,
     /// No such order, command or meter, or the meter is another device now.
     #[error("{0}")]
     Unknown(&'static str),
@@ -88,7 +94,21 @@ pub struct Armed {
 pub struct Gate {
     policy: Policy,
     stopped: AtomicBool,
+    /// A clock that goes on while the machine sleeps; with it, nothing leaves without a lease.
+    awake: Option<Awake>,
     state: Mutex<State>,
+}
+
+/// Time since some moment, the time that the machine slept through included.
+pub type Awake = fn() -> Duration;
+
+/// For how long it is certain enough that nobody else owns the store.
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    /// By the clock that goes on.
+    until: Duration,
+    /// By the wall clock, which may have been put right after a pause that no other clock has seen.
+    wall_until: WallTime,
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +122,9 @@ struct State {
     devices: HashMap<MeterId, Device>,
     protected: HashSet<MeterId>,
     protected_titles: HashSet<Box<[u8]>>,
+    /// Meters that two have proved to be, each with what was seen.
+    held: HashMap<MeterId, String>,
+    lease: Option<Lease>,
     /// What may be written of a Modbus device without an order.
     registers: HashMap<MeterId, Box<[OpenPart]>>,
     /// What left within a day, by [`Pool`].
@@ -145,7 +168,43 @@ struct Ticket {
 impl Gate {
     /// A gate under this policy. It starts stopped: [`Gate::resume`] opens it.
     pub fn new(policy: Policy) -> Self {
-        Self { policy, stopped: AtomicBool::new(true), state: Mutex::default() }
+        Self { policy, stopped: AtomicBool::new(true), awake: None, state: Mutex::default() }
+    }
+
+    /// The same for the owner of a store that others may take over: nothing leaves but under a lease.
+    #[must_use]
+    pub fn leased(self, awake: Awake) -> Self {
+        Self { awake: Some(awake), ..self }
+    }
+
+    /// The store confirmed that this process owns it; the question was asked at `since` of the clock that goes on, and
+    /// the answer holds for `term` from then.
+    pub fn lease(&self, since: Duration, term: Duration, now: Now) {
+        let Some(awake) = self.awake else { return };
+        // The wall clock's part counts from now back by what has passed since the question.
+        let left = (since + term).saturating_sub(awake());
+        let wall_until = WallTime(now.wall.0.saturating_add(left.as_micros() as i64 + SLACK_US));
+        self.lock().lease = Some(Lease { until: since + term, wall_until });
+    }
+
+    /// The clock that a lease counts by; zero without one.
+    pub fn awake(&self) -> Duration {
+        self.awake.map_or(Duration::ZERO, |awake| awake())
+    }
+
+    /// Nothing critical goes to this meter until [`Gate::clear`]: two have proved to be it.
+    pub fn hold(&self, meter: MeterId, why: &str) {
+        self.lock().held.entry(meter).or_insert_with(|| why.to_owned());
+    }
+
+    /// A person has settled which one is the meter.
+    pub fn clear(&self, meter: MeterId) {
+        self.lock().held.remove(&meter);
+    }
+
+    /// Whether nothing critical goes to this meter.
+    pub fn holds(&self, meter: MeterId) -> bool {
+        self.lock().held.contains_key(&meter)
     }
 
     /// From now on these holding registers of a Modbus device, and no others of it, may be written without an order: set
@@ -310,6 +369,15 @@ impl Gate {
             return Err(Refusal::Stopped);
         }
         state.check_clock(now)?;
+        if let Some(awake) = self.awake {
+            let holds = |lease: Lease| awake() < lease.until && now.wall < lease.wall_until;
+            if !state.lease.is_some_and(holds) {
+                return Err(Refusal::NoLease);
+            }
+        }
+        if let Some(why) = state.held.get(&target.meter) {
+            return Err(Refusal::Held(why.clone()));
+        }
         if now.wall > admitted.order.not_after || now.monotonic >= admitted.deadline {
             return Err(Refusal::Expired);
         }
@@ -394,6 +462,10 @@ impl Guard<sessions::Work> for Gate {
             }
         }
     }
+
+    fn doubt(&self, meter: MeterId, why: &str) {
+        self.hold(meter, why);
+    }
 }
 
 /// Whether it reads, or writes holding registers of these parts and no others.
@@ -421,6 +493,10 @@ impl Guard<Work> for Gate {
     fn permit(&self, meter: MeterId, request: RequestId, work: &Work, now: Now) -> Result<(), String> {
         let kind = work.plan.items.iter().find_map(super::effect::kind_of).map_or("this", Kind::name);
         self.take(meter, request, kind, |effect| effect.is(work), now).map_err(|refusal| refusal.to_string())
+    }
+
+    fn doubt(&self, meter: MeterId, why: &str) {
+        self.hold(meter, why);
     }
 }
 

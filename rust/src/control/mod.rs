@@ -17,10 +17,12 @@
 //! | `order` | the canonical octets, decoded strictly: `docs/commands.md` specifies them |
 //! | `effect` | what a command does on the wire, and which objects only commands may touch |
 //! | `approval` | who signed what; how many must |
-//! | `gate` | tickets, deadlines, protected meters, the stop switch, the ceiling |
+//! | `gate` | tickets, deadlines, protected and held meters, the stop switch, the lease, the ceiling |
 
 pub mod approval;
 pub mod effect;
+#[cfg(test)]
+mod fences;
 pub mod gate;
 pub mod order;
 #[cfg(test)]
@@ -28,5 +30,5 @@ mod tests;
 
 pub use approval::{Policy, Principal, Purpose, Signature};
 pub use effect::{Effect, Kind, Pool, RegisterWrite, kind_of};
-pub use gate::{Gate, Limits, OpenPart, Refusal};
+pub use gate::{Awake, Gate, Limits, OpenPart, Refusal};
 pub use order::{Order, Target};

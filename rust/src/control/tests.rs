@@ -21,7 +21,7 @@ const MINUTE: i64 = 60 * WallTime::SECOND;
 const START: i64 = 1_767_268_800 * WallTime::SECOND;
 const TITLE: [u8; 8] = *b"MTRtest1";
 
-fn at(seconds: i64) -> Now {
+pub(super) fn at(seconds: i64) -> Now {
     Now {
         monotonic: Instant(1_000_000_000_000 + seconds as u64 * 1_000_000_000),
         wall: WallTime(START + seconds * WallTime::SECOND),
@@ -48,7 +48,7 @@ fn policy() -> Policy {
     Policy { principals, bulk: 25 }
 }
 
-fn gate() -> Gate {
+pub(super) fn gate() -> Gate {
     let gate = Gate::new(policy());
     gate.limit(Limits { per_day: 1_000, reconnects_per_day: 1_000, changes_per_day: 1_000 });
     gate.believe(WallTime(START), at(0));
@@ -73,7 +73,7 @@ fn moment(out: &mut Vec<u8>, moment: i64) {
     out.extend_from_slice(&(moment as u64).to_be_bytes());
 }
 
-fn command(order: u8, meter: u8) -> [u8; 16] {
+pub(super) fn command(order: u8, meter: u8) -> [u8; 16] {
     let mut number = [order; 16];
     number[15] = meter;
     number
@@ -125,7 +125,7 @@ fn signed(octets: &[u8], requester: &str, approvers: &[&str]) -> Vec<Signature> 
     signatures
 }
 
-fn admitted(gate: &Gate, id: u8, method: u8) {
+pub(super) fn admitted(gate: &Gate, id: u8, method: u8) {
     let octets = order(id, method, 3, "ada");
     gate.admit(&octets, &signed(&octets, "ada", &["bob"]), at(1)).unwrap();
 }

@@ -47,6 +47,14 @@ pub struct Config {
     pub breaker: u32,
     /// An unassociated connection that was silent for so long gives way to a new one for the same meter.
     pub claim_grace: Duration,
+    /// Refused connections that may prove themselves at a time, in each thread: what each costs is an association.
+    pub challenges: usize,
+    /// How long such a one has.
+    pub challenge_timeout: Duration,
+    /// Pause between two of them for one meter: each spends invocation counters.
+    pub challenge_pause: Duration,
+    /// Pause after one that succeeded: the owner knows of it.
+    pub clone_pause: Duration,
     /// A meter that is silent for so long ends its turn on a shared connection if others wait for theirs.
     pub turn: Duration,
     /// Pushes a second, over all threads, that are handed to the owner although no session can have them: anybody may
@@ -84,6 +92,10 @@ impl Default for Config {
             authentication_pause: Duration::from_secs(450),
             breaker: 5,
             claim_grace: Duration::from_secs(10),
+            challenges: 64,
+            challenge_timeout: Duration::from_secs(10),
+            challenge_pause: Duration::from_secs(5),
+            clone_pause: Duration::from_secs(600),
             turn: Duration::from_secs(20),
             unclaimed_per_second: 50,
             unclaimed_burst: 200,

@@ -356,7 +356,7 @@ where
         if std::mem::take(&mut entry.associated) {
             self.stats.associated -= 1;
         }
-        let greeter = entry.greeter.is_some();
+        let (greeter, challenges) = (entry.greeter.is_some(), entry.challenges());
         let meter = entry.meter;
         // A meter that did not answer leaves a shared connection alone for a while, however its turn ended.
         let orderly = orderly && !(link.failed && entry.line.is_some());
@@ -385,13 +385,16 @@ where
             }
             self.to_send.clear();
             self.end_lost(slot);
-            if !(greeter || (kept && orderly)) {
+            if !(greeter || link.told || (kept && orderly)) {
                 self.batch.event(meter, now.wall, EventKind::Disconnected, 0, why);
             }
         }
         if greeter {
             self.wheel.clear(slot);
             self.entries.remove(slot);
+            if challenges {
+                self.challenge_over(slot);
+            }
             return self.check_batch();
         }
         let mut pause = Duration::ZERO;
@@ -469,6 +472,9 @@ where
         let draining = self.phase != Phase::Running;
         let Some(entry) = self.entries.get_mut(slot) else { return };
         entry.state_deadline = NEVER;
+        if entry.challenges() {
+            return self.challenge_due(slot);
+        }
         if entry.line.is_some() && matches!(entry.state, State::Open | State::Associating) && self.turn_over(slot) {
             return;
         }

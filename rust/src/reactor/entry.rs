@@ -6,6 +6,7 @@ use std::time::Duration;
 use ipss_session::{Instant, MeterId, Outcome, RequestId};
 
 use super::endpoint::{Endpoint, LineKey};
+use super::inbound::NO_METER;
 use super::network::{Nature, Token};
 use super::queue::Queue;
 
@@ -106,6 +107,8 @@ pub(super) struct Entry<S: ipss_session::Session, K> {
     pub failures: u32,
     /// The session greets an inbound connection whose meter is not known yet: from where it came.
     pub greeter: Option<Box<SocketAddr>>,
+    /// Somebody else who claims to be this meter may prove it from this moment on.
+    pub challenge_from: Instant,
     /// Counted as associated.
     pub associated: bool,
     /// The session panicked: it is never stepped again.
@@ -170,6 +173,8 @@ pub(super) struct Link<K> {
     pub yields: bool,
     /// Requests given.
     pub served: u16,
+    /// The session has told why the connection ends: that is the end's one event.
+    pub told: bool,
 }
 
 impl<K> Link<K> {
@@ -196,6 +201,7 @@ impl<K> Link<K> {
             failed: false,
             yields: false,
             served: 0,
+            told: false,
         }
     }
 }
@@ -297,9 +303,16 @@ impl<S: ipss_session::Session, K> Entry<S, K> {
             armed: NEVER,
             failures: 0,
             greeter: greeter.map(Box::new),
+            challenge_from: Instant::ORIGIN,
             associated: false,
             dead: false,
         }
+    }
+
+    /// Whether its session has a refused connection prove itself, for a meter that has another one.
+    #[inline]
+    pub fn challenges(&self) -> bool {
+        self.greeter.is_some() && self.meter != NO_METER
     }
 
     /// The earliest of everything that has to happen at some moment.

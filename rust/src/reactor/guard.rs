@@ -12,4 +12,8 @@ pub trait Guard<W>: Send + Sync {
     /// # Errors
     /// Why not, for people; the request ends as [`ipss_session::Outcome::Impossible`], and nothing of it was sent.
     fn permit(&self, meter: MeterId, request: RequestId, work: &W, now: Now) -> Result<(), String>;
+
+    /// Somebody else has proved to be this meter while it lives ([`ipss_session::EventKind::CloneDetected`]): nothing
+    /// guarded goes to it from now on. Said before the event is handed over.
+    fn doubt(&self, meter: MeterId, why: &str);
 }

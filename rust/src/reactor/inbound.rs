@@ -132,8 +132,12 @@ where
         }
         if !newest_wins && !entry.gives_way(now, self.config.claim_grace) {
             let associated = entry.associated;
-            let why = format!("{claim}: the meter has a connection");
-            self.refuse_push(meter, inbound.socket, inbound.peer, &received, &why);
+            let refused = Adoption { meter, inbound, received, newest_wins, claim };
+            if let Some(refused) = self.challenge(slot, refused) {
+                let Adoption { inbound, received, claim, .. } = refused;
+                let why = format!("{claim}: the meter has a connection");
+                self.refuse_push(meter, inbound.socket, inbound.peer, &received, &why);
+            }
             if associated {
                 self.probe(slot);
             }
@@ -153,6 +157,11 @@ where
         self.network.close(socket);
         self.connection_gone();
         self.stats.claims_refused += 1;
+        self.unclaimed_push(meter, peer, received);
+    }
+
+    /// Hand what came over a connection that nobody may have to the owner.
+    pub(super) fn unclaimed_push(&mut self, meter: MeterId, peer: SocketAddr, received: &[u8]) {
         if received.len() > self.config.unclaimed_octets || !self.unclaimed.take(self.now.monotonic) {
             self.stats.pushes_dropped += 1;
             return;

@@ -195,6 +195,15 @@ impl Network for MioNetwork {
         }
     }
 
+    fn peer(&self, socket: &Stream) -> Option<IpAddr> {
+        match socket {
+            Stream::Tcp(tcp) => tcp.peer_addr().ok().map(|peer| peer.ip()),
+            Stream::Tls(tls) => tls.tcp.peer_addr().ok().map(|peer| peer.ip()),
+            Stream::Udp(peer) => Some(peer.peer.ip()),
+            Stream::Serial(_) => None,
+        }
+    }
+
     fn nature(&self, socket: &Stream) -> Nature {
         match socket {
             Stream::Tcp(_) | Stream::Serial(_) => Nature::Stream,

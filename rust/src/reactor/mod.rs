@@ -35,6 +35,7 @@
 //! | file | what |
 //! |---|---|
 //! | `turn`, `service`, `connection`, `inbound` | the turn, over any [`Network`] |
+//! | `challenge` | refused connections that prove to be a copy of the meter |
 //! | `line` | connections that several meters share, in turns |
 //! | `entry`, `endpoint`, `queue`, `slab`, `wheel` | what is kept of a meter, and when it needs attention |
 //! | `admission` | token bucket and back-off |
@@ -45,6 +46,7 @@
 //! | `reactor` | threads and handles |
 
 pub mod admission;
+mod challenge;
 pub mod command;
 pub mod config;
 mod connection;

@@ -80,6 +80,9 @@ pub trait Network {
     /// who it is (TLS).
     fn opened(&mut self, socket: &mut Self::Socket) -> io::Result<()>;
 
+    /// Who is at the far end, where it has an address of the network.
+    fn peer(&self, socket: &Self::Socket) -> Option<IpAddr>;
+
     /// How octets come out of this socket.
     fn nature(&self, socket: &Self::Socket) -> Nature;
 

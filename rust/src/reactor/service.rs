@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use ipss_session::batch::{End, Event};
 use ipss_session::{
-    Context, EventKind, Input, MeterId, Outcome, Priority, Request, RequestId, Session, Step, Transport,
+    Batch, Context, EventKind, Input, MeterId, Outcome, Priority, Request, RequestId, Session, Step, Transport,
 };
 
 use super::command::Shared;
@@ -29,8 +29,11 @@ where
 {
     /// Step the session in `slot` once; `None` if there is none that can be stepped.
     pub(super) fn step(&mut self, slot: u32, input: Input<'_, S::Work, S::Control>) -> Option<Step<S::Work>> {
-        let Self { entries, network, batch, to_send, now, stats, .. } = self;
+        let Self { entries, network, batch, aside, to_send, now, stats, .. } = self;
         let entry = entries.get_mut(slot).filter(|entry| !entry.dead)?;
+        let challenges = entry.challenges();
+        // Nothing that a connection says while it proves itself is the meter's word.
+        let batch = if challenges { aside } else { batch };
         let (events, mark) = (batch.events.len(), batch.mark());
         let session = &mut entry.session;
         let mut cx = Context { now: *now, random: network.random(), to_send, batch };
@@ -52,9 +55,10 @@ where
                 use EventKind::{AuthenticationFailed, SystemTitleMismatch, WeakerSecurity};
                 matches!(kind, AuthenticationFailed | SystemTitleMismatch | WeakerSecurity)
             };
-            if let Some(link) = entry.link.as_mut().filter(|link| !link.confused) {
-                let violated = |event: &Event| event.kind == EventKind::ProtocolViolation;
-                link.confused = batch.events[events..].iter().any(violated);
+            if let Some(link) = &mut entry.link {
+                let any = |kind| batch.events[events..].iter().any(|event: &Event| event.kind == kind);
+                link.confused |= any(EventKind::ProtocolViolation);
+                link.told |= any(EventKind::Disconnected);
             }
             if batch.events[events..].iter().any(|event| rejected(event.kind)) {
                 // On a standing association they are incidents, not the end of it.
@@ -62,6 +66,9 @@ where
                     link.rejected = Some(Outcome::AuthenticationFailed);
                 }
             }
+        }
+        if challenges {
+            *batch = Batch::default();
         }
         Some(step)
     }
@@ -93,6 +100,9 @@ where
                 return Flow::Gone;
             }
             if entry.greeter.is_some() {
+                if entry.challenges() && entry.session.associated() {
+                    self.proved(slot);
+                }
                 return identified.map_or(Flow::Open, Flow::Identified);
             }
             if entry.associated != entry.session.associated() {

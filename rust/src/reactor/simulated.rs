@@ -431,6 +431,11 @@ impl Network for SimulatedNetwork {
         }
     }
 
+    fn peer(&self, socket: &SimulatedSocket) -> Option<IpAddr> {
+        let Connection { local, remote, .. } = self.world.state().connections[socket.connection];
+        Some(if socket.end == 0 { remote } else { local }.ip())
+    }
+
     fn nature(&self, socket: &SimulatedSocket) -> Nature {
         self.world.state().connections[socket.connection].nature
     }

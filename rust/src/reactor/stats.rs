@@ -27,6 +27,10 @@ pub struct Stats {
     pub accepts: u64,
     /// Inbound connections refused (unknown, or their meter is associated already).
     pub claims_refused: u64,
+    /// Refused connections that were given the chance to prove that they are the meter.
+    pub challenges: u64,
+    /// Of them, those that did while the meter's own connection lived.
+    pub clones: u64,
     /// Pushes of refused connections that were handed to the owner.
     pub pushes_unclaimed: u64,
     /// Such pushes that were dropped: too many, or too long.
@@ -66,6 +70,8 @@ impl Stats {
         self.connect_failures += other.connect_failures;
         self.accepts += other.accepts;
         self.claims_refused += other.claims_refused;
+        self.challenges += other.challenges;
+        self.clones += other.clones;
         self.pushes_unclaimed += other.pushes_unclaimed;
         self.pushes_dropped += other.pushes_dropped;
         self.admission_delays += other.admission_delays;

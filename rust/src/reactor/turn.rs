@@ -13,6 +13,7 @@ use std::time::Duration;
 use ipss_session::{Batch, Instant, MeterId, Now, Outcome, Request, Session};
 
 use super::admission::TokenBucket;
+use super::challenge::Challenge;
 use super::command::{Acceptor, Command, Ending, Shared, Submission};
 use super::config::Config;
 use super::endpoint::LineKey;
@@ -48,6 +49,10 @@ pub(super) struct Engine<S: Session, N: Network> {
     /// No descriptor was left; not tried again before this moment.
     pub(super) exhausted_until: Instant,
     pub(super) batch: Batch,
+    /// What sessions say that are not to be believed: emptied with each step.
+    pub(super) aside: Batch,
+    /// Refused connections that prove themselves.
+    pub(super) challenges: Vec<Challenge>,
     first_row: Option<Instant>,
     /// The batch holds the end of a request that somebody waits for: it is handed over with this turn.
     pub(super) awaited: bool,
@@ -116,6 +121,8 @@ where
             lines_due: Vec::new(),
             exhausted_until: Instant::ORIGIN,
             batch: Batch::default(),
+            aside: Batch::default(),
+            challenges: Vec::new(),
             first_row: None,
             awaited: false,
             shared,

@@ -90,6 +90,8 @@ pub struct HeadEnd {
     pub heartbeat: Duration,
     greeter: bool,
     heartbeats: bool,
+    /// It says itself why it wants its connection closed.
+    pub tells: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +116,7 @@ impl HeadEnd {
             heartbeat: Duration::from_secs(30),
             greeter: false,
             heartbeats: true,
+            tells: false,
         }
     }
 
@@ -255,6 +258,9 @@ impl HeadEnd {
             (_, active) => {
                 let write = active.as_ref().is_some_and(|(request, _)| request.work.write);
                 let outcome = if write { Outcome::Unknown } else { Outcome::Interrupted };
+                if self.tells {
+                    cx.batch.event(self.meter, cx.now.wall, EventKind::Disconnected, 0, "no answer");
+                }
                 Step { transport: Transport::Close, ..self.finish(outcome) }
             }
         }
@@ -330,6 +336,14 @@ impl Session for HeadEnd {
 
     fn associated(&self) -> bool {
         self.state == Link::Open
+    }
+
+    fn challenger(&mut self) -> Option<Self> {
+        if self.state != Link::Open || self.end - self.next < 16 {
+            return None;
+        }
+        self.next += 4;
+        Some(Self { next: self.next - 4, end: self.next, heartbeats: false, ..Self::new(self.meter) })
     }
 }
 

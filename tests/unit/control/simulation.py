@@ -148,6 +148,20 @@ class Gate:
     def unprotect(self, meters: Sequence[tuple[int, bytes]]) -> None:
         self.protected_meters -= {meter for meter, _ in meters}
 
+    def hold(self, meters: Sequence[tuple[int, str]]) -> None:
+        assert not meters
+
+    def clear(self, meters: Sequence[int]) -> None:
+        assert not meters
+
+    def holds(self, _: int) -> bool:
+        return False
+
+    def awake_s(self) -> float:
+        return trio.current_time()
+
+    def lease(self, *_: float) -> None: ...
+
     def stop(self) -> None:
         self.stopped = True
         self.stops += 1
@@ -450,6 +464,7 @@ def simulate(seed: int, ground: Ground) -> World:
             reconnect_window_s=5,
             answer_s=10.0,
             read_back_s=10.0,
+            lease_s=1e6,  # confirmed at the start of each life
         )
         config = SimpleNamespace(
             control=settings,

@@ -1,5 +1,5 @@
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,14 @@ ENERGY = Attributes(3, ((3, b"\x01\x00\x01\x08\x00\xff", 2),))
 
 
 class Parts:
-    def __init__(self, store: Any, reactor: FakeReactor) -> None:
+    def __init__(self, store: Any, reactor: FakeReactor, held: Callable[[int], bool] = lambda _: False) -> None:
         self.figures = Figures()
         self.native = FakeNative()
         self.native.pushes[b"", "kaifa"] = ()
         self.requests = Requests(reactor, self.native)
         self.newest = Newest()
         counters = Counters(store, reactor, self.figures, 100)
-        self.quarantine = Quarantine(store=store, reactor=reactor, native=self.native, figures=self.figures)
+        self.quarantine = Quarantine(store=store, reactor=reactor, native=self.native, figures=self.figures, held=held)
         self.delivery = Delivery(
             store=store,
             requests=self.requests,
@@ -282,6 +282,23 @@ def test_push_that_nobody_could_have_is_kept_and_handed_to_its_session_when_that
 
     assert reactor.heard[2:] == [(1, 2, b"TITLE-01\xaa\xbb")], "from now on at once"
     assert parts.figures.pushes_quarantined == 2
+
+
+def test_push_from_elsewhere_is_never_opened_while_two_have_proved_to_be_its_meter(
+    store: Store, reactor: FakeReactor
+) -> None:
+    held = {1}
+    parts = Parts(store, reactor, held=held.__contains__)
+    trio.run(lambda: parts.quarantine.enrolled([replace(meter(1), system_title=b"TITLE-01")]))
+    brought = FakeBatch(noticed=[(1, T0, EventKind.PUSH_UNCLAIMED, 0, f"10.0.0.7:9 {b'TITLE-01'.hex()}aabb")])
+
+    parts.deliver(brought)
+    assert reactor.heard == []
+    assert parts.figures.pushes_quarantined == 1
+    held.clear()
+    parts.deliver(brought)
+
+    assert reactor.heard == [(1, 2, b"TITLE-01\xaa\xbb")]
 
 
 def test_what_an_unknown_connection_brought_and_is_no_push_is_a_refused_claim(

@@ -80,3 +80,14 @@ def test_counters_hear_of_what_concerns_them() -> None:
         )
 
     assert counters.heard == [("low", 1), ("low", 1), ("behind", 5000), ("proven", 1)]
+
+
+def test_meter_that_two_have_proved_to_be_is_told_each_time_and_kept_for_the_gate() -> None:
+    watching, _, figures = watch()
+
+    with capture_logs() as logs:
+        watching.events([(1, 0, EventKind.CLONE_DETECTED, 0, "from 10.0.0.7"), (1, 0, EventKind.CLONE_DETECTED, 0, "")])
+
+    assert [line["what"] for line in logs] == ["clone-detected"] * 2
+    assert watching.doubted == {1: "from 10.0.0.7"}
+    assert figures.events[EventKind.CLONE_DETECTED] == 2

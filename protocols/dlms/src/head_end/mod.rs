@@ -54,6 +54,9 @@ use crate::security::{Channel, CounterBlock, Exhausted};
 /// Report that counters run low when fewer than this are left: enough to finish what is on the way.
 const COUNTERS_LOW: u32 = 256;
 
+/// Counters for an association that only proves: an AARQ, our proof and the APDU around it, with room to spare.
+const CHALLENGE: u32 = 8;
+
 /// One meter, as the head-end sees it. Lives as long as the meter is known; connections come and go.
 #[derive(Debug)]
 pub struct HeadEnd {
@@ -372,6 +375,21 @@ impl Session for HeadEnd {
 
     fn associated(&self) -> bool {
         self.state == State::Up
+    }
+
+    /// Over the wrapper on a stream, where peers that dial in are greeted.
+    fn challenger(&mut self) -> Option<Self> {
+        if self.state != State::Up || !self.profile.authentication.is_high() {
+            return None;
+        }
+        let channel = match &mut self.channel {
+            // What is under way here keeps what it needs.
+            Some(channel) if channel.is_keyed() && channel.counters().left() < COUNTERS_LOW + CHALLENGE => return None,
+            Some(channel) => Some(Box::new(channel.split(CHALLENGE)?)),
+            None => None,
+        };
+        let password = self.password.clone();
+        Some(Self { channel, password, ..Self::open(self.meter, self.profile.clone()) })
     }
 }
 

@@ -161,6 +161,22 @@ impl Channel {
         self.keyed && self.own.grant(next, end)
     }
 
+    /// A channel for a second association with the same peer, with `count` counters of its own, which are spent here from
+    /// now on; `None` if fewer are left. What it hears raises no high-water mark here.
+    pub fn split(&mut self, count: u32) -> Option<Self> {
+        let own = if self.keyed { self.own.split(count)? } else { self.own.clone() };
+        Some(Self {
+            own,
+            authentication_key: self.authentication_key.clone(),
+            peer: self.peer,
+            peer_counter: self.peer_counter,
+            floor: self.peer_counter,
+            dedicated: None,
+            credentials: self.credentials.clone(),
+            keyed: self.keyed,
+        })
+    }
+
     /// Use a dedicated key from now on: fresh for this association, its counters start anew (Green Book, "Dedicated
     /// key").
     pub fn dedicate(&mut self, key: Key) {

@@ -61,6 +61,12 @@ impl Sealer {
         self.counters.grant(next, end)
     }
 
+    /// A sealer of the same key with `count` of the counters, which are spent here from now on; `None` if fewer are left.
+    pub(super) fn split(&mut self, count: u32) -> Option<Self> {
+        let counters = self.counters.split(count)?;
+        Some(Self { title: self.title, suite: self.suite, key: self.key.clone(), counters })
+    }
+
     /// The counters left.
     pub fn counters(&self) -> &CounterBlock {
         &self.counters

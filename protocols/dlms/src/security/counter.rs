@@ -56,6 +56,13 @@ impl CounterBlock {
         counter < self.next
     }
 
+    /// Take the next `count` counters out, as a block of their own. They are spent here from now on. `None`, and nothing
+    /// changes, if fewer are left.
+    pub(super) fn split(&mut self, count: u32) -> Option<Self> {
+        let end = self.next.checked_add(count).filter(|end| *end <= self.end)?;
+        Some(Self { next: std::mem::replace(&mut self.next, end), end })
+    }
+
     /// How many are left.
     pub fn left(&self) -> u32 {
         self.end - self.next
@@ -112,6 +119,19 @@ mod tests {
         assert_eq!(block.take(), Ok(12));
         assert!(block.grant(20, 22), "a gap burns what lies between");
         assert_eq!(block.take(), Ok(20));
+    }
+
+    #[test]
+    fn what_is_split_off_is_spent_by_one_of_the_two_only() {
+        let mut block = CounterBlock::new(10, 15);
+
+        let mut other = block.split(3).unwrap();
+
+        assert_eq!(block.split(3), None, "two are left");
+        assert_eq!([other.take(), other.take(), other.take()], [Ok(10), Ok(11), Ok(12)]);
+        assert_eq!(other.take(), Err(Exhausted));
+        assert_eq!([block.take(), block.take()], [Ok(13), Ok(14)]);
+        assert_eq!(block.take(), Err(Exhausted));
     }
 
     #[test]

@@ -22,8 +22,16 @@ import trio
 from sqlalchemy import Connection, select
 
 from ipss_headend.config import Config
-from ipss_headend.errors import HeadEndError, RequestError, StaleOwner, StoreDamaged, StoreError, StoreFailed
-from ipss_headend.field.control import budgets, machine, orders
+from ipss_headend.errors import (
+    HeadEndError,
+    RequestError,
+    StaleOwner,
+    StoreDamaged,
+    StoreError,
+    StoreFailed,
+    StoreUnavailable,
+)
+from ipss_headend.field.control import budgets, clones, machine, orders
 from ipss_headend.field.control.desk import Desk, released_by_two
 from ipss_headend.field.control.machine import State, Step
 from ipss_headend.field.control.orders import Effect, Order
@@ -103,11 +111,13 @@ class Control:
         rekeying: Rekeying | None = None,
         written: Callable[[], None] = lambda: None,
         rules: Rules | None = None,
+        doubted: dict[int, str] | None = None,
         wall_us: Callable[[], int] = now_us,
     ) -> None:
         """`written` is called when the log has grown, by whomever; `rules` may refuse what is approved.
 
-        Without `rekeying` no meter's keys are changed.
+        Without `rekeying` no meter's keys are changed. `doubted` are meters that two have proved to be; they are taken
+        out of it once that is durable.
         """
         self.desk = Desk(config.control, config.principals, config.rollout)
         self._settings = config.control
@@ -121,6 +131,8 @@ class Control:
         self._rekeying = rekeying
         self._written = written
         self._rules = rules
+        self._doubted = {} if doubted is None else doubted
+        self._held: set[int] = set()
         self._judged: set[bytes] = set()
         self._judging: set[bytes] = set()
         self._wall_us = wall_us
@@ -184,11 +196,13 @@ class Control:
             self._reactor.count(ages_s, name)
         self._gate.spend(await self._store.read(sent_ever))
         await self._mirror()
+        await self._confirm_owner()
 
     async def run(self) -> None:
         """Do what is approved, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._checkpoints)
+            nursery.start_soon(self._keep_lease)
             for one in await self._store.read(lambda connection: rows.commands_in(connection, (State.UNKNOWN,))):
                 self._start(nursery, one, self._resolve)
             while True:
@@ -202,7 +216,23 @@ class Control:
                     self._complain(f"the audit trail cannot be written: {error}")
                 await trio.sleep(LOOK_S)
 
+    async def _keep_lease(self) -> None:
+        while True:
+            await trio.sleep(self._settings.lease_s / 4)
+            # What ends the process goes up; while the store is away, the lease runs out.
+            with suppress(StoreUnavailable):
+                await self._confirm_owner()
+
+    async def _confirm_owner(self) -> None:
+        """Have the store say that this process owns it, and tell the gate (R8)."""
+        asked_s = self._gate.awake_s()
+        await self._store.change(_nothing, spend_reserve=True)
+        self._gate.lease(asked_s, self._settings.lease_s, self._wall_us())
+
     async def _look(self, nursery: trio.Nursery) -> None:
+        if self._doubted:
+            await self._keep_doubts()
+
         def view(connection: Connection) -> tuple[rows.ControlRow, dict[str, int], int, int]:
             counts = rows.counts(connection, machine.OPEN)
             return rows.control(connection), counts, rows.protected_version(connection), log.newest(connection)
@@ -404,6 +434,9 @@ class Control:
         row = await self._store.read(lambda connection: rows.order_of(connection, one.order_id))
         order = await self._admit(row) if row is not None else None
         if order is None:
+            return
+        if self._gate.holds(one.meter_id):
+            await self._end(one, Step.REFUSE, "held: two have proved to be this meter; `control clear` it first")
             return
         if order.expected == "ready":
             why = await self._read_back.refuses_ready(one.meter_id)
@@ -611,7 +644,7 @@ class Control:
         meter = self._meters.get(one.meter_id)
         return f"#{one.meter_id}" if meter is None else meter.name
 
-    # What protects, and what witnesses
+    # What protects and holds, and what witnesses
 
     async def _mirror(self) -> None:
         """The never-disconnect list into the gate: what the rows say and what the audit trail says, together."""
@@ -620,6 +653,25 @@ class Control:
         )
         self._gate.unprotect(released)
         self._gate.protect(listed)
+        held = await self._store.read(lambda connection: clones.held(connection, self.desk.people))
+        self._gate.clear([meter for meter in self._held if meter not in held])
+        self._gate.hold([(hold.meter_id, hold.why) for hold in held.values()])
+        self._held = set(held)
+
+    async def _keep_doubts(self) -> None:
+        """Meters that two have proved to be: the gate holds them already, now it is durable."""
+        noted = dict(self._doubted)
+
+        def write(connection: Connection) -> None:
+            for meter_id, why in noted.items():
+                meter = self._meters.get(meter_id)
+                title = b"" if meter is None or meter.system_title is None else meter.system_title
+                name = f"#{meter_id}" if meter is None else meter.name
+                clones.find(connection, self.desk.people, meter_id, title, name, why)
+
+        await self._store.change(write, spend_reserve=True)
+        for meter_id in noted:
+            self._doubted.pop(meter_id, None)
 
     async def _checkpoints(self) -> None:
         last_seq, last_s, stored_s = 0, 0.0, trio.current_time()
@@ -647,6 +699,10 @@ class Control:
         if self._trouble != why:
             self._log.error("no critical command leaves", why=why)
         self._trouble = why
+
+
+def _nothing(_: Connection) -> None:
+    """A transaction that only finds out whether the store is ours."""
 
 
 def _changes_keys(order: Order) -> bool:

@@ -318,6 +318,40 @@ class Resume(Change, frozen=True, forbid_unknown_fields=True, kw_only=True):
     signer: str = ""
 
 
+class HeldMeter(Result, frozen=True):
+    """A meter that two have proved to be."""
+
+    point: str
+    why: str
+    since_ms: int
+    generation: int
+    octets: str
+    """What is signed to clear it, purpose `clear`, with that generation; hexadecimal digits."""
+
+
+class Held(Result, frozen=True):
+    """Nothing critical goes to these."""
+
+    meters: list[HeldMeter]
+
+
+class Clearance(Change, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """It is settled which one the meter is."""
+
+    point: str
+    reason: str
+    signature: str
+    """Ed25519, hexadecimal digits, of the octets and the generation of control.held, purpose `clear`."""
+    signer: str = ""
+
+
+class Cleared(Result, frozen=True):
+    """Critical commands go to it again."""
+
+    pushes: int
+    """Pushes from elsewhere that were thrown away."""
+
+
 class Status(Result, frozen=True):
     """The stop switch, and what is under way."""
 

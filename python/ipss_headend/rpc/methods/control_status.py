@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from ipss_headend import _core
 from ipss_headend.errors import HeadEndError
-from ipss_headend.field.control import machine, orders
+from ipss_headend.field.control import clones, machine, orders
 from ipss_headend.field.control.orders import Order
 from ipss_headend.field.control.readback import ReadBack
 from ipss_headend.field.control.task import touch
@@ -16,8 +16,12 @@ from ipss_headend.rpc.catalogue import Params, method
 from ipss_headend.rpc.faults import Fault
 from ipss_headend.rpc.methods.control_shapes import (
     Asked,
+    Clearance,
+    Cleared,
     Halt,
     Halted,
+    Held,
+    HeldMeter,
     Meters,
     Orders,
     OrderTold,
@@ -181,6 +185,42 @@ async def resume(call: Call, params: Resume) -> Status:
     services.config.control.stop_file.unlink(missing_ok=True)
     await changed(call, lambda connection: desk.resume(connection, handed))
     return await _status(call)
+
+
+@method("control.held", Right.VIEW, example={})
+async def held(call: Call, _: Params) -> Held:
+    """The meters to which nothing critical goes, as two have proved to be them: one of the two is a copy."""
+    people = call.services.config.principals
+    found = await call.services.store.read(lambda connection: clones.held(connection, people))
+    meters = call.services.field.meters
+    return Held(
+        meters=[
+            HeldMeter(
+                point=hold.name,
+                why=hold.why,
+                since_ms=hold.since_us // 1000,
+                generation=hold.record,
+                octets=clones.octets(hold.meter_id, hold.system_title).hex(),
+            )
+            for hold in found.values()
+            if (meter := meters.get(hold.meter_id)) is not None and call.reaches(meter.group)
+        ]
+    )
+
+
+@method("control.clear", Right.APPROVE)
+async def clear(call: Call, params: Clearance) -> Cleared:
+    """Let critical commands go to a held meter again, by the signature of somebody who may approve.
+
+    What the other one pushed meanwhile is thrown away.
+    """
+    meter = call.meter(params.point, Right.APPROVE)
+    handed = HandedIn(principal_of(call, params.signer), octets_of(params.signature))
+    people = call.services.config.principals
+    return await changed(
+        call,
+        lambda connection: Cleared(pushes=clones.clear(connection, people, meter.meter_id, handed, params.reason)),
+    )
 
 
 @method("control.status", Right.VIEW, example={})
