@@ -221,6 +221,20 @@ def rpc_table(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def safety_table(result: dict[str, Any]) -> list[str]:
+    lines = [
+        "",
+        "What it costs to lose nothing and to let nobody act alone, on SQLite; a second.",
+        "",
+        "| work | with | without | ratio |",
+        "|---|---|---|---|",
+    ]
+    return lines + [
+        f"| {row['work']} | {spread(row['with'])} | {spread(row['without'])} | {row['ratio']} |"
+        for row in result["rows"]
+    ]
+
+
 TABLES = {
     "codec": codec_table,
     "fleet": fleet_table,
@@ -230,6 +244,7 @@ TABLES = {
     "end_to_end": end_to_end_table,
     "plugins": plugins_table,
     "rpc": rpc_table,
+    "safety": safety_table,
 }
 
 
