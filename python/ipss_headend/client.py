@@ -41,7 +41,15 @@ CHANGES = frozenset(
     | {"auth.grant", "auth.revoke", "auth.user.add", "auth.user.certificate", "auth.user.disable"}
     | {"admin.backup", "admin.drain", "der.release", "der.set"}
     | {"plugin.configure", "plugin.disable", "plugin.enable", "plugin.reload", "plugin.replay", "plugin.selftest"}
-    | {"vee.run", "read.schedule.set", "read.schedule.remove", "param.plan", "param.apply"}
+    | {
+        "vee.run",
+        "vee.edit",
+        "sales.recompute",
+        "read.schedule.set",
+        "read.schedule.remove",
+        "param.plan",
+        "param.apply",
+    }
 )
 """Methods that are given an idempotency key; a caller of plugins' methods gives it."""
 

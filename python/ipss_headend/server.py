@@ -48,7 +48,8 @@ from ipss_headend.field.schedules import Schedules
 from ipss_headend.field.watch import Watch
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
-from ipss_headend.plugins.feed import Feed, store_effects
+from ipss_headend.plugins.accounts import Accounts
+from ipss_headend.plugins.feed import Feed, store_effects, store_kept
 from ipss_headend.plugins.incidents import Incidents
 from ipss_headend.plugins.judge import Judge
 from ipss_headend.plugins.manager import Manager
@@ -284,7 +285,8 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             return await rows_of(services, entry)
 
         validation = services.validation = Validation(plugins, store, figures)
-        feed = Feed(plugins, store, told, lambda: services.happened, validation)
+        accounts = services.accounts = Accounts(plugins, store, meters, config.time_zone)
+        feed = Feed(plugins, store, told, lambda: services.happened, validation, accounts)
         offers = Offers(plugins, services.methods)
         incidents = Incidents(plugins, store, meters, figures, lambda: services.happened)
         pages = await _open_pages(config)
@@ -389,6 +391,7 @@ async def _plugins(config: Config, store: Store, figures: Figures) -> Manager:
         cpu_s=max(1, int(config.plugins.cpu_s)),
         patience=config.plugins.patience,
         keep=store_effects(store),
+        kept=store_kept(store),
         settings=settings,
         shadows={name: ShadowOf(one.shadow_of, one.source) for name, one in config.plugins.shadows.items()},
     )

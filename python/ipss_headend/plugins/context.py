@@ -16,6 +16,10 @@ class Effect:
     content: Any
 
 
+KEPT = "kept"
+"""The kind of what `Context.keep` has kept."""
+
+
 @dataclass(slots=True)
 class Context:
     """One invocation, as the plugin sees it. It holds no key, no store and no connection."""
@@ -34,3 +38,10 @@ class Context:
     def emit(self, key: str, kind: str, content: object) -> None:
         """Have something kept, once for each key of this plugin: a repeat after a crash has no second effect."""
         self.effects.append(Effect(key, kind, content))
+
+    def keep(self, key: str, content: object) -> None:
+        """Have something kept in the place of what was kept under this key; None: nothing any more.
+
+        What is kept comes back with the hook `restore` when the plugin's process starts.
+        """
+        self.effects.append(Effect(key, KEPT, content))

@@ -20,18 +20,26 @@ from ipss_headend.field.control.machine import State
 from ipss_headend.field.control.orders import Order
 from ipss_headend.log import Logger, logger
 from ipss_headend.plugins.context import Effect
-from ipss_headend.plugins.manager import Keep, Manager
+from ipss_headend.plugins.manager import Keep, Kept, Manager
 from ipss_headend.plugins.process import PluginProcess
 from ipss_headend.plugins.specs import HOOKS
 from ipss_headend.store import Store, commands, log, plugins
 from ipss_headend.store.log import Entry
 
 if TYPE_CHECKING:
+    from ipss_headend.plugins.accounts import Accounts
     from ipss_headend.plugins.vee import Validation
 
 Rows = Callable[[Entry], Awaitable[list[dict[str, Any]]]]
 
-CONSUME, AFTER, VALIDATE = "consume", "control_after_command", "billing_validate_batch"
+CONSUME, AFTER, VALIDATE, INTERVALS = (
+    "consume",
+    "control_after_command",
+    "billing_validate_batch",
+    "billing_intervals",
+)
+BATCHES = frozenset({VALIDATE, INTERVALS})
+"""These are asked about several entries at once."""
 ENTRIES = 20
 """Read from the store at a time."""
 IDLE_S = 5.0
@@ -62,6 +70,7 @@ FED = (
     Fed(CONSUME, log.TOPICS, from_oldest=True, skips=False),
     Fed(AFTER, (log.COMMANDS,), from_oldest=False, skips=True),
     Fed(VALIDATE, (log.READINGS, log.EVENTS), from_oldest=True, skips=True),
+    Fed(INTERVALS, (log.READINGS, log.INTERVALS), from_oldest=True, skips=False),
 )
 
 
@@ -75,9 +84,11 @@ class Feed:
         rows: Rows,
         happened: Callable[[], trio.Event],
         validation: Validation | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
         self._manager = manager
         self._validation = validation
+        self._accounts = accounts
         self._store = store
         self._rows = rows
         self._happened = happened
@@ -96,7 +107,7 @@ class Feed:
                 await changed.wait()
 
     def _fits(self, plugin: PluginProcess, fed: Fed) -> bool:
-        if fed.hook == VALIDATE and self._validation is None:
+        if (fed.hook == VALIDATE and self._validation is None) or (fed.hook == INTERVALS and self._accounts is None):
             return False
         return plugin in self._manager.plugins and plugin.hooks is not None and fed.hook in plugin.hooks
 
@@ -116,11 +127,16 @@ class Feed:
         while self._fits(plugin, fed):
             happened, changed = self._happened(), self._manager.changed
             found: list[Entry] = []
+            if plugin.figures.up and not plugin.restored:
+                await changed.wait()
+                continue
             try:
+                if fed.hook == INTERVALS and self._accounts is not None:
+                    await self._accounts.tell(plugin)
                 found, behind = await self._store.read(lambda connection: _next(connection, name, fed.topics))
                 plugin.figures.behind[fed.hook] = behind
-                if fed.hook == VALIDATE and found:
-                    await self._validate(plugin, fed, found)
+                if fed.hook in BATCHES and found:
+                    await self._batch(plugin, fed, found)
                     delay_s, offers = RETRY_S[0], 0
                     continue
                 for entry in found:
@@ -130,7 +146,7 @@ class Feed:
                 offers += isinstance(error, PluginError) and plugin.figures.up
                 if fed.skips and offers >= OFFERS:
                     # A batch is passed over whole; of the others, the one that it failed at is the first that is left.
-                    await self._pass_over(plugin, fed, found[-1].sequence if fed.hook == VALIDATE and found else None)
+                    await self._pass_over(plugin, fed, found[-1].sequence if fed.hook in BATCHES and found else None)
                     said.error("plugin failed at an entry; it is passed over", why=str(error), offers=offers)
                     offers = 0
                     continue
@@ -166,9 +182,10 @@ class Feed:
 
         await self._store.change(skip)
 
-    async def _validate(self, plugin: PluginProcess, fed: Fed, found: Sequence[Entry]) -> None:
-        assert self._validation is not None
-        keep = await self._validation.deal(plugin, found)
+    async def _batch(self, plugin: PluginProcess, fed: Fed, found: Sequence[Entry]) -> None:
+        room = self._validation if fed.hook == VALIDATE else self._accounts
+        assert room is not None
+        keep = await room.deal(plugin, found)
 
         def done(connection: Connection) -> None:
             keep(connection)
@@ -237,6 +254,15 @@ def store_effects(store: Store) -> Keep:
         await store.change(lambda connection: plugins.keep(connection, plugin, rows))
 
     return keep
+
+
+def store_kept(store: Store) -> Kept:
+    """What gives plugins back what they keep."""
+
+    async def kept(plugin: str, after: str) -> dict[str, Any]:
+        return await store.read(lambda connection: plugins.kept(connection, plugin, after))
+
+    return kept
 
 
 def _place(connection: Connection, name: str) -> int:

@@ -24,6 +24,8 @@ class Flag(IntFlag):
     """The same value, not nought, for so long that it is no measurement."""
     ESTIMATED = 256
     """Not measured: the value was estimated."""
+    EDITED = 512
+    """A person gave the value; it goes before what was read."""
 
 
 def flag_names(word: int) -> list[str]:

@@ -68,7 +68,9 @@ def series_of(
     columns = _energy(layout)
     if layout.class_id != PROFILE_CLASS or not columns:
         return []
-    by_time = {line.capture_time_us: line for line in lines if not line.quality & NO_TIME}
+    # Of two lines of one moment the one that was received later stands.
+    ordered = sorted(lines, key=lambda line: (line.capture_time_us, line.received_us))
+    by_time = {line.capture_time_us: line for line in ordered if not line.quality & NO_TIME}
     if len(by_time) < least:
         return []
     times = sorted(by_time)

@@ -9,21 +9,25 @@ from typing import Any
 import msgspec
 import trio
 
-from ipss_headend.errors import PluginError
+from ipss_headend.errors import PluginError, StoreError
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
 from ipss_headend.plugins.columns import Buffer, share
 from ipss_headend.plugins.context import Effect
-from ipss_headend.plugins.process import START_S, PluginProcess
+from ipss_headend.plugins.process import RESTORE, START_S, PluginProcess
 from ipss_headend.plugins.shadow import Shadow, ShadowOf
 from ipss_headend.plugins.specs import HOOKS, Hook, Mode, Refusal
 from ipss_headend.store.database import now_us
 
 HEALTH = "plugin_health"
 HEALTH_S = 10.0
+AGAIN_S = 1.0
+"""How long until a plugin is given back again what it kept, where that failed."""
 
 Keep = Callable[[str, Sequence[Effect]], Awaitable[None]]
 """Keeps what a plugin emitted, by the plugin's name."""
+Kept = Callable[[str, str], Awaitable[Mapping[str, Any]]]
+"""What a plugin of this name keeps, by key, the first behind a key; nothing behind the last."""
 
 
 class Manager:
@@ -45,6 +49,7 @@ class Manager:
         settings: Mapping[str, Mapping[str, Any]] | None = None,
         shadows: Mapping[str, ShadowOf] | None = None,
         sources: Mapping[str, str] | None = None,
+        kept: Kept | None = None,
     ) -> None:
         """`shadows` by their names; `sources`: where plugins' code is, if it is not what is installed."""
         self.patience = patience
@@ -55,6 +60,7 @@ class Manager:
         self._cpu_s = cpu_s
         self._wall_us = wall_us
         self._keep = keep
+        self._kept = kept
         self._log: Logger = logger("plugin")
         self._nursery: trio.Nursery | None = None
         self._scopes: dict[str, trio.CancelScope] = {}
@@ -144,10 +150,33 @@ class Manager:
                     if shadow.of.live == plugin.name:
                         nursery.start_soon(shadow.run)
                 while True:
-                    await plugin.started.wait()
+                    started = plugin.started
+                    if plugin.figures.up and not plugin.restored:
+                        await self._restore(plugin, started)
+                        continue
+                    await started.wait()
                     self._tell()
         if self._scopes.get(plugin.name) is scope:
             del self._scopes[plugin.name]
+
+    async def _restore(self, plugin: PluginProcess, started: trio.Event) -> None:
+        """Give a process that has started what it kept; it is asked nothing else before."""
+        after, more = "", True
+        try:
+            while more:
+                page = {} if self._kept is None else dict(await self._kept(plugin.name, after))
+                more = bool(page)
+                after = next(reversed(page), after)
+                arguments = {"kept": page, "more": more}
+                await plugin.ask(RESTORE, arguments, limit_s=HOOKS[RESTORE].limit_s * self.patience)
+        except (PluginError, StoreError) as error:
+            self._log.warning("plugin has not got back what it kept", plugin=plugin.name, why=str(error))
+            with trio.move_on_after(AGAIN_S):
+                await started.wait()
+            return
+        if plugin.started is started:
+            plugin.restored = True
+            self._tell()
 
     def _tell(self) -> None:
         self.changed.set()

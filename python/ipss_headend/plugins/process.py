@@ -46,6 +46,9 @@ WAITING = 64
 """Invocations in work; more are refused at once."""
 FAILURES = 5
 BREAK_S = 4.0
+RESTORE = "restore"
+BEFORE_RESTORED = frozenset({RESTORE, "rpc_methods", "plugin_health"})
+"""What a process is asked before it has got back what it kept."""
 NOTED_OCTETS = 2000
 
 _encoder = msgspec.msgpack.Encoder()
@@ -143,6 +146,8 @@ class PluginProcess:
         """Its hooks and their places, once it has said them."""
         self.told = trio.Event()
         """It has started, or failed to, at least once."""
+        self.restored = False
+        """It has got back what it kept, or takes nothing back: its other hooks may be asked."""
         self.fault: str | None = None
         """Why it could not be loaded."""
         self.process_id: int | None = None
@@ -193,6 +198,8 @@ class PluginProcess:
             raise self._failed(hook, "broken-off", "is broken off after its failures")
         if self._socket is None:
             raise self._failed(hook, "gone", "is not running")
+        if not self.restored and hook not in BEFORE_RESTORED:
+            raise self._failed(hook, "gone", "has not got back yet what it kept")
         try:
             answer = await self._ask(question)
         except PluginError:
@@ -318,6 +325,7 @@ class PluginProcess:
                 nursery.cancel_scope.cancel()
         finally:
             self._socket = None
+            self.restored = False
             self.figures.up = 0
             connection.close()
             self.process_id = None
@@ -370,6 +378,8 @@ class PluginProcess:
                     return True
                 self.hooks = {hook: place for hook, place in hooks.items() if hook in HOOKS}
                 self._socket = connection
+                # A shadow gets what its plugin gets, in the same order.
+                self.restored = RESTORE not in self.hooks or self._known_as != self.name
                 self.figures.up = 1
                 self._breaker.renew()
                 self.started.set()

@@ -19,7 +19,7 @@ from ipss_headend.errors import PluginError, StoreDamaged
 from ipss_headend.field.control import orders
 from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.metrics import Figures
-from ipss_headend.plugins.context import Effect
+from ipss_headend.plugins.context import KEPT, Effect
 from ipss_headend.plugins.differences import Report
 from ipss_headend.plugins.feed import AFTER, CONSUME, ENTRIES, VALIDATE, Rows, consumed, ended, outcome_of
 from ipss_headend.plugins.flags import Flag, flag_names
@@ -40,7 +40,7 @@ from ipss_headend.store.registry import Layout, Meter
 
 REPLAYED = frozenset({CONSUME, AFTER, VALIDATE, ESTIMATE, CLASSIFY, DECODE, AUTHORIZE, BEFORE, DISCONNECT})
 """Hooks whose questions the store has."""
-OF_ITSELF = frozenset({"plugin_health", "rpc_methods"})
+OF_ITSELF = frozenset({"plugin_health", "rpc_methods", "restore"})
 TOPICS = (log.READINGS, log.EVENTS, log.COMMANDS)
 VETOES = (AUTHORIZE, BEFORE, DISCONNECT)
 MOST_FAILURES = 100
@@ -364,7 +364,8 @@ class Replay:
     # Comparing
 
     async def _emitted(self, _: str, effects: Sequence[Effect]) -> None:
-        self._said.effects += effects
+        # What it keeps is as new as its cursor, not as the entry that is replayed: there is nothing to compare.
+        self._said.effects += [effect for effect in effects if effect.kind != KEPT]
 
     async def _compare_effects(self) -> None:
         """What was emitted since: the first of each key stands, as in the store."""

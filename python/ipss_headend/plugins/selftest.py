@@ -54,7 +54,12 @@ _ORDINARY: dict[str, Any] = {
     "topic": "events",
     "sequence": 1,
     "rows": [{"topic": "events", "meter": "meter-1", "kind": "meter-gone", "at_us": 1}],
+    "accounts": {"meter-1": {"feeder": "north"}},
+    "run": "",
+    "kept": {},
+    "more": False,
 }
+_HOUR_US = 3_600_000_000
 _ODD_TEXT = "\u202e'; DROP \x00 \U0001f4a1"
 
 
@@ -141,7 +146,7 @@ async def _case(
         began = trio.current_time()
         try:
             with trio.fail_after(60):
-                while not plugin.figures.up:  # noqa: ASYNC110 - it may have been killed in the case before
+                while not (plugin.figures.up and plugin.restored):  # noqa: ASYNC110 - it may have been killed in the case before
                     await trio.sleep(0.05)
             began = trio.current_time()
             if hook.mode == "batch":
@@ -169,9 +174,17 @@ def arguments(hook: Hook, case: str) -> dict[str, Any]:
 
 
 def _value(name: str, kind: str, case: str) -> Any:
+    if name == "days":
+        count = {"ordinary": 1, "empty": 0, "huge": 200, "odd": 3}[case]
+        return [_day(f"meter-{place}", odd=case == "odd") for place in range(count)]
     if case == "ordinary":
         return {"name": "shop", "tariff": "day"} if kind == "dict[str, str]" else _ORDINARY[name]
     size = {"empty": 0, "huge": 2000, "odd": 3}[case]
+    if kind == "<class 'bool'>":
+        return False
+    if name == "accounts":
+        label = _ODD_TEXT if case == "odd" else "value"
+        return {f"meter-{place}": {"feeder": label} for place in range(size)}
     if kind == "<class 'str'>":
         return {"empty": "", "huge": "x" * 20_000, "odd": _ODD_TEXT}[case]
     if kind == "<class 'int'>" or kind.startswith("int |"):
@@ -193,6 +206,20 @@ def _value(name: str, kind: str, case: str) -> Any:
     return [
         {"meter": _ODD_TEXT if case == "odd" else f"meter-{place}", "kind": "", "at_us": 0} for place in range(size)
     ]
+
+
+def _day(account: str, *, odd: bool) -> dict[str, Any]:
+    """Quarter hours of a day, as `billing_intervals` gets them."""
+    values: list[int | None] = [-(2**62), None, 2**62, 0] if odd else [place % 7 for place in range(96)]
+    one = {
+        "source": "1.0.99.1.0.255", "item": "1.0.1.8.0.255", "scaler": -30 if odd else 0, "step_us": _HOUR_US // 4,
+        "first_us": 0, "values": values, "flags": [2**31] * len(values),
+    }  # fmt: skip
+    hours = [[hour * _HOUR_US, hour] for hour in range(24)]
+    return {
+        "account": account, "day": "1970-01-01", "start_us": 0, "end_us": 24 * _HOUR_US, "hours": hours,
+        "series": [] if odd and account.endswith("0") else [one, one],
+    }  # fmt: skip
 
 
 def batch(case: str) -> tuple[Mapping[str, Buffer], int]:

@@ -156,7 +156,28 @@ def billing_estimate(
 
 @_hook("all", 0.005, closed=False, when="the sales stream starts, and when an account changes")
 def billing_sales_dimension(ctx: Any, account: dict[str, str]) -> dict[str, str]:
-    """Labels of an account beside tariff and feeder; few values a label."""
+    """Labels of an account beside tariff and feeder; few values a label.
+
+    `account` has `name`, `group` and `model` of its meter. `tariff` and `feeder` may be said, too, and go before what
+    is usual. Where two plugins say the same label, the first one's stands.
+    """
+    return {}
+
+
+@_hook(
+    "all", 10.0, closed=False, when="intervals were read, flagged, estimated or edited, from the plugin's own cursor"
+)
+def billing_intervals(
+    ctx: Any, accounts: dict[str, dict[str, str]], days: list[dict[str, Any]], run: str
+) -> dict[str, Any]:
+    """Take intervals of accounts' days in the place of those that were given of these days before.
+
+    `accounts`: labels of the accounts, of these days or changed: `feeder` and what `billing_sales_dimension` said. A
+    day has `account`, `day`, `start_us`, `end_us`, `hours` (start and hour of the clock of each), `series` of active
+    energy import: `source`, `item`, `scaler` (of Wh), `step_us`, `first_us` (start of the first interval), `values`
+    (None: not known; edited before read before estimated, roll-overs corrected), `flags`. `run` is empty; with
+    `compare` nothing is to be kept, and the answer's `differs` names what is not as it was given.
+    """
     return {}
 
 
@@ -224,6 +245,11 @@ def dispatch_classify(
     there). A signal has `meter`, `kind`, `at_us`, `detail`. An incident that grows is asked about again.
     """
     return classes
+
+
+@_hook("all", 30.0, closed=False, when="the plugin's process starts, before all but `rpc_methods` and health")
+def restore(ctx: Any, kept: dict[str, Any], more: bool) -> None:
+    """Get back what was kept with `ctx.keep`, by key, in parts: `more` says that this is not the last."""
 
 
 @_hook("all", 1.0, closed=False, when="every ten seconds, and for `plugin.health`")

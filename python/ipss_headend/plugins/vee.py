@@ -88,6 +88,7 @@ class Validation:
         def done(connection: Connection) -> None:
             plugins.flag(connection, flags)
             plugins.want(connection, missing, now)
+            log.append(connection, now, {log.INTERVALS: _spans(flags)})
 
         for row in flags:
             self._figures.flagged_intervals.update(flag_names(row.flags))
@@ -196,6 +197,7 @@ class Validation:
             plugins.flag(connection, [FlagRow(*row[:4], Flag.ESTIMATED) for row in given])
             plugins.unwant(connection, found)
             plugins.put_off(connection, later, now)
+            log.append(connection, now, {log.INTERVALS: _spans(given)})
 
         await self._store.change(write)
         self._figures.estimated_intervals += len(given)
@@ -222,6 +224,15 @@ class Validation:
                 if one.place == place:
                     return one
         return None
+
+
+def _spans(rows: Sequence[FlagRow] | Sequence[EstimateRow]) -> list[tuple[int, int, int, int]]:
+    """Meter, layout, first and last capture time: for who follows the log."""
+    spans: dict[tuple[int, int], Span] = {}
+    for row in rows:
+        first, last = spans.get(row[:2], (row.capture_time_us, row.capture_time_us))
+        spans[row[:2]] = min(first, row.capture_time_us), max(last, row.capture_time_us)
+    return [(*key, *span) for key, span in spans.items()]
 
 
 def _flagged(one: Series, said: Iterable[int]) -> list[FlagRow]:

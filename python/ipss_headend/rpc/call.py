@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ipss_headend.field.quarantine import Quarantine
     from ipss_headend.field.schedules import Schedules
     from ipss_headend.metrics import Figures
+    from ipss_headend.plugins.accounts import Accounts
     from ipss_headend.plugins.judge import Judge
     from ipss_headend.plugins.manager import Manager
     from ipss_headend.plugins.vee import Validation
@@ -72,6 +73,7 @@ class Services:
     control: Control | None = None
     """Critical commands; None: the audit trail forbids them."""
     validation: Validation | None = None
+    accounts: Accounts | None = None
     """What hands intervals to plugins."""
     happened: trio.Event = dataclasses.field(default_factory=trio.Event)
     """Set, and made anew, when something was written."""

@@ -20,6 +20,8 @@ from ipss_headend.store.statements import last_number, run, stream, take_numbers
 
 READINGS, EVENTS, COMMANDS = "readings", "events", "commands"
 TOPICS = (READINGS, EVENTS, COMMANDS)
+INTERVALS = "intervals"
+"""Flags, estimates and edits of intervals. Only for who asks for it: it tells where, not what."""
 
 ENTRY_ROWS = 500
 """Rows of one entry at most: some 40 KiB."""
@@ -33,7 +35,7 @@ class Entry:
     """One entry.
 
     A reading is a `ReadingRow`; an event (meter_id, at_us, kind, number, detail); a critical command's step
-    (meter_id, at_us, command, order, state, detail).
+    (meter_id, at_us, command, order, state, detail); an interval's (meter_id, layout_id, first and last capture time).
     """
 
     sequence: int
@@ -61,9 +63,8 @@ def after(connection: Connection, cursor: int, topics: Sequence[str] = TOPICS, l
     Raises:
         StoreDamaged: an entry is not what was written. It is not served.
     """
-    selected = select(log).where(log.c.sequence > cursor).order_by(log.c.sequence).limit(limit)
-    if set(topics) != set(TOPICS):
-        selected = selected.where(log.c.topic.in_(topics))
+    selected = select(log).where(log.c.sequence > cursor, log.c.topic.in_(topics))
+    selected = selected.order_by(log.c.sequence).limit(limit)
     for sequence, at_us, topic, content, crc in connection.execute(selected):
         if zlib.crc32(content) != crc:
             raise StoreDamaged(

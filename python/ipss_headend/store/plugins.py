@@ -10,6 +10,9 @@ from ipss_headend.store.database import now_us
 from ipss_headend.store.schema import estimates, plugin_cursors, plugin_effects, plugin_states, reading_flags
 from ipss_headend.store.statements import run
 
+KEPT = "kept"
+"""The kind of effects that stand in the place of the one before."""
+
 
 class FlagRow(NamedTuple):
     """Flags of one column of a line."""
@@ -56,9 +59,34 @@ def advance(connection: Connection, plugin: str, sequence: int, effects: Iterabl
 
 
 def keep(connection: Connection, plugin: str, effects: Iterable[tuple[str, str, Any]]) -> int:
-    """Keep effects once for each key. Returns how many are new."""
-    rows = [(plugin, key, kind, msgpack.packb(content), now_us()) for key, kind, content in effects]
-    return sum(run(connection, _KEEP, row).rowcount for row in rows)
+    """Keep effects once for each key, and of the kind `kept` the newest. Returns how many effects are new."""
+    added, state = 0, {}
+    for key, kind, content in effects:
+        if kind == KEPT:
+            state[key] = content
+        else:
+            added += run(connection, _KEEP, (plugin, key, kind, msgpack.packb(content), now_us())).rowcount
+    owner = _owner(plugin)
+    for key, content in state.items():
+        if content is None:
+            run(connection, _DROP, (owner, key))
+        else:
+            run(connection, _REPLACE, (owner, key, KEPT, msgpack.packb(content), now_us()))
+    return added
+
+
+def kept(connection: Connection, plugin: str, after: str = "", limit: int = 1000) -> dict[str, Any]:
+    """What a plugin keeps, by key, the keys behind `after` first."""
+    chosen = select(plugin_effects.c.key, plugin_effects.c.content).where(
+        plugin_effects.c.plugin == _owner(plugin), plugin_effects.c.key > after
+    )
+    rows = connection.execute(chosen.order_by(plugin_effects.c.key).limit(limit))
+    return {key: msgpack.unpackb(content) for key, content in rows}
+
+
+def _owner(plugin: str) -> str:
+    """Whose what is kept is in the table of effects: no entry point has such a name."""
+    return f"{plugin}/{KEPT}"
 
 
 def effects(connection: Connection, plugin: str) -> Iterator[tuple[str, str, Any]]:
@@ -104,6 +132,12 @@ def estimate(connection: Connection, rows: Iterable[EstimateRow]) -> None:
     """Give missing intervals their values."""
     for row in rows:
         run(connection, _ESTIMATE, (row.value, row.method, *_key(row)))
+
+
+def edit(connection: Connection, row: EstimateRow) -> None:
+    """Give an interval the value that a person says, in the place of an estimate or of an edit before."""
+    run(connection, _EDIT, row)
+    flag(connection, [FlagRow(*row[:4], _EDITED)])
 
 
 def put_off(connection: Connection, rows: Iterable[EstimateRow], noted_us: int) -> None:
@@ -166,6 +200,13 @@ _WANT = (
 )
 _OF_ONE = "WHERE meter_id = ? AND layout_id = ? AND place = ? AND capture_time_us = ? AND value IS NULL"
 _ESTIMATE = f"UPDATE estimates SET value = ?, method = ? {_OF_ONE}"  # noqa: S608 - constants
+_EDIT = (
+    "INSERT INTO estimates (meter_id, layout_id, place, capture_time_us, noted_us, value, method) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (meter_id, layout_id, place, capture_time_us) "
+    "DO UPDATE SET noted_us = excluded.noted_us, value = excluded.value, method = excluded.method"
+)
+_EDITED = 512
+"""`Flag.EDITED`."""
 _PUT_OFF = f"UPDATE estimates SET noted_us = ? {_OF_ONE}"  # noqa: S608
 _UNWANT = f"DELETE FROM estimates {_OF_ONE}"  # noqa: S608
 _ADVANCE = (
@@ -177,6 +218,11 @@ _KEEP = (
     "INSERT INTO plugin_effects (plugin, key, kind, content, at_us) VALUES (?, ?, ?, ?, ?) "
     "ON CONFLICT (plugin, key) DO NOTHING"
 )
+_REPLACE = (
+    "INSERT INTO plugin_effects (plugin, key, kind, content, at_us) VALUES (?, ?, ?, ?, ?) "
+    "ON CONFLICT (plugin, key) DO UPDATE SET content = excluded.content, at_us = excluded.at_us"
+)
+_DROP = "DELETE FROM plugin_effects WHERE plugin = ? AND key = ?"
 _FLAG = (
     "INSERT INTO reading_flags (meter_id, layout_id, place, capture_time_us, flags, changed_us) "
     "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (meter_id, layout_id, place, capture_time_us) "

@@ -27,7 +27,7 @@ def control_authorize(actor, targets):
 """
 
 
-@pytest.mark.parametrize("name", ["billing.validate", "dispatch.classify"])
+@pytest.mark.parametrize("name", ["billing.validate", "billing.sales", "dispatch.classify"])
 def test_shipped_plugins_keep_the_contract(name: str, tmp_path: Path) -> None:
     with installed(tmp_path, shipped=f"from ipss_headend.plugins.{name} import *"):
         findings = trio.run(lambda: selftest("shipped", patience=50))

@@ -16,6 +16,7 @@ from ipss_headend.rpc.methods import (  # noqa: F401
     plugin_trial,
     read,
     rpc,
+    sales,
     stream,
     vee,
 )

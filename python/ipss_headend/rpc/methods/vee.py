@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -10,6 +11,8 @@ from sqlalchemy import Connection
 from ipss_headend.errors import PluginError
 from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.plugins.flags import flag_names
+from ipss_headend.plugins.intervals import DAY_US, series_of
+from ipss_headend.plugins.settled import EDITED
 from ipss_headend.plugins.vee import VALIDATE, Span
 from ipss_headend.rpc.call import Call
 from ipss_headend.rpc.catalogue import Change, Params, Result, method
@@ -17,9 +20,12 @@ from ipss_headend.rpc.faults import Fault
 from ipss_headend.rpc.jobs import Job
 from ipss_headend.rpc.methods.job import State, state
 from ipss_headend.rpc.methods.read import MOST_POINTS, parsed
+from ipss_headend.security import audit
 from ipss_headend.security.permission import Right
+from ipss_headend.store import log
 from ipss_headend.store import plugins as rows
-from ipss_headend.store.readings import plain, scaled
+from ipss_headend.store.database import now_us
+from ipss_headend.store.readings import plain, scaled, series
 from ipss_headend.store.registry import Layout, all_layouts
 
 LONGEST_PAGE = 10_000
@@ -45,7 +51,7 @@ class Flagged(msgspec.Struct, frozen=True):
     """The profile."""
     capture_ms: int
     flags: list[str]
-    """`gap`, `spike`, `negative`, `roll-over`, `sum`, `register`, `clock`, `stuck`, `estimated`."""
+    """`gap`, `spike`, `negative`, `roll-over`, `sum`, `register`, `clock`, `stuck`, `estimated`, `edited`."""
 
 
 class Flags(Result, frozen=True):
@@ -72,6 +78,26 @@ class Estimates(Result, frozen=True):
 
     estimates: list[Estimated]
     cursor_ms: int | None
+
+
+class Edited(Result, frozen=True):
+    """The interval as it counts now."""
+
+    edited: Estimated
+
+
+class Edit(Change, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An interval of a meter, and what it is to count as."""
+
+    point: str
+    item: str
+    source: str | None = None
+    """The profile, where several have this object."""
+    capture_ms: int
+    """The end of the interval."""
+    value: str
+    """What was taken in it, a decimal in the object's unit."""
+    reason: str
 
 
 class Run(Change, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -111,6 +137,69 @@ async def estimates(call: Call, params: Period) -> Estimates:
         for row, layout, column in found
     ]
     return Estimates(estimates=page[:limit], cursor_ms=page[limit].capture_ms if len(page) > limit else None)
+
+
+@method("vee.edit", Right.MANAGE)
+async def edit(call: Call, params: Edit) -> Edited:
+    """Say what an interval of energy counts as, before what was read; audited. The reading stays as it is."""
+    meter = call.meter(params.point, Right.MANAGE)
+    at_us, name = params.capture_ms * 1000, parsed(params.item).logical_name
+    source = None if params.source is None else parsed(params.source).logical_name
+    if not params.reason.strip():
+        raise Fault("E_PARAMS", "reason: say why")
+    who = call.principal.name
+
+    def change(connection: Connection) -> Estimated:
+        found = _interval(connection, meter.meter_id, at_us, name, source)
+        if len({(one[1].logical_name, one[2]) for one in found}) != 1:
+            words = ", ".join(sorted({one[1].logical_name for one in found})) or "none"
+            raise Fault("E_UNKNOWN", f"an interval of {name} that ends then: {words} has it; name one as source")
+        layout_id, layout, place = found[0]
+        column = layout.columns[place]
+        value = _counts(params.value, column.scaler or 0)
+        words = f"{EDITED} by {who}"[:100]
+        rows.edit(connection, rows.EstimateRow(meter.meter_id, layout_id, place, at_us, now_us(), value, words))
+        log.append(connection, now_us(), {log.INTERVALS: [(meter.meter_id, layout_id, at_us, at_us)]})
+        detail = {"item": name, "source": layout.logical_name, "capture_ms": params.capture_ms}
+        audit.append(connection, "edit", who, meter.name, {**detail, "value": params.value, "reason": params.reason})
+        return Estimated(
+            name, layout.logical_name, params.capture_ms, plain(scaled(value, column.scaler)), column.unit, words
+        )
+
+    found = await call.services.store.change(change)
+    call.services.written()
+    return Edited(edited=found)
+
+
+def _interval(
+    connection: Connection, meter_id: int, at_us: int, name: str, source: str | None
+) -> list[tuple[int, Layout, int]]:
+    """The columns of a meter's profiles that have an interval which ends then: layout, its number, place."""
+    found = []
+    for layout_id, layout in all_layouts(connection).items():
+        if source not in {None, layout.logical_name} or name not in {one.logical_name for one in layout.columns}:
+            continue
+        lines = list(series(connection, [meter_id], [layout_id], at_us - DAY_US, at_us + DAY_US))
+        for one in series_of(meter_id, layout_id, layout, lines, least=2):
+            fits = (at_us - one.ends_us[0]) % one.step_us == 0 if one.ends_us else False
+            if fits and layout.columns[one.place].logical_name == name:
+                found.append((layout_id, layout, one.place))
+    return found
+
+
+def _counts(text: str, scaler: int) -> int:
+    """A decimal as whole counts of a column.
+
+    Raises:
+        Fault: it is none, or finer than the column.
+    """
+    try:
+        value = Decimal(text).scaleb(-scaler)
+    except ArithmeticError:
+        value = Decimal("NaN")
+    if not value.is_finite() or value != int(value) or not 0 <= value < 2**62:
+        raise Fault("E_PARAMS", f'value: "{text}" is no whole number of 1e{scaler} from nought on')
+    return int(value)
 
 
 @method("vee.run", Right.MANAGE)
