@@ -79,7 +79,7 @@ def replay(
                 f"the log has no entry there (it is kept for {loaded.rpc.log_days} days); widen the time"
             )
         report = Report(name, where or "", stretch.after, stretch.last, most=limit, everything=everything)
-        told = _teller()
+        told = teller()
         found = trio.run(_run, database, tried, report, stretch, told)
         if sys.stderr.isatty():
             sys.stderr.write("\r\x1b[K")
@@ -165,15 +165,15 @@ def _tried(loaded: Config, connection: Connection, name: str, source: str | None
     )  # fmt: skip
 
 
-def _teller() -> Callable[[Progress], None]:
+def teller(now_s: Callable[[], float] = time.monotonic) -> Callable[[Progress], None]:
     """Says how far a long replay is: in one line of a terminal, or now and then in a line of its own."""
     terminal = sys.stderr.isatty()
     every_s = TOLD_S[0 if terminal else 1]
-    began = last = time.monotonic()
+    began = last = now_s()
 
     def tell(progress: Progress) -> None:
         nonlocal last
-        now = time.monotonic()
+        now = now_s()
         if now - last < every_s or not progress.done:
             return
         last = now
