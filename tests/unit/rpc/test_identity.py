@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -325,3 +326,42 @@ async def test_one_caller_at_a_hundred_times_takes_nothing_from_others(world: Wo
     assert all(isinstance(one, dict) for one in heard)
     assert len(refused) == 990
     assert all("retry_after_ms=" in words for words in refused)
+
+
+async def test_passwords_are_compared_two_at_once_in_threads_that_give_way(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy, most, names = 0, 0, set()
+    together = threading.Barrier(logins.HASHING)
+
+    def compare(hashed: str, password: str) -> bool:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        names.add(threading.current_thread().name)
+        together.wait(60)
+        busy -= 1
+        return password == PASSWORD
+
+    monkeypatch.setattr(identity, "password_fits", compare)
+    found: list[bool] = []
+
+    async def fits(password: str) -> None:
+        found.append(await world.services.logins.fits("hash", password))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(4 * logins.HASHING):
+            nursery.start_soon(fits, PASSWORD if number % 2 else "wrong")
+
+    assert (most, found.count(True), found.count(False)) == (2, 4, 4)
+    assert names == {"password_0", "password_1"}
+
+
+async def test_comparison_that_fails_is_told_and_frees_its_place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compare(hashed: str, password: str) -> bool:
+        raise MemoryError
+
+    monkeypatch.setattr(identity, "password_fits", compare)
+    for _ in range(3 * logins.HASHING):
+        with pytest.raises(MemoryError):
+            await world.services.logins.fits("hash", "password")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgpack
 import pytest
 import trio
 from tests.unit.rpc.conftest import OPERATOR, Client, World
@@ -141,3 +142,27 @@ async def test_wire_says_how_it_ended() -> None:
         wire.send_now(b"x")
     with pytest.raises(trio.ClosedResourceError):
         await wire.receive_some()
+
+
+@pytest.mark.parametrize("calls", [10, 5000], ids=["few at a time", "many at a time"])
+async def test_flood_of_one_client_leaves_others_their_turns(world: World, calls: int) -> None:
+    flood = msgpack.packb([0, 1, "t.say", ["x"]]) * calls
+    heard = 0
+
+    async with bare(world) as flooder, bare(world) as other, trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            while True:
+                await flooder.stream.send_all(flood)
+
+        async def hear() -> None:
+            nonlocal heard
+            while await flooder.stream.receive_some(65536):
+                heard += 1
+
+        nursery.start_soon(send)
+        nursery.start_soon(hear)
+        for number in range(200):
+            assert await other.call("t.say", text=str(number)) == {"said": str(number)}
+        assert heard
+        nursery.cancel_scope.cancel()
