@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from sqlalchemy import select
+from sqlalchemy import select, update
 from tests.system.fleet import fleet, head_end, opened
 from tests.system.test_control import FAST, name, world
 from tests.system.test_plugin_hooks import CODES, EVERY_DAY, written
@@ -235,6 +235,30 @@ def test_codes_and_incidents_are_classified_once_more(tmp_path: Path) -> None:
     assert items(named) == [("changed", "bypass, severity 3", "magnet, severity 4")]
     assert same["kinds"]["incident"] == {"same": 1, "added": 0, "gone": 0, "changed": 0}
     assert [(change, now) for change, _, now in items(other)] == [("changed", "no class")]
+
+
+def test_damaged_entries_are_passed_over_and_a_plugin_that_always_fails_is_given_up(tmp_path: Path) -> None:
+    layout = Layout(3, ITEM, 2, (LayoutColumn(3, ITEM, 2, 0, 0, "Wh", ""),))
+    place = tmp_path / "plugins"
+    place.mkdir()
+    raises = "from ipss_headend.plugins import hook\n\n@hook\ndef consume(rows): raise ValueError('never')\n"
+    with installed(place, seen=SEEN.format(body=EMITS), raises=raises), fleet(1, "127.96.6.1") as running:
+        path = head_end(tmp_path, "[plugins]\npatience = 50\n", running)
+        for number in range(130):
+            written(path, {1: [number]}, layout, 1_000_000 * (number + 1), 1)
+        with opened(config.load(path)) as database, database.writing() as connection:
+            connection.execute(update(schema.log).where(schema.log.c.sequence.in_([2, 50])).values(crc=0))
+        seen = replayed(path, "seen", "--limit", "0", status=PARTLY_DONE)
+        given_up = replayed(path, "raises", status=PARTLY_DONE)
+        part = replayed(path, "seen", "--since", "1970-01-01T00:00:04", "--until", "1970-01-01T00:00:11")
+
+    assert (seen["entries"], seen["whole"]) == (128, False)
+    assert seen["kinds"]["effect"]["added"] == 128
+    assert [note for note in seen["notes"] if "entry 2 of the log does not match its checksum" in note]
+    assert [note for note in seen["notes"] if "entry 50 of the log does not match its checksum" in note]
+    assert given_up["failed"] < 130
+    assert any(note.startswith("given up behind entry") for note in given_up["notes"])
+    assert (part["from_cursor"], part["to_cursor"], part["entries"]) == (3, 10, 7)
 
 
 def test_what_cannot_be_replayed_is_told_with_a_remedy(tmp_path: Path) -> None:
