@@ -684,6 +684,13 @@ class RegisterMap:
         Name, table, address, registers, unit, logical name of the reading, poll class ("fast", "slow", "once",
         "never"), the point that holds a further power of ten, the map's power of ten, whether the value is a number.
         """
+    def control(
+        self, act: Literal["connect", "disconnect", "limit", "release"], percent: str | None = None
+    ) -> tuple[str, int, bytes] | None:
+        """The one write that does this to a device: table, first address, octets (a coil: FF00 or 0000).
+
+        None if the map does not know how. Raises ValueError for a percent that the device cannot take exactly.
+        """
     def read(self, point: str, octets: bytes, factor: int | None = None) -> str | None:
         """A point's exact value; None if the device does not have it, or its scale is not known."""
 

@@ -218,6 +218,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             native=_core.SunSpecDevice,
             open_registers=reactor.open_registers,
             meters=meters,
+            load_map=lambda name: _core.RegisterMap(name, maps),
             critical_percent=config.control.der_critical_percent,
         )
         devices = Devices(

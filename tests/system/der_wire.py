@@ -100,6 +100,16 @@ def world(directory: Path, address: str, control: str = FAST) -> Iterator[tuple[
     """One virtual inverter `der-1` behind a wire, people, and a head-end's configuration."""
     devices = _core.VirtualDevices(inverters=1, first_address=address, port=0)
     wire = Wire(devices.devices()[0][0])
+    office, path = prepared(directory, f"der-1,{wire.url},sunspec\n", control)
+    try:
+        yield wire, office, path
+    finally:
+        wire.close()
+        devices.stop()
+
+
+def prepared(directory: Path, devices: str, control: str = FAST) -> tuple[Office, Path]:
+    """A head-end's configuration with people, and these devices (name, address, model) in its registry."""
     people = People(directory)
     create_key_file(directory / "key_encryption.key")
     path = directory / "head_end.toml"
@@ -111,13 +121,9 @@ def world(directory: Path, address: str, control: str = FAST) -> Iterator[tuple[
     loaded = config.load(path)
     with opened(loaded) as database, database.writing() as connection:
         keystore = Keystore.open(connection, loaded.keystore)
-        text = io.StringIO(f"name,address,model\nder-1,{wire.url},sunspec\n")
+        text = io.StringIO("name,address,model\n" + devices)
         assert import_meters(connection, keystore, text, "der.csv", strict=True).mistakes == ()
-    try:
-        yield wire, Office(path, people), path
-    finally:
-        wire.close()
-        devices.stop()
+    return Office(path, people), path
 
 
 class Layout:

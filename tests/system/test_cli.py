@@ -383,8 +383,9 @@ def test_demo_reads_every_meter_and_keeps_what_it_read(ipss: Ipss, tmp_path: Pat
         assert one["reverted_after_s"] > 0
         for words in ("limit 40 %  set by demo  goes back in ", "limit -  set by -  goes back in -  went back"):
             assert any(one["device"] in line and words in line for line in ran.stderr.splitlines())
+        assert 0 < one["power_limited_w"] <= one["power_w"]  # clouds may do more than the limit
     storage = said["ders"][3]
-    assert 0 < storage["power_limited_w"] < storage["power_w"]
+    assert storage["power_limited_w"] < storage["power_w"]
     assert said["p50_ms"] <= said["p99_ms"]
     stored = ipss(
         "readings",

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ipss_modbus::Table;
+use ipss_modbus::decimal::Decimal;
 use ipss_modbus::map::{self, Library, Map};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -23,6 +24,9 @@ pub struct RegisterMap(Arc<Map>);
 
 /// Name, table, address, registers, unit, reading, poll class, the point of its scale factor, power of ten, is a number.
 type MapPoint = (String, &'static str, u16, u16, String, Option<String>, &'static str, Option<String>, i8, bool);
+
+/// Table, first address, and the octets of a write: two a register, FF00 or 0000 for a coil.
+type ControlWrite = (&'static str, u16, Vec<u8>);
 
 #[pymethods]
 impl RegisterMap {
@@ -45,6 +49,24 @@ impl RegisterMap {
         self.0.points.iter().filter(|point| point.readable).map(described).collect()
     }
 
+    #[pyo3(signature = (act, percent=None))]
+    fn control(&self, act: &str, percent: Option<&str>) -> PyResult<Option<ControlWrite>> {
+        let unknown = || PyValueError::new_err(format!("'{act}' is none of connect, disconnect, limit, release"));
+        let act = map::Act::named(act).ok_or_else(unknown)?;
+        let number = |text: &str| {
+            Decimal::parse(text).ok_or_else(|| PyValueError::new_err(format!("'{text}' is no decimal number")))
+        };
+        let percent = percent.map(number).transpose()?;
+        let written = self.0.write(act, percent).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok(written.map(|write| {
+            let octets = match (write.table, &write.registers[..]) {
+                (Table::Coils, [bit]) => vec![if *bit == 0 { 0 } else { 0xFF }, 0],
+                (_, registers) => registers.iter().flat_map(|register| register.to_be_bytes()).collect(),
+            };
+            (table_name(write.table), write.address, octets)
+        }))
+    }
+
     #[pyo3(signature = (point, octets, factor=None))]
     fn read(&self, point: &str, octets: &[u8], factor: Option<i64>) -> PyResult<Option<String>> {
         let unknown = || PyValueError::new_err(format!("{}: no point is called {point}", self.0.name));
@@ -65,13 +87,17 @@ impl RegisterMap {
     }
 }
 
-fn described(point: &map::Point) -> MapPoint {
-    let table = match point.table {
+fn table_name(table: Table) -> &'static str {
+    match table {
         Table::Coils => "coils",
         Table::DiscreteInputs => "discrete",
         Table::Holding => "holding",
         Table::Input => "input",
-    };
+    }
+}
+
+fn described(point: &map::Point) -> MapPoint {
+    let table = table_name(point.table);
     let poll = match point.poll {
         map::Poll::Fast => "fast",
         map::Poll::Slow => "slow",

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Kind, Match, Point, Poll};
+use super::{Act, Kind, Match, Point, Poll, Setting};
 use crate::Table;
 
 /// A mistake in a map file.
@@ -40,6 +40,8 @@ pub(super) struct MapFile {
     pub(super) points: Vec<(Point, usize)>,
     /// Names of points that may share registers with others.
     pub(super) shared: Vec<String>,
+    /// What switches or limits the device, with the line of each.
+    pub(super) controls: Vec<(Act, Vec<Setting>, usize)>,
 }
 
 #[derive(Deserialize)]
@@ -50,6 +52,16 @@ struct Document {
     matches: Vec<Spanned<MatchEntry>>,
     #[serde(default)]
     points: BTreeMap<String, Spanned<Entry>>,
+    #[serde(default)]
+    control: BTreeMap<String, Spanned<BTreeMap<String, Setpoint>>>,
+}
+
+/// What a point of an act gets.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Setpoint {
+    Number(i64),
+    Word(String),
 }
 
 #[derive(Deserialize)]
@@ -193,6 +205,28 @@ impl MapFile {
                 shared.push(name.clone());
             }
         }
+        let mut controls = Vec::new();
+        for (name, entry) in &document.control {
+            let (at, place) = (entry.span().start, format!("control.{name}"));
+            let Some(act) = Act::named(name) else {
+                wrong(at, place, unknown("act", name, &Act::ALL.map(Act::name)));
+                continue;
+            };
+            let mut settings = Vec::new();
+            for (point, value) in entry.get_ref() {
+                let value = match value {
+                    Setpoint::Number(number) => Some(*number),
+                    Setpoint::Word(word) => {
+                        if word != "percent" {
+                            wrong(at, place.clone(), unknown("value", word, &["percent", "a number"]));
+                        }
+                        None
+                    }
+                };
+                settings.push(Setting { point: point.clone(), value });
+            }
+            controls.push((act, settings, line(at)));
+        }
         let spanned = |text: &Spanned<String>| (text.get_ref().clone(), line(text.span().start));
         match errors.is_empty() {
             true => Ok(Self {
@@ -209,6 +243,7 @@ impl MapFile {
                 matches,
                 points,
                 shared,
+                controls,
             }),
             false => Err(errors),
         }

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::control::{self, Act, Controls, Setting, Write};
 use super::file::{MapError, MapFile, table_name};
-use super::{Kind, Point, Poll};
+use super::{Kind, Point, Poll, WriteError};
 use crate::Table;
+use crate::decimal::Decimal;
 
 /// A whole map.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ pub struct Map {
     pub matches: Vec<Match>,
     /// Its points, by table and address.
     pub points: Vec<Point>,
+    /// What switches or limits the device.
+    pub controls: Controls,
 }
 
 /// How a device is known. All that is said must fit.
@@ -47,6 +51,17 @@ impl Map {
     /// The point of this name.
     pub fn point(&self, name: &str) -> Option<&Point> {
         self.points.iter().find(|point| point.name == name)
+    }
+
+    /// The one write that does this, `percent` being what a limit is set to; `None` if the map does not know how.
+    ///
+    /// # Errors
+    /// The points cannot say it: a rounded limit is another limit.
+    pub fn write(&self, act: Act, percent: Option<Decimal>) -> Result<Option<Write>, WriteError> {
+        let Some(settings) = self.controls.get(&act) else { return Ok(None) };
+        let settings: Vec<(&Point, Option<i64>)> =
+            settings.iter().filter_map(|one| Some((self.point(&one.point)?, one.value))).collect();
+        control::write(&settings, percent).map(Some)
     }
 
     /// The points of a poll class, by table and address, with those that their scale comes from.
@@ -181,6 +196,8 @@ fn joined(map: &MapFile, all: &BTreeMap<String, MapFile>) -> Result<Map, Vec<Map
         };
         errors.extend(wrong.map(|message| at(from, *line, point, message)));
     }
+    let (controls, wrong) = controls(map, &line_up, &points);
+    errors.extend(wrong);
     let shared: BTreeSet<&str> = line_up.iter().flat_map(|map| map.shared.iter().map(String::as_str)).collect();
     let mut ordered: Vec<_> = points.values().collect();
     ordered.sort_by_key(|(point, ..)| (point.table, point.address, point.count));
@@ -213,7 +230,39 @@ fn joined(map: &MapFile, all: &BTreeMap<String, MapFile>) -> Result<Map, Vec<Map
         in_flight: first(|map| map.in_flight).unwrap_or(1) as u8,
         matches: map.matches.clone(),
         points: ordered.into_iter().map(|(point, ..)| (*point).clone()).collect(),
+        controls,
     })
+}
+
+/// What switches or limits a device: its map's own acts, and those that it inherits as long as their points are there.
+fn controls(
+    map: &MapFile,
+    line_up: &[&MapFile],
+    points: &BTreeMap<&str, (&Point, &MapFile, usize)>,
+) -> (Controls, Vec<MapError>) {
+    let mut known: BTreeMap<Act, (&[Setting], &MapFile, usize)> = BTreeMap::new();
+    for from in line_up.iter().rev() {
+        known.extend(from.controls.iter().map(|(act, settings, line)| (*act, (&settings[..], *from, *line))));
+    }
+    let gone = |settings: &[Setting]| {
+        settings.iter().find(|one| !points.contains_key(one.point.as_str())).map(|one| one.point.clone())
+    };
+    known.retain(|_, (settings, from, _)| from.name == map.name || gone(settings).is_none());
+    let mut errors = Vec::new();
+    for (act, (settings, from, line)) in &known {
+        let found: Vec<(&Point, Option<i64>)> =
+            settings.iter().filter_map(|one| Some((points.get(one.point.as_str())?.0, one.value))).collect();
+        let message = match gone(settings) {
+            Some(point) => Some(format!("{point} is no point of this map")),
+            None if !known.contains_key(&act.back()) => {
+                Some(format!("nothing takes it back; say {} as well", act.back().name()))
+            }
+            None => control::mistake(*act, &found),
+        };
+        let place = format!("control.{}", act.name());
+        errors.extend(message.map(|message| MapError { file: from.file.clone(), line: *line, place, message }));
+    }
+    (known.into_iter().map(|(act, (settings, ..))| (act, settings.to_vec())).collect(), errors)
 }
 
 fn at(map: &MapFile, line: usize, point: &Point, message: String) -> MapError {

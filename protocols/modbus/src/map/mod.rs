@@ -15,6 +15,7 @@
 //! # Ok::<(), ipss_modbus::map::MapErrors>(())
 //! ```
 
+mod control;
 mod file;
 mod library;
 mod reading;
@@ -23,9 +24,10 @@ mod tests;
 
 use crate::Table;
 
+pub use control::{Act, Controls, Setting, Write};
 pub use file::MapError;
 pub use library::{Library, Map, MapErrors, Match};
-pub use reading::{Reading, Status, Value};
+pub use reading::{Reading, Status, Value, WriteError};
 
 /// How often a point is worth reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

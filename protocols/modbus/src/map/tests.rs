@@ -81,6 +81,75 @@ fn a_map_says_how_many_requests_its_device_takes_at_once() {
 }
 
 #[test]
+fn shipped_inverters_are_switched_and_limited_by_one_write_of_registers() {
+    let library = Library::builtin().expect("good");
+    let written = |map: &str, act, percent: Option<&str>| {
+        let percent = percent.map(|text| Decimal::parse(text).expect("a number"));
+        let write = library.map(map).expect("there").write(act, percent).expect("it can be said")?;
+        Some((write.table, write.address, write.registers))
+    };
+
+    assert_eq!(written("sungrow-sg", Act::Limit, Some("40.5")), Some((Table::Holding, 5006, vec![0xAA, 405])));
+    assert_eq!(written("sungrow-sg", Act::Release, None), Some((Table::Holding, 5006, vec![0x55])));
+    assert_eq!(written("sungrow-sg", Act::Disconnect, None), Some((Table::Holding, 5005, vec![0xCE])));
+    assert_eq!(written("sungrow-sg", Act::Connect, None), Some((Table::Holding, 5005, vec![0xCF])));
+    assert_eq!(written("growatt-inverter", Act::Limit, Some("0")), Some((Table::Holding, 3, vec![0])));
+    assert_eq!(written("growatt-inverter", Act::Release, None), Some((Table::Holding, 3, vec![100])));
+    assert_eq!(written("growatt-inverter", Act::Disconnect, None), Some((Table::Holding, 0, vec![0])));
+    assert_eq!(written("huawei-sun2000", Act::Limit, Some("12.3")), Some((Table::Holding, 40_125, vec![123])));
+    assert_eq!(written("huawei-sun2000", Act::Disconnect, None), None);
+    assert_eq!(written("eastron-sdm630", Act::Limit, Some("0")), None);
+    let rounded = library.map("growatt-inverter").expect("there").write(Act::Limit, Decimal::parse("2.5"));
+    assert!(rounded.expect_err("in steps of 1").to_string().contains("2.5 cannot be said in steps of 1"));
+}
+
+#[test]
+fn mistakes_in_what_switches_a_device_are_told_with_their_place() {
+    let points = r#"
+p = { address = 1, type = "uint16", unit = "%", access = "rw" }
+q = { address = 2, type = "uint16", access = "rw" }
+far = { address = 9, type = "uint16", access = "rw" }
+r = { address = 20, type = "uint16" }
+[control]
+"#;
+    let release = "release = { p = 100 }\n";
+    let cases = [
+        (r#"limit = { p = "percent" }"#, "control.limit: nothing takes it back; say release as well"),
+        (r#"limit = { q = "percent" }"#, "control.limit: q takes the percent, but its unit is not %"),
+        ("limit = { p = 40 }", "control.limit: needs one point that takes \"percent\""),
+        (r#"limit = { p = "most" }"#, "value \"most\" is not known; use percent, a number"),
+        (r#"limit = { s = "percent" }"#, "control.limit: s is no point of this map"),
+        (r#"limit = { p = "percent", far = 1 }"#, "its points do not stand side by side"),
+        (r#"limit = { p = "percent", r = 1 }"#, "r is not of access rw"),
+        (r#"limit = { p = "percent", q = 70000 }"#, "70000 is not in 0 to 65535"),
+        ("cut = { q = 1 }", "act \"cut\" is not known; use connect, disconnect, limit, release"),
+    ];
+    for (line, expected) in cases {
+        let rest = if expected.contains("takes it back") { "" } else { release };
+        let MapErrors(errors) = load(&format!("{points}{rest}{line}\n")).expect_err(line);
+        assert!(errors.iter().any(|error| error.to_string().contains(expected)), "{line}: {errors:?}");
+    }
+    assert!(load(&format!("{points}{release}limit = {{ p = \"percent\", q = 1 }}\n")).is_ok());
+}
+
+#[test]
+fn inherited_control_goes_with_its_points() {
+    let parent = format!(
+        "{HEAD}p = {{ address = 1, type = \"uint16\", unit = \"%\", access = \"rw\" }}\n\
+         q = {{ address = 2, type = \"uint16\" }}\n[control]\nlimit = {{ p = \"percent\" }}\nrelease = {{ p = 100 }}\n"
+    );
+    let child = |rest: &str| {
+        let head =
+            "[map]\nname = \"child\"\ntitle = \"t\"\nmanufacturer = \"m\"\nsource = \"table 1\"\ninherits = \"mine\"\n";
+        Library::load(&[("mine.toml", &parent), ("child.toml", &format!("{head}{rest}"))])
+            .map(|library| library.map("child").expect("there").controls.len())
+    };
+
+    assert_eq!(child("").expect("good"), 2);
+    assert_eq!(child("without = [\"p\"]\n").expect("good"), 0);
+}
+
+#[test]
 fn every_type_reads_its_registers() {
     let cases: [(&str, &[u16], &str); 14] = [
         (r#"p = { address = 1, type = "uint16", scale = -1 }"#, &[2_301], "230.1"),

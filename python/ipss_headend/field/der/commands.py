@@ -47,7 +47,7 @@ class DeviceCommands:
             meaning = Meaning.of(order.expected)
             if meaning.kind != order.kind:
                 return f"{order.expected} is no {order.kind}"
-            written = await meaning.write(await self._set_points.fresh(meter), meter.server)
+            written = await self._set_points.ordered(meter, meaning)
         except HeadEndError as error:
             return str(error)
         if written != order.effect:
@@ -78,11 +78,9 @@ class DeviceCommands:
         if meter is None:
             return None
         try:
-            line = await self._set_points.line(meter)
-            found = await line.read(meaning.places(line.models))
+            return await self._set_points.obeys(meter, meaning)
         except HeadEndError:
             return None
-        return None if found is None else meaning.held(found, line.models)
 
     async def take_over(self, only: int | None = None) -> None:
         """What commands hold devices, or only this one, to: as the store knows it."""

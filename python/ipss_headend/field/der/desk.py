@@ -23,6 +23,7 @@ from ipss_headend.errors import NotAuthorised, RequestError, StaleOwner, StoreDa
 from ipss_headend.field.der.arbitration import Decision, arbitrate
 from ipss_headend.field.der.keeper import Held, Keeper, Outcome, is_critical
 from ipss_headend.field.der.line import Open, Place, SunSpecLine
+from ipss_headend.field.der.mapped import MappedDevice, is_mapped
 from ipss_headend.field.der.setpoints import SECOND_US, Function, SetPoint
 from ipss_headend.field.der.text import row_of, wish_of
 from ipss_headend.field.der.writes import writes
@@ -33,6 +34,8 @@ from ipss_headend.store.database import now_us
 
 if TYPE_CHECKING:
     from ipss_headend import _core
+    from ipss_headend.field.control.orders import RegisterWrite
+    from ipss_headend.field.der.critical import Meaning
     from ipss_headend.field.fleet import FleetMeter
     from ipss_headend.field.requests import Requests
 
@@ -83,10 +86,13 @@ class SetPoints:
         native: type[_core.SunSpecDevice],
         open_registers: Open,
         meters: Mapping[int, FleetMeter],
+        load_map: Callable[[str], _core.RegisterMap],
         critical_percent: float = 0.0,
         wall_us: Callable[[], int] = now_us,
     ) -> None:
-        """`critical_percent`: limits below it take two people."""
+        """Limits below `critical_percent` take two people; `load_map` gives a register map, or raises ValueError."""
+        self._load_map = load_map
+        self._maps: dict[str, _core.RegisterMap] = {}
         self.critical_percent = Decimal(str(critical_percent))
         self._commanded: dict[tuple[int, Function], int] = {}
         self._store = store
@@ -122,8 +128,14 @@ class SetPoints:
         """The way to a device, which is asked what it has the first time.
 
         Raises:
+            RequestError: it is known by a register map, whose devices have no timer that ends a set point.
             MeterError: it did not answer, or is no SunSpec device.
         """
+        if is_mapped(meter):
+            raise RequestError(
+                f"{meter.name}: set points end by a device's own timer, which the register map {meter.model} does not "
+                "have; what it can be told takes two people: `control switch`, `control limit`"
+            )
         async with self._finding.setdefault(meter.meter_id, trio.Lock()):
             line = self._lines.get(meter.meter_id)
             if line is None:
@@ -141,6 +153,43 @@ class SetPoints:
         line = SunSpecLine(self._requests, meter.meter_id, meter.name, self._native())
         await line.discover(None)
         return line
+
+    async def ordered(self, meter: FleetMeter, meaning: Meaning) -> RegisterWrite:
+        """The one write that makes a device do this, as the device is now.
+
+        Raises:
+            RequestError: the device cannot do it.
+            MeterError: it did not answer.
+        """
+        if not is_mapped(meter):
+            return await meaning.write(await self.fresh(meter), meter.server)
+        device = self._mapped(meter)
+        write = device.write(meaning)
+        await device.now(write)
+        return write
+
+    async def obeys(self, meter: FleetMeter, meaning: Meaning) -> bool | None:
+        """Whether a device does this; None: it was not told.
+
+        Raises:
+            RequestError: the device cannot do it.
+            MeterError: it did not answer.
+        """
+        if is_mapped(meter):
+            device = self._mapped(meter)
+            write = device.write(meaning)
+            return await device.now(write) == write.values
+        line = await self.line(meter)
+        found = await line.read(meaning.places(line.models))
+        return None if found is None else meaning.held(found, line.models)
+
+    def _mapped(self, meter: FleetMeter) -> MappedDevice:
+        try:
+            found = self._maps.get(meter.model) or self._load_map(meter.model)
+        except ValueError as error:
+            raise RequestError(f"{meter.name}: {error}") from None
+        self._maps[meter.model] = found
+        return MappedDevice(self._requests, meter, found)
 
     async def command(self, meter: FleetMeter, function: Function, until_us: int) -> None:
         """A device is under a command until then: set points leave this function of it alone.

@@ -164,7 +164,7 @@ async def _write(call: Call, meters: list[FleetMeter], meaning: Meaning) -> Regi
     """The one write that means this to all of these."""
     found: dict[RegisterWrite, str] = {}
     for meter in meters[:MOST_DEVICES]:
-        write = await meaning.write(await call.services.set_points.fresh(meter), meter.server)
+        write = await call.services.set_points.ordered(meter, meaning)
         found.setdefault(write, meter.name)
     if len(meters) > MOST_DEVICES:
         raise Fault("E_PARAMS", f"targets: an order is for at most {MOST_DEVICES} inverters and storage")
