@@ -208,12 +208,12 @@ def rpc_table(result: dict[str, Any]) -> list[str]:
             p99 = figures["p99_us"]
             cells = [
                 labels[load],
-                side,
+                f"{side} {result['versions'].get(side, '')}".strip(),
                 spread(figures["cpu_us"]),
                 f"{number(figures['times_ours'])} x",
                 number(figures["per_second"]["median"]),
-                number(figures["p50_us"]["median"] / 1000),
-                spread({**p99, "median": p99["median"] / 1000}),
+                "-" if figures["lost"] else number(figures["p50_us"]["median"] / 1000),
+                "-" if figures["lost"] else spread({**p99, "median": p99["median"] / 1000}),
                 f"{number(figures['p99_times_alone'])} x" if "p99_times_alone" in figures else "-",
                 str(figures["lost"]),
             ]

@@ -99,7 +99,7 @@ def servers(rounds: int) -> Iterator[dict[str, dict[str, Any]]]:
             program: list[str | Path] = [environment(environment_name), "-m", f"benches.peers.{module}", path]
             told = up.enter_context(server(program))
             wait_for(path)
-            found[side] = {"address": f"unix:{path}", "pid": told["pid"]}
+            found[side] = {"address": f"unix:{path}", **told}
         yield found
 
 
@@ -228,6 +228,7 @@ def main() -> int:
     need()
     with servers(given.rounds) as reached:
         found = measure(reached, given.only or list(LOADS), given.rounds, given.seconds)
+        versions = {side: told["version"] for side, told in reached.items() if "version" in told}
     show(found)
     for verdict in verdicts(found):
         print(verdict)
@@ -239,7 +240,10 @@ def main() -> int:
         return 1
     if not given.quick and not given.only:
         goals = {"per_second": PER_SECOND_AT_LEAST, "p99_us": P99_US_AT_MOST, "p99_times_alone": P99_TIMES_AT_MOST}
-        keep("rpc", {"seconds": given.seconds, "rounds": given.rounds, "loads": found, "targets": goals})
+        keep(
+            "rpc",
+            {"seconds": given.seconds, "rounds": given.rounds, "loads": found, "targets": goals, "versions": versions},
+        )
     return 0
 
 

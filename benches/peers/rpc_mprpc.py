@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
+from importlib.metadata import version
 
 import gevent
 import mprpc
@@ -29,7 +31,7 @@ def main() -> None:
     listening.listen(1024)
     # It takes an address apart, which one of a unix socket is too short for.
     gevent.spawn(StreamServer(listening, lambda stream, _: server(stream, ("local", 0))).serve_forever)
-    print(f'{{"pid": {os.getpid()}}}', flush=True)
+    print(json.dumps({"pid": os.getpid(), "version": version("mprpc")}), flush=True)
     FileObject(sys.stdin, "r").read()
 
 
