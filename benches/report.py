@@ -141,11 +141,14 @@ def store_table(result: dict[str, Any]) -> list[str]:
     if "ratio_postgresql" in result:  # results from before PostgreSQL have none
         for name, label in [
             ("bare COPY", "PostgreSQL: bare binary COPY, the same rows and partitions"),
+            ("bare COPY, both tables", "PostgreSQL: two of them, the same rows also into the log"),
             ("ours in PostgreSQL", "PostgreSQL: the store"),
         ]:
-            figures = result["lines_per_second"][name]
-            lines.append(f"| {label} | {spread(figures)} | {number(figures['median'] * result['values_a_line'])} |")
-        lines.append(f"| PostgreSQL: ratio | {result['ratio_postgresql']} | |")
+            if figures := result["lines_per_second"].get(name):  # older results have one bare side
+                lines.append(f"| {label} | {spread(figures)} | {number(figures['median'] * result['values_a_line'])} |")
+        lines.append(f"| PostgreSQL: ratio to the rows alone | {result['ratio_postgresql']} | |")
+        if "ratio_postgresql_both" in result:
+            lines.append(f"| PostgreSQL: ratio to both tables | {result['ratio_postgresql_both']} | |")
     return lines
 
 

@@ -157,7 +157,7 @@ async def through(host: Host, ahead_s: float | None) -> None:
             else:
                 # The clock is in doubt: nothing goes.
                 with host.clock.here():
-                    held = office.switch("off", [name(next(host.fresh))], life_s=20.0)
+                    held = office.switch("off", [name(next(host.fresh))], life_s=600.0)
                 await trio.sleep(1.0)
                 assert office.states(held) == [State.APPROVED]
             await trio.sleep(max(0.0, logged_in_s + TOKEN_S + 0.5 - time.monotonic()))

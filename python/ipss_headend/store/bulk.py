@@ -1,7 +1,9 @@
 """Readings in bulk: the one statement that is another for each database, because it is most of what a store does.
 
-PostgreSQL takes them by binary COPY into a table of the connection's own, and from there those that are not known yet.
-A row is packed here as COPY wants it, in one `Struct`: psycopg would adapt each of its cells.
+PostgreSQL takes them by binary COPY, straight into their table: it writes whole pages. A line that is there already
+breaks that off, so the batch goes once more, into a table of the connection's own and from there what is not known yet,
+row by row; and so do the next ones, as what comes twice comes often twice. A row is packed here as COPY wants it, in
+one `Struct`: psycopg would adapt each of its cells.
 """
 
 from collections.abc import Sequence
@@ -9,6 +11,7 @@ from struct import Struct
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from ipss_headend.store import partitions
 from ipss_headend.store.records import READING_COLUMNS, ReadingRow
@@ -20,11 +23,39 @@ def add_readings(connection: Connection, rows: Sequence[ReadingRow], received_us
     if not is_postgresql(connection):
         return connection.exec_driver_sql(_SQLITE, list(rows)).rowcount
     partitions.prepare(connection, (row[2] for row in rows), received_us)
+    octets = packed(rows)
+    if _straight(connection, octets):
+        return len(rows)
     connection.exec_driver_sql(_INCOMING)
-    raw: Any = connection.connection.dbapi_connection
-    with raw.cursor() as cursor, cursor.copy(_COPY) as copy:
-        copy.write(packed(rows))
+    _copy(connection, _COPY_INCOMING, octets)
     return connection.exec_driver_sql(_TAKE_IN).rowcount
+
+
+def _straight(connection: Connection, octets: bytes) -> bool:
+    """Store them all, if none is there already; else none."""
+    wary: int = connection.info.get(_WARY, 0)
+    if wary:
+        connection.info[_WARY] = wary - 1
+        return False
+    try:
+        with connection.begin_nested():
+            _copy(connection, _COPY, octets)
+    except IntegrityError:
+        connection.info[_WARY] = WARY
+        return False
+    return True
+
+
+def _copy(connection: Connection, statement: str, octets: bytes) -> None:
+    raw: Any = connection.connection.dbapi_connection
+    driver: Any = connection.dialect.loaded_dbapi
+    try:
+        with raw.cursor() as cursor, cursor.copy(statement) as copy:
+            copy.write(octets)
+    except driver.Error as error:  # as SQLAlchemy has it: it runs every statement but these
+        raise DBAPIError.instance(
+            statement, None, error, driver.Error, connection_invalidated=raw.closed, dialect=connection.dialect
+        ) from error
 
 
 def packed(rows: Sequence[ReadingRow]) -> bytes:
@@ -42,6 +73,10 @@ def packed(rows: Sequence[ReadingRow]) -> bytes:
     return b"".join(parts)
 
 
+WARY = 20
+"""So many batches go row by row after one that held something known."""
+
+_WARY = "batches that go row by row"
 _HEAD = Struct("!hiiiiiqiqihihiqii")
 """How many fields, then the length of each and the field, up to the cells."""
 _TAIL = Struct("!iq")
@@ -50,5 +85,6 @@ _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _NAMES = ", ".join(READING_COLUMNS)
 _SQLITE = f"INSERT INTO readings ({_NAMES}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"  # noqa: S608
 _INCOMING = "CREATE TEMPORARY TABLE IF NOT EXISTS incoming_readings (LIKE readings) ON COMMIT DELETE ROWS"
-_COPY = f"COPY incoming_readings ({_NAMES}) FROM STDIN (FORMAT binary)"
+_COPY_INCOMING = f"COPY incoming_readings ({_NAMES}) FROM STDIN (FORMAT binary)"
+_COPY = f"COPY readings ({_NAMES}) FROM STDIN (FORMAT binary)"
 _TAKE_IN = f"INSERT INTO readings ({_NAMES}) SELECT {_NAMES} FROM incoming_readings ON CONFLICT DO NOTHING"  # noqa: S608

@@ -195,6 +195,11 @@ def _check_durable(connection: psycopg.Connection[Any], name: str) -> None:
         raise ConfigError(f"{name}: PostgreSQL 14 or newer is needed, this is {settings['server_version_num']}")
     if settings["synchronous_commit"] in ("off", "local"):
         connection.execute("SET synchronous_commit = on")
+    # The log's entries compress to half; lz4 takes a quarter of the time of PostgreSQL's own, where the server has it.
+    connection.execute(
+        "SELECT set_config(name, 'lz4', false) FROM pg_settings WHERE name = 'default_toast_compression' "
+        "AND 'lz4' = ANY (enumvals) AND source = 'default'"
+    )
     connection.commit()
 
 

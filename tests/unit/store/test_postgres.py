@@ -22,7 +22,18 @@ from ipss_headend.errors import (
     StoreUnavailable,
     StoreUncertain,
 )
-from ipss_headend.store import Database, Store, WriteBatch, counters, journal, log, partitions, reading_row, readings
+from ipss_headend.store import (
+    Database,
+    Store,
+    WriteBatch,
+    bulk,
+    counters,
+    journal,
+    log,
+    partitions,
+    reading_row,
+    readings,
+)
 from ipss_headend.store import postgres as backend
 from ipss_headend.store.partitions import Month
 from ipss_headend.store.records import ReadingRow
@@ -65,6 +76,66 @@ def test_each_month_has_its_partition_and_wrong_clocks_the_default(database: Dat
     with database.reading() as connection:
         assert {HERE.after(n) for n in range(4)} <= set(partitions.existing(connection))
         assert readings.verify(connection).sound
+
+
+def test_lines_that_are_there_already_are_counted_and_harm_no_other(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Straight into the table while all is new; row by row from the first that is not, for a while."""
+    ways: list[str] = []
+    copied = bulk._copy
+
+    def watched(connection: Any, statement: str, octets: bytes) -> None:
+        ways.append(statement.split()[1])
+        copied(connection, statement, octets)
+
+    monkeypatch.setattr(bulk, "_copy", watched)
+    monkeypatch.setattr(bulk, "WARY", 2)
+    minute_us = 60_000_000
+
+    first = write(database, NOW_US, NOW_US + minute_us)
+    again = write(database, NOW_US + 2 * minute_us, NOW_US + minute_us, NOW_US + 3 * minute_us)
+    twice = write(database, NOW_US + 4 * minute_us, NOW_US + 4 * minute_us)
+    later = [write(database, NOW_US + place * minute_us) for place in (5, 6)]
+
+    assert (first[:2], again[:2], twice[:2]) == ((2, 0), (2, 1), (1, 1))
+    assert [one[:2] for one in later] == [(1, 0), (1, 0)]
+    straight, by_row = "readings", "incoming_readings"
+    assert ways == [straight, straight, by_row, by_row, by_row, straight]
+    assert count(database, "readings") == 7
+    with database.reading() as connection:
+        assert readings.verify(connection).sound
+
+
+def test_server_that_goes_away_within_a_copy_is_told_and_nothing_is_written(
+    database: Database, address: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = bulk._copy
+
+    def cut(connection: Any, statement: str, octets: bytes) -> None:
+        session = connection.connection.dbapi_connection.info.backend_pid
+        with psycopg.connect(address.url, autocommit=True) as other:
+            assert other.execute("SELECT pg_terminate_backend(%s, 5000)", (session,)).fetchone() == (True,)
+        copied(connection, statement, octets)
+
+    write(database, NOW_US)
+    with monkeypatch.context() as patched:
+        patched.setattr(bulk, "_copy", cut)
+        with pytest.raises(StoreUnavailable):
+            write(database, NOW_US + 1_000_000)
+
+    assert count(database, "readings") == 1
+    assert write(database, NOW_US + 1_000_000)[:2] == (1, 0)
+
+
+def test_log_is_compressed_by_the_quick_method_where_the_server_has_it(database: Database) -> None:
+    write(database, *(NOW_US + place * 1_000_000 for place in range(500)))
+
+    with database.reading() as connection:
+        query = "SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'"
+        has_it = connection.exec_driver_sql(query).scalar()
+        used = connection.exec_driver_sql("SELECT DISTINCT pg_column_compression(content) FROM log").scalars().all()
+    assert used == ["lz4" if has_it else "pglz"]
 
 
 def test_lines_of_the_default_partition_move_when_their_month_is_made(database: Database) -> None:
