@@ -57,6 +57,8 @@ ARRIVED_S = 6.0
 """What was on its way has arrived by then."""
 LOOK_S = 0.8
 """In place of the head-end's 0.2 s: fewer looks for the same second."""
+HEARD_S = 1.0
+"""Within this a head-end knows of a stop, and of a resume (R17)."""
 LIVES_S = (2.0, 8.0, 24.0)
 """How long orders may wait to be sent."""
 EPOCH_US = 1_800_000_000_000_000
@@ -93,7 +95,8 @@ class World:
     protected: set[int] = field(default_factory=set)
     stopped_s: float | None = None
     generation: int = 1
-    resumed_s: float = -1.0
+    ended: dict[int, float] = field(default_factory=dict)
+    """When each generation of the stop switch ended: a head-end hears of it with its next look."""
     sealed: list[tuple[float, bytes]] = field(default_factory=list)
     trace: list[str] = field(default_factory=list)
     lives: int = 0
@@ -269,11 +272,9 @@ def judge_seal(world: World, order: Order, command: bytes, meter: int) -> None:
     assert world.now_us() < order.not_after_us, "sealed too late"
     assert command not in world.cancelled, "sealed though cancelled"
     said = {generation for _, generation in world.approved.get(order.order_id, set())}
-    valid = {world.generation}
-    if trio.current_time() < world.resumed_s + 1.0:
-        valid.add(world.generation - 1)
+    valid = {world.generation} | {one for one, at_s in world.ended.items() if trio.current_time() < at_s + HEARD_S}
     assert said & valid, "sealed without a valid approval"
-    assert world.stopped_s is None or trio.current_time() < world.stopped_s + 1.0, "sealed behind the stop switch"
+    assert world.stopped_s is None or trio.current_time() < world.stopped_s + HEARD_S, "sealed behind the stop switch"
     assert Counter(one for _, one in world.sealed)[command] == 1, "sealed twice"
 
 
@@ -380,8 +381,9 @@ def propose(world: World, office: Desk) -> None:
 def resume(world: World, office: Desk, settings: ControlConfig) -> None:
     settings.stop_file.unlink(missing_ok=True)
     signer = world.signers["bob"]
+    world.ended[world.generation] = trio.current_time()
     world.generation = transact(world.database, lambda connection: office.resume(connection, signer))
-    world.stopped_s, world.resumed_s = None, trio.current_time()
+    world.stopped_s = None
 
 
 def protect(world: World, office: Desk, meter: int) -> None:

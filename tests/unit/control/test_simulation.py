@@ -23,8 +23,9 @@ PROCESSES = int(os.environ.get("IPSS_CORE_PROCESSES", "1" if SEEDS < 500 else st
 SEED = os.environ.get("IPSS_SEED")
 """One seed alone, to replay it."""
 
-FOUND: tuple[int, ...] = (5,)
-"""Seeds that failed once: tests for ever. 5: a resume of what was not seen stopped let approvals of before count."""
+FOUND: tuple[int, ...] = (7, 630)
+"""Seeds that failed once: tests for ever. 7: a resume of what was not seen stopped let approvals of before count. 630:
+two resumes within one look, where the simulation's own book was too strict."""
 
 
 @pytest.fixture(autouse=True)
