@@ -267,19 +267,22 @@ pub fn ciphering(octets: &[u8]) {
     let Some(what) = script.octet() else { return };
     let mut channel = common::channel_of(profile.suite, 1, CounterBlock::new(10, 10_000), None);
     let mut peer = common::meter_channel_of(profile.suite, common::METER_TITLE);
-    channel.meet(common::METER_TITLE);
     peer.meet(common::HEAD_END_TITLE);
-    channel.begin();
     peer.begin();
-    let before = channel.peer_counter();
     if what % 2 == 0 {
-        // Octets of anybody: only the peer can make what is opened.
+        // Octets of anybody: only the peer can make what is opened. It is one that never seals here, because comparisons
+        // teach the fuzzer the octets of another that does.
+        channel.meet(SystemTitle(*b"TSTnever"));
+        channel.begin();
+        let before = channel.peer_counter();
         let mut apdu = script.rest().to_vec();
         let opened = channel.unprotect(profile, &mut apdu);
         assert!(opened.is_err(), "opened what nobody with the key has made");
         assert_eq!(channel.peer_counter(), before, "a counter is believed without its tag");
         return;
     }
+    channel.meet(common::METER_TITLE);
+    channel.begin();
     // The peer's own, bent at one place.
     let (place, bits) = (script.octet().unwrap_or_default(), script.octet().unwrap_or_default());
     let form = if matches!(profile.ciphering, Ciphering::GeneralCiphering(_)) || what & 2 == 0 {
