@@ -270,7 +270,7 @@ def test_what_cannot_be_replayed_is_told_with_a_remedy(tmp_path: Path) -> None:
         path = head_end(tmp_path, "", running)
         written(path, {1: [1]}, Layout(3, ITEM, 2, (LayoutColumn(3, ITEM, 2, 0, 0, "Wh", ""),)), 1, 1)
         for words, told in (
-            (["methods"], "of none of these the questions are recorded"),
+            (["methods"], "it has rpc_methods, and a replay asks none of these, but billing_validate_batch, "),
             (["valdate"], "did you mean validate?"),
             (["validate", "--source", "./nowhere"], "nowhere: no such directory"),
             (["validate", "--from-cursor", "99"], "the log has no entry there"),

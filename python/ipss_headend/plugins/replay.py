@@ -21,7 +21,7 @@ from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.metrics import Figures
 from ipss_headend.plugins.context import KEPT, Effect
 from ipss_headend.plugins.differences import Report
-from ipss_headend.plugins.feed import AFTER, CONSUME, ENTRIES, VALIDATE, Rows, consumed, ended, outcome_of
+from ipss_headend.plugins.feed import AFTER, CONSUME, ENTRIES, FED, VALIDATE, Rows, consumed, ended, outcome_of
 from ipss_headend.plugins.flags import Flag, flag_names
 from ipss_headend.plugins.incidents import CLASSIFY, DECODE, Incidents
 from ipss_headend.plugins.intervals import PROFILE_CLASS
@@ -154,6 +154,7 @@ class Replay:
                 self.report.notes.append(f"given up behind entry {place}, after {self.report.failed} failures")
                 stretch = stretch._replace(last=place, until_us=found[-1].at_us)
                 break
+        tell(Progress(stretch.last - stretch.after, stretch.last - stretch.after, stretch.until_us))
         self._now_us = max(self._now_us, stretch.until_us)
         await self._compare_flags()
         if ESTIMATE in hooks:
@@ -173,8 +174,8 @@ class Replay:
         self.report.hooks = tuple(sorted(hooks))
         if not hooks & REPLAYED:
             raise PluginError(
-                f"{name}: it has {', '.join(sorted(hooks))}, and of none of these the questions are recorded; "
-                f"a replay asks {', '.join(one for one in HOOKS if one in REPLAYED)}; plugin selftest asks all"
+                f"{name}: it has {', '.join(sorted(hooks))}, and a replay asks none of these, but "
+                f"{', '.join(one for one in HOOKS if one in REPLAYED)}; plugin selftest asks all hooks"
             )
         return hooks
 
@@ -197,8 +198,8 @@ class Replay:
         found = await self._store.read(lambda connection: list(log.after(connection, place, TOPICS, limit)))
         return [entry for entry in found if entry.sequence <= last]
 
-    async def _first_after(self, place: int) -> int | None:
-        return await self._store.read(lambda connection: log.first_after(connection, place, TOPICS))
+    async def _first_after(self, place: int, topics: Sequence[str] = TOPICS) -> int | None:
+        return await self._store.read(lambda connection: log.first_after(connection, place, topics))
 
     # Asking
 
@@ -439,14 +440,16 @@ class Replay:
     async def _say_what_is_behind(self, hooks: frozenset[str], stretch: Stretch) -> None:
         cursors = await self._store.read(recorded.readers)
         name, notes = self._tried.name, self.report.notes
-        for hook, cursor in ((CONSUME, name), (VALIDATE, f"{name}/{VALIDATE}")):
-            if hook not in hooks:
+        for fed in FED:
+            if fed.hook not in hooks or fed.hook not in {CONSUME, VALIDATE}:
                 continue
-            place = cursors.get(cursor)
+            place = cursors.get(fed.cursor(name))
             if place is None:
-                notes.append(f"{hook}: {name} has not read this log, so that all is new")
-            elif place < stretch.last:
-                notes.append(f"{hook}: {name} has read up to entry {place}; what comes behind it is new")
+                notes.append(f"{fed.hook}: {name} has not read this log, so that all is new")
+                continue
+            following = await self._first_after(place, fed.topics)
+            if following is not None and following <= stretch.last:
+                notes.append(f"{fed.hook}: {name} has read up to entry {place}; what comes behind it is new")
         others = [
             one.partition("/")[0] for one in cursors if one.endswith(f"/{VALIDATE}") and one != f"{name}/{VALIDATE}"
         ]
