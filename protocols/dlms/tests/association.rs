@@ -343,3 +343,20 @@ fn the_greeter_learns_who_dialled_in_and_says_nothing_else() {
     assert_eq!(rig.near.identified, [b"TST1".to_vec()]);
     assert!(rig.near.batch.is_empty());
 }
+
+#[test]
+fn a_request_that_is_none_is_answered_by_nothing_and_the_connection_closes() {
+    let profile = Profile { client: 1, ..Profile::public() };
+    // A SET with list that goes on like the first block of one, as some head-ends cut it.
+    let mut apdu = vec![0xC1, 4, 0xC1, 1, 0, 3];
+    apdu.extend_from_slice(&ENERGY.0);
+    apdu.extend_from_slice(&[2, 0, 0, 0, 0, 0, 1, 4, 1, 6, 0, 0]);
+    let mut rig = rig(&profile);
+    assert_eq!(ask(&mut rig, vec![energy()]), Some(Outcome::Done));
+    let written = rig.far.written.len();
+
+    rig.inject_far(&[&[0, 1, 0, 1, 0, 1, 0, apdu.len() as u8][..], &apdu].concat());
+
+    assert_eq!(rig.far.written.len(), written, "not even the head of a frame");
+    assert!(!rig.open);
+}

@@ -285,7 +285,11 @@ impl<O: Objects> Meter<O> {
             quirks: profile.quirks,
             objects: &mut objects,
         };
-        self.transfer.answer(&mut question, apdu, cx.to_send)?;
+        let answered = self.transfer.answer(&mut question, apdu, cx.to_send);
+        if answered.is_err() {
+            cx.to_send.truncate(frame); // nothing goes out of an answer that there is none to
+        }
+        answered?;
         let new = if self.transfer.is_done() { self.objects.new_keys() } else { None };
         if cx.to_send.len() == start {
             cx.to_send.truncate(frame); // an unconfirmed service
