@@ -6,9 +6,11 @@ Runs in `.venv-gurux`, never inside the head-end.
 
 An object is CLASS/LOGICAL NAME:ATTRIBUTE; a profile's buffer takes `@entries=FIRST-LAST` or `@range=FROM,TO`.
 `action:CLASS/LOGICAL NAME:METHOD` invokes a method with integer 0, `list:OBJECT,OBJECT,...` reads in one GET with list,
-`clock:LOGICAL NAME=TIME` writes a clock's time. With `--short-names` an object is its base name in
-decimal, CLASS/NAME:ATTRIBUTE. Prints one JSON document: an item for each object with the A-XDR octets that were
-received (`hex`), or the error; and the exchanges' time.
+`clock:LOGICAL NAME=TIME` writes a clock's time, `seasons:LOGICAL NAME=COUNT` as many seasons into a calendar's passive
+half, in blocks where they are too long; `names:LOGICAL NAME=NAME,COUNT` a calendar's name and seasons in one SET with
+list; `image:LOGICAL NAME=SIZE` begins an image and sends its blocks; `access:OBJECT,OBJECT,...` reads in one ACCESS.
+With `--short-names` an object is its base name in decimal, CLASS/NAME:ATTRIBUTE. Prints one JSON document: an item for
+each object with the A-XDR octets that were received (`hex`), or the error; and the exchanges' time.
 """
 
 from __future__ import annotations
@@ -28,10 +30,21 @@ from typing import Any
 from gurux_dlms import GXByteBuffer, GXDLMSException, GXReplyData
 from gurux_dlms.ecdsa.GXPrivateKey import GXPrivateKey
 from gurux_dlms.ecdsa.GXPublicKey import GXPublicKey
-from gurux_dlms.enums import Authentication, Conformance, DataType, InterfaceType, ObjectType, Security
+from gurux_dlms.enums import (
+    AccessServiceCommandType,
+    Authentication,
+    Conformance,
+    DataType,
+    InterfaceType,
+    ObjectType,
+    Security,
+)
 from gurux_dlms.GXDateTime import GXDateTime
-from gurux_dlms.objects import GXDLMSProfileGeneric
+from gurux_dlms.GXDLMSAccessItem import GXDLMSAccessItem
+from gurux_dlms.GXWriteItem import GXWriteItem
+from gurux_dlms.objects import GXDLMSActivityCalendar, GXDLMSImageTransfer, GXDLMSProfileGeneric
 from gurux_dlms.objects.enums import SecuritySuite
+from gurux_dlms.objects.GXDLMSSeasonProfile import GXDLMSSeasonProfile
 from gurux_dlms.secure import GXDLMSSecureClient
 
 AUTHENTICATIONS = {
@@ -172,6 +185,75 @@ def read_list(line: Line, text: str) -> dict[str, Any]:
     return {"object": text, "ok": True, "value": shown(values)}
 
 
+def seasons(count: int) -> list[GXDLMSSeasonProfile]:
+    """Seasons that begin at the first of a month, in January and on."""
+    begins = [GXDateTime(dt.datetime(2026, 1 + number % 12, 1, tzinfo=dt.UTC)) for number in range(count)]
+    names = [f"season-{number}".encode() for number in range(count)]
+    return [GXDLMSSeasonProfile(name, begin, b"week") for name, begin in zip(names, begins, strict=True)]
+
+
+def write_seasons(line: Line, text: str) -> dict[str, Any]:
+    """Write a calendar's passive seasons."""
+    name, _, count = text.partition("=")
+    calendar = GXDLMSActivityCalendar(name)
+    calendar.seasonProfilePassive = seasons(int(count))
+    messages = line.client.write(calendar, 7)
+    line.ask(messages)
+    return {"object": text, "ok": True, "messages": len(messages)}
+
+
+def write_names(line: Line, text: str) -> dict[str, Any]:
+    """Write a calendar's passive name and seasons in one SET with list."""
+    name, _, wanted = text.partition("=")
+    passive, _, count = wanted.partition(",")
+    calendar = GXDLMSActivityCalendar(name)
+    calendar.calendarNamePassive = passive
+    calendar.seasonProfilePassive = seasons(int(count))
+    items = []
+    for index, kind in ((6, DataType.OCTET_STRING), (7, DataType.ARRAY)):
+        item = WriteItem(calendar, index)
+        item.target, item.dataType = calendar, kind
+        items.append(item)
+    messages = line.client.writeList(items)
+    reply = line.ask(messages)
+    return {"object": text, "ok": True, "messages": len(messages), "error": int(reply.error)}
+
+
+class WriteItem(GXWriteItem):  # type: ignore[misc]
+    """gurux-dlms' own lacks the method that `writeList` calls."""
+
+    def getDataType(self) -> DataType:  # noqa: N802 - gurux-dlms calls it so
+        kind: DataType = self.dataType
+        return kind
+
+
+def send_image(line: Line, text: str) -> dict[str, Any]:
+    """Begin an image and send its blocks."""
+    name, _, size = text.partition("=")
+    image, octets = GXDLMSImageTransfer(name), bytes(number % 251 for number in range(int(size)))
+    image.imageBlockSize = 128
+    line.ask(image.imageTransferInitiate(line.client, "gurux", len(octets)))
+    blocks = image.imageBlockTransfer(line.client, bytearray(octets), [0])
+    for messages in blocks:
+        line.ask(messages)
+    return {"object": text, "ok": True, "messages": sum(map(len, blocks))}
+
+
+def access(line: Line, text: str) -> dict[str, Any]:
+    """Read several attributes in one ACCESS."""
+    items = []
+    for one in text.split(","):
+        match = OBJECT.fullmatch(one)
+        assert match is not None, one
+        item = line.client.createObject(ObjectType(int(match["class"])))
+        item.logicalName = match["name"]
+        items.append(GXDLMSAccessItem(AccessServiceCommandType.GET, item, int(match["index"])))
+    reply = line.ask(line.client.accessRequest(None, items))
+    line.client.parseAccessResponse(items, reply.data)
+    values = [item.value for item in items]
+    return {"object": text, "ok": True, "value": shown(values), "errors": [int(item.error) for item in items]}
+
+
 def write_clock(line: Line, text: str) -> dict[str, Any]:
     """Set a clock's time to what is written in ISO 8601."""
     name, _, moment = text.partition("=")
@@ -186,8 +268,9 @@ def read(line: Line, text: str) -> dict[str, Any]:
     """Do what one command-line object asks."""
     if text.startswith("list:"):
         return read_list(line, text.removeprefix("list:"))
-    if text.startswith("clock:"):
-        return write_clock(line, text.removeprefix("clock:"))
+    for prefix, service in SERVICES.items():
+        if text.startswith(prefix):
+            return service(line, text.removeprefix(prefix))
     match = OBJECT.fullmatch(text.removeprefix("action:"))
     if match is None:
         raise SystemExit(f"{text}: not CLASS/LOGICAL NAME:ATTRIBUTE")
@@ -212,6 +295,15 @@ def read(line: Line, text: str) -> dict[str, Any]:
         request = client.read(item, index)
     reply = line.ask(request)
     return {"object": text, "ok": True, "hex": bytes(reply.data.array()).hex(), "value": shown(reply.value)}
+
+
+SERVICES = {
+    "clock:": write_clock,
+    "seasons:": write_seasons,
+    "names:": write_names,
+    "image:": send_image,
+    "access:": access,
+}
 
 
 def shown(value: Any) -> Any:

@@ -48,7 +48,9 @@ from gurux_dlms.internal._GXCommon import _GXCommon
 from gurux_dlms.internal._GXDataInfo import _GXDataInfo
 from gurux_dlms.objects.enums import ControlState, SecuritySuite
 from gurux_dlms.ValueEventArgs import ValueEventArgs
+from tests.interop import gurux_transfers
 from tests.interop.gurux_objects import CLOCK_NAME, COUNTER_NAME, ZONE, build_objects
+from tests.interop.gurux_octets import buffer, descriptor, octets_of, reply_with
 
 PUBLIC_CLIENT = 16
 AUTHENTICATIONS = {
@@ -103,19 +105,6 @@ class Refused(Exception):
         self.answer = answer
 
 
-def buffer(octets: bytes) -> GXByteBuffer:
-    """A gurux buffer holding `octets`, read from its beginning."""
-    made = GXByteBuffer()
-    made.set(bytearray(octets))
-    made.position = 0
-    return made
-
-
-def octets_of(value: Any) -> bytes:
-    """The octets of whatever gurux-dlms uses for octets."""
-    return bytes(value.array()) if isinstance(value, GXByteBuffer) else bytes(value)
-
-
 class Meter:
     """What all connections share: the objects, the keys, and the counters of the global key."""
 
@@ -145,7 +134,9 @@ class Association:
         self.settings.interfaceType = InterfaceType.PDU
         self.settings.setUseLogicalNameReferencing(True)
         self.settings.proposedConformance |= Conformance.PRIORITY_MGMT_SUPPORTED
-        self.settings.proposedConformance &= ~(Conformance.ACCESS | Conformance.GENERAL_BLOCK_TRANSFER)
+        self.settings.proposedConformance &= ~Conformance.GENERAL_BLOCK_TRANSFER
+        if not meter.options.access:
+            self.settings.proposedConformance &= ~Conformance.ACCESS
         if not meter.options.general_protection:
             self.settings.proposedConformance &= ~Conformance.GENERAL_PROTECTION
         cipher = GXCiphering(bytearray(meter.title))
@@ -160,6 +151,7 @@ class Association:
         self.highest_dedicated = -1
         self.before_this_apdu = -1
         self.rest: GXByteBuffer | None = None
+        self.transfer = gurux_transfers.Transfer([], listed=False)
 
     def answer(self, client: int, apdu: bytes) -> bytes:
         """The APDU that answers `apdu`; empty to say nothing."""
@@ -311,6 +303,11 @@ class Association:
         plain = self.decipher(kind, apdu, protection) if kind != "plain" else apdu
         self.choose_protection(kind, protection)
         request = buffer(plain)
+        if plain[0] == 0xD9 and self.state == "associated":
+            reply = GXByteBuffer()
+            gurux_transfers.access(self, request, reply)
+            self.keep_counter(kind)
+            return octets_of(reply)
         tag, choice, invoke_id = request.getUInt8(), request.getUInt8(), request.getUInt8()
         self.settings.updateInvokeId(invoke_id)
         reply = GXByteBuffer()
@@ -324,11 +321,15 @@ class Association:
             self.act(choice, invoke_id, request, reply)
         else:
             raise Refused(f"tag {tag:02x}", bytes([0xD8, 2, 2]))
+        self.keep_counter(kind)
+        return octets_of(reply)
+
+    def keep_counter(self, kind: str) -> None:
+        """Note the counter that gurux-dlms will use next."""
         if kind in ("ded", "general-ded"):
             self.dedicated_counter = self.cipher.invocationCounter
         elif kind != "plain":
             self.meter.counter = self.cipher.invocationCounter
-        return octets_of(reply)
 
     def decipher(self, kind: str, apdu: bytes, protection: Security) -> bytes:
         dedicated = kind in ("ded", "general-ded")
@@ -476,42 +477,69 @@ class Association:
         raise ValueError(f"selector {selector}")
 
     def set(self, choice: int, invoke_id: int, request: GXByteBuffer, reply: GXByteBuffer) -> None:
-        """SET normal: a Data, Register or Clock value may be written by a client that proved who it is."""
-        class_id, name, index = descriptor(request)
+        """SET in every form."""
+        if choice != 1:
+            gurux_transfers.set_(self, choice, invoke_id, request, reply)
+            return
+        target = descriptor(request)
         request.getUInt8()
-        value = _GXCommon.getData(self.settings, request, _GXDataInfo())
-        self.log["requests"].append(f"set {class_id}/{name}:{index}")
-        item = self.meter.objects.get((class_id, name))
-        status = ErrorCode.OK
-        if item is None or choice != 1:
-            status = ErrorCode.UNDEFINED_OBJECT
-        elif self.client == PUBLIC_CLIENT or index != 2 or name == COUNTER_NAME:
-            status = ErrorCode.READ_WRITE_DENIED
-        elif class_id != int(ObjectType.CLOCK):
-            item.value = value
+        status = self.write(target, _GXCommon.getData(self.settings, request, _GXDataInfo()))
         parameters = GXDLMSLNParameters(self.settings, invoke_id, Command.SET_RESPONSE, choice, None, None, status)
         reply_with(self.settings, reply, parameters)
 
-    def act(self, choice: int, invoke_id: int, request: GXByteBuffer, reply: GXByteBuffer) -> None:
-        """ACTION normal: reply_to_HLS_authentication, the disconnect control's two methods; the clock's do nothing."""
-        class_id, name, index = descriptor(request)
-        argument = _GXCommon.getData(self.settings, request, _GXDataInfo()) if request.getUInt8() else None
-        self.log["requests"].append(f"action {class_id}/{name}:{index}")
-        content, status = bytes([0]), ErrorCode.OK
+    def write(self, target: tuple[int, str, int], value: Any) -> int:
+        """A Data, Register or Clock value may be written by a client that proved who it is."""
+        class_id, name, index = target
+        self.log["requests"].append(f"set {class_id}/{name}:{index}")
         item = self.meter.objects.get((class_id, name))
-        if (class_id, name, index) == (15, "0.0.40.0.0.255", 1):
+        if item is None:
+            return int(ErrorCode.UNDEFINED_OBJECT)
+        if self.client == PUBLIC_CLIENT or index != 2 or name == COUNTER_NAME:
+            return int(ErrorCode.READ_WRITE_DENIED)
+        if class_id != int(ObjectType.CLOCK):
+            item.value = value
+        return int(ErrorCode.OK)
+
+    def value(self, target: tuple[int, str, int]) -> tuple[bytes, int]:
+        """An attribute's value (null if there is none) and status."""
+        class_id, name, index = target
+        asked = struct.pack(">H6BbB", class_id, *(int(part) for part in name.split(".")), index, 0)
+        self.meter.refresh()
+        status, octets = self.read_attribute(buffer(asked))
+        return (octets, 0) if status == ErrorCode.OK else (b"\0", int(status))
+
+    def act(self, choice: int, invoke_id: int, request: GXByteBuffer, reply: GXByteBuffer) -> None:
+        """ACTION in every form."""
+        if choice != 1:
+            gurux_transfers.act(self, choice, invoke_id, request, reply)
+            return
+        target = descriptor(request)
+        argument = _GXCommon.getData(self.settings, request, _GXDataInfo()) if request.getUInt8() else None
+        content, status = bytes([0]), 0
+        if target == (15, "0.0.40.0.0.255", 1):
+            self.log["requests"].append("action 15/0.0.40.0.0.255:1")
             content, status = self.reply_to_hls(bytes(argument or b""))
-        elif item is None or choice != 1:
-            status = ErrorCode.UNDEFINED_OBJECT
-        elif class_id == int(ObjectType.DISCONNECT_CONTROL) and index in (1, 2) and self.client != PUBLIC_CLIENT:
+        else:
+            status = self.invoke(target, argument)
+        parameters = GXDLMSLNParameters(
+            self.settings, invoke_id, Command.METHOD_RESPONSE, 1, None, buffer(content), ErrorCode(status)
+        )
+        reply_with(self.settings, reply, parameters)
+
+    def invoke(self, target: tuple[int, str, int], argument: Any) -> int:
+        """The disconnect control's two methods; the clock's do nothing. Octets are logged by their number."""
+        class_id, name, index = target
+        long = f" {len(argument)} octets" if isinstance(argument, (bytes, bytearray)) else ""
+        self.log["requests"].append(f"action {class_id}/{name}:{index}{long}")
+        item = self.meter.objects.get((class_id, name))
+        if item is None:
+            return int(ErrorCode.UNDEFINED_OBJECT)
+        if class_id == int(ObjectType.DISCONNECT_CONTROL) and index in (1, 2) and self.client != PUBLIC_CLIENT:
             item.outputState = index == 2
             item.controlState = ControlState.CONNECTED if index == 2 else ControlState.DISCONNECTED
         elif class_id != int(ObjectType.CLOCK) or self.client == PUBLIC_CLIENT:
-            status = ErrorCode.READ_WRITE_DENIED
-        parameters = GXDLMSLNParameters(
-            self.settings, invoke_id, Command.METHOD_RESPONSE, 1, None, buffer(content), status
-        )
-        reply_with(self.settings, reply, parameters)
+            return int(ErrorCode.READ_WRITE_DENIED)
+        return 0
 
     def reply_to_hls(self, proof: bytes) -> tuple[bytes, int]:
         """Check f(StoC), and answer f(CtoS); by GMAC under a counter of its own."""
@@ -572,27 +600,12 @@ def counter_of_aarq(apdu: bytes) -> int:
     return counter
 
 
-def descriptor(request: GXByteBuffer) -> tuple[int, str, int]:
-    """Take a COSEM attribute or method descriptor: class, logical name, number."""
-    class_id = request.getUInt16()
-    name = bytearray(6)
-    request.get(name)
-    return class_id, ".".join(str(octet) for octet in name), request.getInt8()
-
-
 def timestamp(settings: GXDLMSSettings, value: Any) -> dt.datetime:
     """The moment that an octet-string or date-time of a range names."""
     if isinstance(value, (bytes, bytearray)):
         value = _GXCommon.changeType(settings, bytearray(value), DataType.DATETIME)
     moment: dt.datetime = value.value
     return moment if moment.tzinfo else moment.replace(tzinfo=ZONE)
-
-
-def reply_with(settings: GXDLMSSettings, reply: GXByteBuffer, parameters: GXDLMSLNParameters) -> None:
-    """Let gurux-dlms encode, cut into blocks, and cipher the answer."""
-    settings.setCount(0)
-    settings.setIndex(0)
-    GXDLMS.getLNPdu(parameters, reply)
 
 
 class Connection(socketserver.BaseRequestHandler):
@@ -654,6 +667,7 @@ def main() -> int:
     parser.add_argument("--password", default="12345678")
     parser.add_argument("--protection", choices=PROTECTIONS, default="auth+enc")
     parser.add_argument("--general-protection", action="store_true", help="offer general-glo and general-ded")
+    parser.add_argument("--access", action="store_true", help="offer ACCESS")
     parser.add_argument("--system-title", default="4752580000000001")
     parser.add_argument("--encryption-key", default="0b0c0d0e0f101112131415161718191a")
     parser.add_argument("--authentication-key", default="a0a1a2a3a4a5a6a7a8a9aaabacadaeaf")
