@@ -55,6 +55,8 @@ def load_commands() -> None:
         rpc,
         plugin,
         plugin_trial,
+        flags,
+        incidents,
         users,
         store,
         control,

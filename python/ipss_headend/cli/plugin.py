@@ -2,13 +2,15 @@
 
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import trio
 import typer
 
+from ipss_headend.cli import places
 from ipss_headend.cli.app import JSON, app, command
 from ipss_headend.cli.output import Output, say
+from ipss_headend.cli.running import Running
 from ipss_headend.config import LogConfig
 from ipss_headend.errors import FAULT
 from ipss_headend.log import configure
@@ -59,6 +61,50 @@ def list_(*, json_output: JSON = False) -> None:
 
 def _package(entry: metadata.EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
+
+
+@command(plugins, "status")
+def status(
+    name: Annotated[str | None, typer.Argument(help="One plugin; none: all that are enabled.")] = None,
+    *,
+    config: places.CONFIG = places.DEFAULT_CONFIG,
+    json_output: JSON = False,
+) -> int:
+    r"""Show how the plugins of a running head-end do. Ends with 1 if one does not run or says that something is wrong.
+
+    \b
+    Examples:
+      ipss-headend plugin status
+      ipss-headend plugin status sales --json
+    """
+    with Running(config, "plugin status") as running:
+        listed = running.call("plugin.list")["plugins"] if name is None else []
+        names = [one["plugin"] for one in listed if one["enabled"]] if name is None else [name]
+        found = [running.call("plugin.status", plugin=one) for one in names]
+    output = Output(json_output=json_output)
+    if json_output:
+        output.document({"plugins": found})
+    else:
+        columns = ("plugin", "state", "behind", "calls", "failed", "restarts", "kills", "passed over", "wrong")
+        output.table(columns, [_status(one) for one in found], right=columns[2:-1])
+        say(f"{len(found)} plugins")
+    return FAULT if any(_wrong(one) for one in found) else 0
+
+
+def _status(one: dict[str, Any]) -> tuple[object, ...]:
+    calls = sum(each["calls"] for each in one["calls"])
+    done = sum(each["calls"] for each in one["calls"] if each["outcome"] == "done")
+    behind = max((each["behind"] for each in one["readings"]), default="")
+    state = "running" if one["running"] else "not running"
+    return (
+        one["plugin"], state, behind, calls, calls - done, one["restarts"], one["kills"], one["passed_over"],
+        _wrong(one),
+    )  # fmt: skip
+
+
+def _wrong(one: dict[str, Any]) -> str:
+    said = [f"{name}: {words}" for name, words in one["wrong"].items()]
+    return "; ".join(said or ([one["fault"]] if one["fault"] else [] if one["running"] else ["it does not run"]))
 
 
 @command(plugins, "selftest")
