@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from tests.figures import figure
 from tests.system.fleet import fleet, head_end
 from tests.system.test_rpc import address
 from tests.system.test_serve import BILLING, until
@@ -231,10 +232,7 @@ def test_head_end_outlives_a_plugin_that_means_harm(
         started = trio.run(main)
 
     with capsys.disabled() if ROUNDS > 1 else nullcontext():
-        print(f"\nmeasured: {measured[0]}")
-    if place_of_figures := os.environ.get("IPSS_FIGURES"):
-        with Path(place_of_figures).open("a", encoding="utf-8") as figures:
-            figures.write(f"{measured[0]}\n")
+        figure(f"evil {measured[0]}")
     assert (started.figures.plugins["good"].kills, started.figures.plugins["good"].restarts) == (0, 0)
     if name not in {"fork", "huge"}:
         assert started.figures.plugins[name].restarts >= ROUNDS * len(MODES)

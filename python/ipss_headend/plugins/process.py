@@ -38,7 +38,7 @@ START_S = 15.0
 """How long a plugin may take to be imported."""
 GRACE_S = 1.0
 """How long behind its limit an invocation may last before the process is killed."""
-BACKOFF_S = (0.05, 3.0)
+BACKOFF_S = (0.05, 2.0)
 """R39: a plugin is back within 5 s, the second until it is killed and its import included."""
 STEADY_S = 30.0
 """A process that lived so long starts again without delay."""
