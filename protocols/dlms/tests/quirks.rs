@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::*;
+use ipss_dlms::head_end::Control;
 use ipss_dlms::meter::Fault;
 use ipss_dlms::profile::Profile;
 use ipss_dlms::push::companion;
@@ -127,6 +128,35 @@ fn quirk_36_and_37_errors_in_place_of_an_aare_interrupt_and_may_be_tried_later()
         assert!(rig.near.batch.events.iter().any(|event| event.kind == EventKind::ProtocolViolation), "{apdu}");
         assert!(!rig.open);
     }
+}
+
+#[test]
+fn quirk_38_a_meter_that_closes_or_names_another_counter_is_spoken_to_under_higher_ones() {
+    // The AARQ's ciphered InitiateRequest: 21 LENGTH 30 COUNTER.
+    let counter_of = |aarq: &[u8]| {
+        let at = aarq.windows(3).position(|part| part[0] == 0x21 && part[2] == 0x30).unwrap() + 3;
+        u32::from_be_bytes(aarq[at..at + 4].try_into().unwrap())
+    };
+    let mut rig = associating(&secured());
+    let first = counter_of(rig.near.written.last().unwrap());
+
+    // It says nothing and closes.
+    rig.disconnect();
+    assert_eq!(rig.near.finished[0].1, Outcome::Interrupted, "not a failure of the meter's key");
+    assert!(rig.near.batch.events.iter().all(|event| event.kind != EventKind::AuthenticationFailed));
+
+    // It says which counter it expects: a hint for the owner, who grants others.
+    rig.connect();
+    let second = counter_of(rig.near.written.last().unwrap());
+    assert!(second > first, "a counter is spent whether or not it was answered");
+    rig.tell_near(Input::Request(request(2, vec![energy()])));
+    rig.inject_near(&frame("D8 01 06 0001 86A0", 1));
+    let told = rig.near.batch.events.iter().find(|event| event.kind == EventKind::CounterBehind).unwrap();
+    assert_eq!((told.number, rig.near.finished[1].1, rig.open), (100_000, Outcome::Interrupted, false));
+
+    rig.tell_near(Input::Control(Control::Grant { next: 100_000, end: 100_100 }));
+    rig.connect();
+    assert_eq!(counter_of(rig.near.written.last().unwrap()), 100_000);
 }
 
 #[test]
