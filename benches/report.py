@@ -171,6 +171,7 @@ def plugins_table(result: dict[str, Any]) -> list[str]:
         "handed over": "handed to a plugin's process that reads every column, and back",
         "handed over, validated": "handed to `validate` and back",
         "validated": "validated, of CPU time on one core",
+        "counted as sales": "counted by `sales` in the place of others, of CPU time on one core",
     }
     lines = [
         "",
@@ -180,7 +181,9 @@ def plugins_table(result: dict[str, Any]) -> list[str]:
         "|---|---|---|",
     ]
     for name, label in labels.items():
-        figures = result["per_second"][name]
+        figures = result["per_second"].get(name)
+        if figures is None:
+            continue  # a result of before it was measured
         scaled = {"median": figures["median"] / 1e6, "spread_percent": figures["spread_percent"]}
         target = result["targets"].get(name)
         lines.append(f"| {label} | {spread(scaled)} | {'-' if target is None else number(target / 1e6)} |")

@@ -74,8 +74,10 @@ def _summed(one: Mapping[str, Any], edges: Sequence[int], clocks: Sequence[Seque
     step_us, power = one["step_us"], WH_DIGITS + one["scaler"]
     sums = [[0, 0, 0, 0, 0] for _ in clocks]
     at_us = one["first_us"]
+    place = bisect_right(edges, at_us) - 1
     for value, word in zip(one["values"], one["flags"], strict=True):
-        place = bisect_right(edges, at_us) - 1
+        while place < len(sums) and at_us >= edges[place + 1]:
+            place += 1
         at_us += step_us
         if value is None or value < 0 or not 0 <= place < len(sums):
             continue
@@ -88,6 +90,8 @@ def _summed(one: Mapping[str, Any], edges: Sequence[int], clocks: Sequence[Seque
         row = sums[place]
         row[0] += energy
         row[1] += 1
+        if not word:
+            continue
         row[2] += bool(word & Flag.ESTIMATED)
         row[3] += bool(word & Flag.EDITED)
         row[4] += bool(word & SUSPECT and not word & (Flag.ESTIMATED | Flag.EDITED))
@@ -202,9 +206,10 @@ class Ledger:
         account.key = self._key(name, labels)
         if before != account.key:
             for day, text in account.days.items():
+                date_ = date.fromisoformat(day)
                 for hour in decoded(text):
-                    self._put(before, day, hour, -1)
-                    self._put(account.key, day, hour, 1)
+                    self._put(before, date_, hour, -1)
+                    self._put(account.key, date_, hour, 1)
         return True
 
     def put(self, name: str, day: str, text: str | None) -> bool:
@@ -213,7 +218,7 @@ class Ledger:
         Raises:
             ValueError: it is no day, or these are no hours.
         """
-        date.fromisoformat(day)
+        date_ = date.fromisoformat(day)
         hours = [] if text is None else decoded(text)
         account = self._account(name)
         before = account.days.get(day)
@@ -221,10 +226,13 @@ class Ledger:
             return False
         old = [] if before is None else decoded(before)
         self._count_late(old, hours)
+        both = set(old) & set(hours)  # one reading changes one hour
         for hour in old:
-            self._put(account.key, day, hour, -1)
+            if hour not in both:
+                self._put(account.key, date_, hour, -1)
         for hour in hours:
-            self._put(account.key, day, hour, 1)
+            if hour not in both:
+                self._put(account.key, date_, hour, 1)
         if text is None:
             del account.days[day]
         else:
@@ -314,14 +322,14 @@ class Ledger:
         self.late += sum(hour.end_us <= closed and before.get(hour.start_us) != hour for hour in new)
         self._seen_us = max([self._seen_us, *(hour.end_us for hour in new if hour.known)])
 
-    def _put(self, key: Labels, day: str, hour: Hour, sign: int) -> None:
+    def _put(self, key: Labels, day: date, hour: Hour, sign: int) -> None:
         cells = self._cells.setdefault(hour.start_us, {})
         cell = cells.setdefault(key, Cell())
         cell.add(hour, sign)
         if not cell.accounts:
             del cells[key]
         if cells:
-            self._clocks[hour.start_us] = hour.end_us, date.fromisoformat(day), hour.clock
+            self._clocks[hour.start_us] = hour.end_us, day, hour.clock
         else:
             del self._cells[hour.start_us], self._clocks[hour.start_us]
 
