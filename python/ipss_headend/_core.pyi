@@ -691,6 +691,8 @@ class RegisterMap:
 
         None if the map does not know how. Raises ValueError for a percent that the device cannot take exactly.
         """
+    def critical(self) -> list[tuple[str, str, int, int, Literal["switch", "limit"]]]:
+        """The points whose write switches or limits supply: name, table, address, registers, what it does."""
     def read(self, point: str, octets: bytes, factor: int | None = None) -> str | None:
         """A point's exact value; None if the device does not have it, or its scale is not known."""
 

@@ -28,6 +28,9 @@ type MapPoint = (String, &'static str, u16, u16, String, Option<String>, &'stati
 /// Table, first address, and the octets of a write: two a register, FF00 or 0000 for a coil.
 type ControlWrite = (&'static str, u16, Vec<u8>);
 
+/// Name, table, address, registers, effect of a point.
+type Critical = (String, &'static str, u16, u16, &'static str);
+
 #[pymethods]
 impl RegisterMap {
     #[new]
@@ -65,6 +68,17 @@ impl RegisterMap {
             };
             (table_name(write.table), write.address, octets)
         }))
+    }
+
+    fn critical(&self) -> Vec<Critical> {
+        let row = |(point, effect): (&map::Point, map::Effect)| {
+            let effect = match effect {
+                map::Effect::Switch => "switch",
+                map::Effect::Limit => "limit",
+            };
+            (point.name.clone(), table_name(point.table), point.address, point.count, effect)
+        };
+        self.0.critical().into_iter().map(row).collect()
     }
 
     #[pyo3(signature = (point, octets, factor=None))]

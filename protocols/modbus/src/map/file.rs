@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Act, Kind, Match, Point, Poll, Setting};
+use super::{Act, Effect, Kind, Match, Point, Poll, Setting};
 use crate::Table;
 
 /// A mistake in a map file.
@@ -116,6 +116,7 @@ struct Entry {
     reading: Option<String>,
     #[serde(default = "read_only")]
     access: String,
+    effect: Option<String>,
     poll: Option<String>,
     not_available: Option<Vec<i64>>,
     #[serde(default)]
@@ -308,6 +309,15 @@ fn point(name: &str, entry: &Entry, head: &Head, table: Table) -> Result<Point, 
     if writable && matches!(table, Table::Input | Table::DiscreteInputs) {
         errors.push(format!("access {}, but table {} is only read", entry.access, table_name(table)));
     }
+    let effect = entry.effect.as_deref().and_then(|named| {
+        let found = EFFECTS.iter().find(|effect| effect.0 == named).map(|effect| effect.1);
+        if found.is_none() {
+            errors.push(unknown("effect", named, &EFFECTS.map(|effect| effect.0)));
+        } else if !writable {
+            errors.push(format!("effect \"{named}\", but access {}; what is only read switches nothing", entry.access));
+        }
+        found
+    });
     if !(-20..=20).contains(&entry.scale) {
         errors.push(format!("scale {} is a power of ten in -20 to 20; 0.1 is -1", entry.scale));
     }
@@ -355,6 +365,7 @@ fn point(name: &str, entry: &Entry, head: &Head, table: Table) -> Result<Point, 
         unit: entry.unit.clone(),
         reading: entry.reading.clone(),
         writable,
+        effect,
         readable,
         poll,
         // 64 bits with the highest set have no positive number in TOML.
@@ -402,6 +413,8 @@ const TABLES: [(&str, Table); 4] = [
 
 const POLLS: [(&str, Poll); 4] =
     [("fast", Poll::Fast), ("slow", Poll::Slow), ("once", Poll::Once), ("never", Poll::Never)];
+
+const EFFECTS: [(&str, Effect); 2] = [("switch", Effect::Switch), ("limit", Effect::Limit)];
 
 /// Types by name, with their registers where the name says them.
 const KINDS: [(&str, Kind, Option<u16>); 16] = [

@@ -64,6 +64,20 @@ impl Map {
         control::write(&settings, percent).map(Some)
     }
 
+    /// The points whose write switches or limits the device: those that say so, and those of its acts.
+    pub fn critical(&self) -> Vec<(&Point, Effect)> {
+        let by_act = |point: &Point| {
+            let (act, _) =
+                self.controls.iter().find(|(_, settings)| settings.iter().any(|one| one.point == point.name))?;
+            Some(match act {
+                Act::Connect | Act::Disconnect => Effect::Switch,
+                Act::Limit | Act::Release => Effect::Limit,
+            })
+        };
+        let effect = |point: &Point| point.effect.or_else(|| by_act(point));
+        self.points.iter().filter_map(|point| Some((point, effect(point)?))).collect()
+    }
+
     /// The points of a poll class, by table and address, with those that their scale comes from.
     pub fn polled(&self, poll: Poll) -> Vec<&Point> {
         let wanted: BTreeSet<&str> = self

@@ -65,6 +65,15 @@ pub enum Kind {
     Bit,
 }
 
+/// What a write of a point does to the supply behind the device: such a write is a critical command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Puts the device on the grid or takes it off, starts or stops it.
+    Switch,
+    /// Limits the power that flows.
+    Limit,
+}
+
 /// One point of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Point {
@@ -92,6 +101,8 @@ pub struct Point {
     pub reading: Option<String>,
     /// Whether it may be written.
     pub writable: bool,
+    /// What a write of it switches or limits, if anything.
+    pub effect: Option<Effect>,
     /// Whether it may be read.
     pub readable: bool,
     /// How often it is worth reading.

@@ -55,6 +55,26 @@ fn every_file_of_maps_is_built_in_under_its_own_name() {
 }
 
 #[test]
+fn points_that_switch_or_limit_say_so() {
+    let point = |effect: &str, access: &str| {
+        format!("one = {{ address = 1, type = \"uint16\", access = \"{access}\", effect = \"{effect}\" }}")
+    };
+    assert_eq!(self::point(&point("switch", "w")).effect, Some(Effect::Switch));
+    assert_eq!(self::point(&point("limit", "rw")).effect, Some(Effect::Limit));
+    assert_eq!(self::point("one = { address = 1, type = \"uint16\", access = \"rw\" }").effect, None);
+    assert!(message(&point("blink", "w")).contains("effect \"blink\" is not known; use switch, limit"));
+    assert!(message(&point("limit", "r")).contains("only read"));
+
+    let library = Library::builtin().expect("good");
+    for map in library.maps() {
+        for point in map.points.iter().filter(|point| point.writable) {
+            let tells = ["limit", "start", "stop", "on_off"].iter().any(|word| point.name.contains(word));
+            assert_eq!(point.effect.is_some(), tells, "{}: {}", map.name, point.name);
+        }
+    }
+}
+
+#[test]
 fn a_map_takes_over_what_it_inherits_and_may_leave_points_out() {
     let library = Library::builtin().expect("good");
     let three = library.map("eastron-sdm630").expect("there");
