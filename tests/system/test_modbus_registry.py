@@ -18,7 +18,7 @@ import pytest
 from tests.system.fleet import opened
 from tests.system.serial_line import answering
 from tests.system.test_serve import serving, until
-from tests.system.test_transports import TLS, mbap, rtu, tcp_device
+from tests.system.test_transports import TLS, ascii_frame, ascii_line, mbap, rtu, tcp_device
 
 from ipss_headend import _core, config
 from ipss_headend.field.fleet import import_meters
@@ -112,12 +112,15 @@ def test_devices_over_every_transport_are_read_into_the_store(tmp_path: Path) ->
     (maps / "bench-device.toml").write_text(MAP, encoding="utf-8")
     with ExitStack() as stack:
         enter = stack.enter_context
-        line = enter(serial_devices())
+        line, ascii_end = enter(serial_devices()), enter(ascii_line())
         urls = {
             "tcp": f"modbus+tcp://127.0.0.1:{enter(tcp_device(each))}/9",
             "tls": f"modbus+tls://127.0.0.1:{enter(tls_device())}/1",
             "udp": f"modbus+udp://127.0.0.1:{enter(udp_device())}/1",
             "rtu-tcp": f"modbus+rtu+tcp://127.0.0.1:{enter(tcp_device(rtu))}/7",
+            "ascii-tcp": f"modbus+ascii+tcp://127.0.0.1:{enter(tcp_device(ascii_frame))}/7",
+            "ascii-5": f"modbus+ascii://{ascii_end}/5?baud=115200",
+            "ascii-6": f"modbus+ascii://{ascii_end}/6?baud=115200",
             "rtu-3": f"modbus+rtu://{line}/3?baud=115200",
             "rtu-4": f"modbus+rtu://{line}/4?baud=115200",
         }

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -74,6 +74,19 @@ def rtu(request: bytes) -> bytes:
     return frame + crc(frame)
 
 
+def ascii_frame(request: bytes) -> bytes:
+    assert (request[:1], request[-2:]) == (b":", b"\r\n")
+    octets = bytes.fromhex(request[1:-2].decode())
+    assert sum(octets) & 0xFF == 0, "the check makes the sum zero"
+    frame = octets[:1] + answer(octets[1:-1])
+    return b":" + (frame + bytes((-sum(frame) & 0xFF,))).hex().upper().encode() + b"\r\n"
+
+
+def ascii_line() -> AbstractContextManager[str]:
+    """A serial line on which every unit answers in ASCII; the path of our end."""
+    return answering(ascii_frame, lambda held: held.find(b"\n") + 1 or len(held) + 1)
+
+
 @contextmanager
 def tcp_device(respond: Callable[[bytes], bytes]) -> Iterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -93,7 +106,9 @@ def tcp_device(respond: Callable[[bytes], bytes]) -> Iterator[int]:
         server.shutdown(socket.SHUT_RDWR)
 
 
-@pytest.mark.parametrize(("scheme", "respond"), [("modbus+tcp", mbap), ("modbus+rtu+tcp", rtu)])
+@pytest.mark.parametrize(
+    ("scheme", "respond"), [("modbus+tcp", mbap), ("modbus+rtu+tcp", rtu), ("modbus+ascii+tcp", ascii_frame)]
+)
 def test_read_asks_registers_of_a_modbus_device(scheme: str, respond: Callable[[bytes], bytes]) -> None:
     with tcp_device(respond) as port:
         url = f"{scheme}://127.0.0.1:{port}/9"
@@ -138,9 +153,9 @@ def test_write_of_a_register_is_done_and_of_a_coil_is_refused() -> None:
     with tcp_device(mbap) as port:
         url = f"modbus+tcp://127.0.0.1:{port}/1"
 
-        headend("read", url, "holding/101:2", "--set", "4660, 22136", "--yes")
+        headend("read", url, "holding/101:2", "--set", "4660, 22136", "--yes", "--by-hand")
         [read] = items(url, "holding/101:2")
-        refused = headend("read", url, "coil/1", "--set", "1", "--yes", expect=2)
+        refused = headend("read", url, "coil/1", "--set", "1", "--yes", "--by-hand", expect=2)
 
     assert read["raw"] == "12345678"
     assert "holding" in refused

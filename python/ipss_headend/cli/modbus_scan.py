@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import trio
@@ -14,9 +15,9 @@ import typer
 
 from ipss_headend.cli import places
 from ipss_headend.cli.app import JSON, command
-from ipss_headend.cli.conversation import Conversation, converse_with
-from ipss_headend.cli.modbus import PORT, ModbusTarget, Proof, meter_of, target_of
+from ipss_headend.cli.conversation import Conversation, Reply, converse_with
 from ipss_headend.cli.modbus_maps import modbus
+from ipss_headend.cli.modbus_target import ModbusTarget, Proof, meter_of, place_of
 from ipss_headend.cli.output import Output
 from ipss_headend.config import ModbusConfig
 from ipss_headend.errors import (
@@ -28,6 +29,10 @@ from ipss_headend.errors import (
     ProtocolViolation,
     RequestError,
 )
+from ipss_headend.field.fleet_file import MODBUS_PORT
+
+if TYPE_CHECKING:
+    from ipss_headend._core import SunSpecDevice
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,7 @@ class Address:
 
     def target(self, unit: int) -> ModbusTarget:
         """The unit of this number there."""
-        return target_of(f"{self.scheme}://{self.where}/{unit}{self.line}", self.proof)
+        return place_of(f"{self.scheme}://{self.where}/{unit}{self.line}", self.proof)[0]
 
 
 async def _scan(addresses: list[Address], units: list[int], rules: ModbusConfig, wait_s: float) -> list[Found]:
@@ -137,33 +142,50 @@ async def _unit(target: ModbusTarget, rules: ModbusConfig, wait_s: float) -> Fou
     Raises:
         MeterGone: there is no connection.
     """
-    from ipss_headend import _core
-
     timeout_s = CONNECT_S + wait_s * MOST_QUESTIONS
     meter = await meter_of(target, rules, timeout_s, answer_s=wait_s, retries=0)
     async with converse_with(target.name, meter, timeout_s=timeout_s) as conversation:
         try:
-            reply = await conversation.ask([_core.ModbusItem.ask(IDENTIFICATION)])
+            reply = await conversation.ask([conversation.core.ModbusItem.ask(IDENTIFICATION)])
         except (MeterTimeout, ProtocolViolation):
             return None
         if reply.refusals.get(0) in GATEWAY_SAYS_NOBODY:
             return None
-        names = dict(_core.modbus_identification(IDENTIFICATION[:1] + (reply.cell(0) or b"")))
-        one = Found(target.name, target.unit, names.get(0), names.get(1), names.get(2))
-        try:
-            if not names:
-                one = await _server_id(conversation, one)
-            one = await _sunspec(conversation, one)
-            return await _mapped(conversation, one)
-        except (MeterTimeout, ProtocolViolation):
-            return one  # it answered once: what it is stays what is known
+        one = _named(conversation, Found(target.name, target.unit), reply)
+        device = conversation.core.SunSpecDevice()
+        # It answered once: where it says no more, what it is stays what is known.
+        with suppress(MeterTimeout, ProtocolViolation):
+            one = await _server_id(conversation, one)
+            one = await _sunspec(conversation, one, device)
+            one = await _mapped(conversation, one)
+        return one
+
+
+async def identify(conversation: Conversation, one: Found) -> tuple[Found, SunSpecDevice]:
+    """What a unit is that is known to be there, and its SunSpec models.
+
+    Raises:
+        MeterError: it does not answer reads.
+    """
+    # Some devices are silent where they should refuse what they do not know.
+    with suppress(MeterTimeout, ProtocolViolation):
+        one = _named(conversation, one, await conversation.ask([conversation.core.ModbusItem.ask(IDENTIFICATION)]))
+    device = conversation.core.SunSpecDevice()
+    one = await _sunspec(conversation, one, device)
+    return await _mapped(conversation, one), device
+
+
+def _named(conversation: Conversation, one: Found, reply: Reply) -> Found:
+    """With what it says of itself (43/14)."""
+    names = dict(conversation.core.modbus_identification(IDENTIFICATION[:1] + (reply.cell(0) or b"")))
+    return replace(one, vendor=names.get(0), product=names.get(1), revision=names.get(2))
 
 
 async def _server_id(conversation: Conversation, one: Found) -> Found:
     """What a device without identification says of itself: octets of its maker's choice, often with text in them."""
-    from ipss_headend import _core
-
-    reply = await conversation.ask([_core.ModbusItem.ask(REPORT_SERVER_ID)])
+    if one.vendor is not None or one.product is not None:
+        return one
+    reply = await conversation.ask([conversation.core.ModbusItem.ask(REPORT_SERVER_ID)])
     said = (reply.cell(0) or b"")[1:]
     if not said:
         return one
@@ -174,16 +196,11 @@ async def _server_id(conversation: Conversation, one: Found) -> Found:
 
 async def _registers(conversation: Conversation, table: str, address: int, count: int) -> bytes | None:
     """Registers, or None if the device refuses."""
-    from ipss_headend import _core
-
-    reply = await conversation.ask([_core.ModbusItem.read(0, [(table, address, count, "raw")])])
+    reply = await conversation.ask([conversation.core.ModbusItem.read(0, [(table, address, count, "raw")])])
     return reply.cell(0)
 
 
-async def _sunspec(conversation: Conversation, one: Found) -> Found:
-    from ipss_headend import _core
-
-    device = _core.SunSpecDevice()
+async def _sunspec(conversation: Conversation, one: Found, device: SunSpecDevice) -> Found:
     while (asked := device.ask()) is not None:
         device.answered(await _registers(conversation, "holding", *asked))
     models = tuple(model for model, _, _ in device.models())
@@ -222,22 +239,16 @@ def _targets(target: str, proof: Proof) -> list[Address]:
     """Where to look."""
     if "://" in target:
         parts = urlsplit(target)
-        one = target_of(target, proof)
-        if one.framing == "rtu":
-            path, _, unit = parts.path.rpartition("/")
-            where = path if unit.isdecimal() else parts.path
-            named = unit.isdecimal()
-        else:
-            where = f"[{one.host}]:{one.port}" if ":" in one.host else f"{one.host}:{one.port}"
-            named = bool(parts.path.strip("/"))
+        one, unit = place_of(target, proof)
+        where = one.device_file or (f"[{one.host}]:{one.port}" if ":" in one.host else f"{one.host}:{one.port}")
         line = f"?{parts.query}" if parts.query else ""
-        return [Address(parts.scheme, where, line, one.unit if named else None, proof)]
+        return [Address(parts.scheme, where, line, unit, proof)]
     if proof != Proof():
         raise RequestError("--ca, --certificate and --private-key are for modbus+tls://, not for a network")
     network, _, port_text = target.rpartition(":") if target.count(":") == 1 else (target, "", "")
     try:
         hosts = [str(host) for host in ipaddress.ip_network(network, strict=False).hosts()]
-        port = int(port_text or PORT)
+        port = int(port_text or MODBUS_PORT)
     except ValueError as error:
         raise RequestError(f"{target}: neither a URL nor a network: {error}") from error
     if len(hosts) > MOST_HOSTS:

@@ -15,6 +15,7 @@ from ipss_headend.cli import modbus, places, readout
 from ipss_headend.cli.app import JSON, app, command, error_document
 from ipss_headend.cli.asked import Wanted, check_harmless, object_list
 from ipss_headend.cli.conversation import Conversation, converse
+from ipss_headend.cli.modbus_target import Proof, is_modbus, registered
 from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.profile import Rows, Span, object_name, read_profile, scaler_unit
 from ipss_headend.cli.targets import Auth, Options, Protection, Referencing, Target, resolve
@@ -128,6 +129,9 @@ def read(
         int | None, typer.Option(min=1, max=127, metavar="N [VALUE]", help="Invoke a method of the object.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --set and --action.")] = False,
+    by_hand: Annotated[
+        bool, typer.Option("--by-hand", help="--set on a Modbus device that no registry knows: without an order.")
+    ] = False,
     ca: Annotated[Path | None, typer.Option(help="Trusted authorities, PEM, for modbus+tls://.")] = None,
     certificate: Annotated[Path | None, typer.Option(help="Our certificate, PEM, for modbus+tls://.")] = None,
     map_name: Annotated[
@@ -156,21 +160,26 @@ def read(
       ipss-headend read "iec62056-21:///dev/ttyUSB0?device=12345678" readout
       ipss-headend read modbus+tcp://192.0.2.8:502/1 holding/40001:2 identification --json
       ipss-headend read modbus+tcp://192.0.2.8:502/1 voltage_l1 active_power --map eastron-sdm120
+      ipss-headend read "modbus+ascii:///dev/ttyUSB0/3?baud=19200" input/30001:2
+      ipss-headend read inverter-1 701/W 704/WMaxLimPct holding/@40070:4 --config data/head_end.toml
     """
-    if modbus.is_modbus(url):
-        proof = modbus.Proof(ca, certificate, private_key)
-        return modbus.read(
-            url,
-            objects,
-            proof=proof,
-            map_name=map_name,
-            set_value=set_value,
-            yes=yes,
-            timeout_s=timeout,
-            trace=trace,
-            config=config,
-            json_output=json_output,
-        )
+    modbus_options = modbus.Options(
+        proof=Proof(ca, certificate, private_key),
+        map_name=map_name,
+        set_value=set_value,
+        by_hand=by_hand,
+        yes=yes,
+        timeout_s=timeout,
+        trace=trace,
+        json_output=json_output,
+    )
+    if is_modbus(url):
+        return modbus.read(url, objects, modbus_options, config)
+    if "://" not in url:
+        loaded = places.load_config(config)
+        device = registered(url, loaded)
+        if device is not None:
+            return modbus.read_registered(device, objects, modbus_options, loaded)
     if readout.is_readout(url):
         return readout.read(url, objects, timeout_s=timeout, json_output=json_output)
     names, change = _arguments(objects, set_value, action)

@@ -154,6 +154,16 @@ class MapSource:
         """Where points stand: table, address, registers."""
         return [(self._points[name][1], self._points[name][2], self._points[name][3]) for name in names]
 
+    @property
+    def treatment(self) -> tuple[int, int, int]:
+        """Registers of one read, milliseconds between requests, requests at once."""
+        found: tuple[int, int, int] = self._map.treatment
+        return found
+
+    def critical(self) -> list[tuple[str, str, int, int, str]]:
+        """Points whose write switches or limits supply: name, table, address, registers, `switch` or `limit`."""
+        return list(self._map.critical())
+
     def unit(self, name: str) -> str:
         """A point's unit."""
         return str(self._points[name][4])

@@ -4,7 +4,7 @@
 |---|---|---|
 | `name` | what people call the meter; once only | (needed) |
 | `address` | `host:port`, `host`, `[IPv6]:port`, `dlms+udp://host:port`; empty: the meter dials in | port 4059 |
-|  | Modbus: `modbus+tcp://host:port/unit`, `modbus+rtu:///dev/ttyUSB0/unit?baud=9600`, ... | 502, tls 802 |
+|  | Modbus: `modbus+tcp://host:port/unit`, `modbus+rtu:///dev/ttyUSB0/unit?baud=9600`, ... | 502, tls 802; unit 1 |
 | `system_title` | 16 hexadecimal digits | (needed with keys) |
 | `logical_device_name` | what a meter that dials in calls itself (0.0.42.0.0.255): text, or `0x` and digits | `name` |
 | `encryption_key`, `authentication_key`, `master_key` | 32 hexadecimal digits each, 64 in suite 2 | none |
@@ -39,6 +39,15 @@ from typing import Literal
 
 from ipss_headend.config import DLMS_PORT, system_title
 from ipss_headend.errors import ConfigError
+from ipss_headend.field.modbus_address import (
+    FRAMINGS,
+    LARGEST_UNIT,
+    NAMES_REQUESTS,
+    SERIAL,
+    line_and_unit,
+    needs_unit,
+    no_unit,
+)
 from ipss_headend.security.keystore import MeterKeys
 from ipss_headend.security.mechanisms import (
     BUILT,
@@ -83,10 +92,7 @@ KEY_COLUMNS = ("encryption_key", "authentication_key", "master_key")
 PROTECTIONS = ("none", "auth", "enc", "auth+enc")
 TRANSPORTS = ("tcp", "udp", "hdlc+tcp")
 
-MODBUS_TRANSPORTS = ("modbus+tcp", "modbus+tls", "modbus+udp", "modbus+rtu+tcp", "modbus+rtu")
-NAMES_REQUESTS = ("modbus+tcp", "modbus+tls", "modbus+udp")
-"""Where an answer names its request, so that several may be asked at once."""
-
+MODBUS_TRANSPORTS = tuple(FRAMINGS)
 MODBUS_PORT, MODBUS_TLS_PORT = 502, 802
 MOST_IN_FLIGHT = 16
 
@@ -244,7 +250,7 @@ def _meter(line: int, cells: dict[str, str]) -> MeterLine:
     )
     _check_own_keys_differ(keys)
     protocol = _protocol(cells, keys, suite)
-    if (protocol.transport == "modbus+rtu") != (host or "").startswith("/"):
+    if (protocol.transport in SERIAL) != (host or "").startswith("/"):
         raise LineError("address: a serial line is written modbus+rtu:///dev/ttyUSB0/UNIT?baud=9600")
     if title is None and needs_titles(protocol.auth, protocol.protection):
         raise LineError("system_title is empty; security needs it, as 16 hexadecimal digits")
@@ -259,7 +265,7 @@ def _meter(line: int, cells: dict[str, str]) -> MeterLine:
         name=name,
         host=host,
         port=port,
-        server=_number("server", cells, 1, 1, 0xFFFF),
+        server=_number("server", cells, 1, 1, LARGEST_UNIT if protocol.is_modbus else 0xFFFF),
         system_title=title,
         logical_device_name=device_name,
         model=_words("model", cells),
@@ -324,20 +330,20 @@ def _with_unit(cells: dict[str, str], transport: str, address: str) -> dict[str,
     """The cells of a Modbus device at `modbus+tcp://HOST:PORT/UNIT` or `modbus+rtu:///dev/ttyUSB0/UNIT?baud=9600`."""
     if cells.get("transport") not in {None, "", transport}:
         raise LineError(f"address: {transport}:// and transport {cells['transport']} contradict each other")
-    is_line = transport == "modbus+rtu"
+    is_line = transport in SERIAL
     place, _, unit = address.partition("/")
-    line = ""
+    line, given = "", cells.get("server", "")
     if is_line:
         path, _, line = address.partition("?")
-        place, _, unit = path.rpartition("/")
-        if not unit.isdecimal():
-            place, unit = path, ""
         _check_line(line)
-    given = cells.get("server", "")
+        try:
+            place, unit = line_and_unit(transport, path)
+        except ValueError as error:
+            raise LineError(f"address: {error}") from None
+        if not unit and not given and needs_unit(place):
+            raise LineError(f"address: {no_unit(transport, place)}")
     if unit and given not in {"", unit}:
         raise LineError(f"address: unit {unit} and server {given} contradict each other")
-    if is_line and not re.fullmatch(r"(/[^/\s]+)+", place):
-        raise LineError("address: not of the form modbus+rtu:///dev/ttyUSB0/UNIT?baud=9600")
     if not place:
         raise LineError(f"address: not of the form {transport}://HOST:PORT/UNIT")
     if not (is_line or _HAS_PORT.search(place)):

@@ -10,20 +10,12 @@ from urllib.parse import parse_qs
 from ipss_headend import _core
 from ipss_headend.config import ModbusConfig
 from ipss_headend.errors import AuthenticationFailed, ConfigError
+from ipss_headend.field.modbus_address import FRAMINGS, SERIAL, line_settings
 
 if TYPE_CHECKING:
     from ipss_headend._core import Meter, ModbusProfile, Tls
     from ipss_headend.field.fleet import FleetMeter
     from ipss_headend.field.fleet_file import Protocol
-
-FRAMINGS = {
-    "modbus+tcp": "tcp",
-    "modbus+tls": "tcp",
-    "modbus+udp": "udp",
-    "modbus+rtu+tcp": "rtu-over-tcp",
-    "modbus+rtu": "rtu",
-}
-"""How frames travel over each transport."""
 
 LONGEST_ANSWER_S = 3.0
 
@@ -54,7 +46,9 @@ class ModbusUnits:
         if transport == "modbus+tls":
             tls = self._proof(meter)
             address = f"tls://{address}"
-        elif framing != "rtu":
+        elif transport in SERIAL:
+            address = f"serial://{meter.host}?{line_settings(transport, meter.protocol.line)}"
+        else:
             self._rules.check_plain(address.rpartition(":")[0].strip("[]"))
             address = f"udp://{address}" if framing == "udp" else address
         profile, gap_s = self._profile(meter)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from ipss_headend.cli.modbus import Proof, Registers, target_of
+from ipss_headend.cli.modbus_objects import Registers, SunSpecPoint, asked_of
+from ipss_headend.cli.modbus_target import Proof, place_of, target_of
 from ipss_headend.errors import RequestError
 
 
@@ -48,6 +50,16 @@ def test_register_that_is_none_is_refused(text: str) -> None:
         ("modbus+rtu+tcp://h:4001/247", "rtu-over-tcp", ("h", 4001, ""), 247),
         ("modbus+rtu:///dev/ttyUSB0/3?baud=19200", "rtu", ("", 0, "serial:///dev/ttyUSB0?baud=19200"), 3),
         ("modbus+rtu:///dev/ttyUSB0", "rtu", ("", 0, "serial:///dev/ttyUSB0"), 1),
+        ("modbus+rtu:///dev/pts/0/7", "rtu", ("", 0, "serial:///dev/pts/0"), 7),
+        ("modbus+ascii+tcp://h:4001/3", "ascii", ("h", 4001, ""), 3),
+        # ASCII has 7 data bits and even parity where the URL says nothing else.
+        ("modbus+ascii:///dev/ttyS1/9", "ascii", ("", 0, "serial:///dev/ttyS1?data_bits=7&parity=even"), 9),
+        (
+            "modbus+ascii:///dev/pts/12/9?baud=1200&parity=none",
+            "ascii",
+            ("", 0, "serial:///dev/pts/12?baud=1200&parity=none&data_bits=7"),
+            9,
+        ),
     ],
 )
 def test_url_names_a_unit(url: str, framing: str, where: tuple[str, int, str], unit: int) -> None:
@@ -66,12 +78,51 @@ def test_url_names_a_unit(url: str, framing: str, where: tuple[str, int, str], u
         "modbus+rtu://h/1",
         "modbus+rtu:///dev/ttyUSB0/1?baud=fast",
         "modbus+ascii://h/1",
+        "modbus+ascii+tcp:///dev/ttyUSB0/1",
+        "modbus+rtu:///dev/ttyUSB0/0",
+        "modbus+rtu:///dev/ttyUSB0/256",
         "modbus+tls://h/1",
     ],
 )
 def test_url_that_names_no_unit_is_refused(url: str) -> None:
     with pytest.raises(RequestError):
         target_of(url, Proof())
+
+
+@pytest.mark.parametrize("scheme", ["modbus+rtu", "modbus+ascii"])
+@pytest.mark.parametrize("line", ["/dev/pts/0", "/dev/pts/247", "/dev/3", "/dev/tts/1"])
+def test_number_of_a_line_is_never_taken_for_a_unit(scheme: str, line: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(f"no unit is named; write {scheme}://{line}/UNIT")):
+        target_of(f"{scheme}://{line}?baud=9600", Proof())
+
+    assert target_of(f"{scheme}://{line}/5", Proof()).unit == 5
+    # A scan names the line alone.
+    assert place_of(f"{scheme}://{line}", Proof())[1] is None
+
+
+def test_unit_0_of_a_line_is_all_of_them_and_none_answers() -> None:
+    with pytest.raises(RequestError, match="0 is all of them"):
+        target_of("modbus+rtu:///dev/ttyUSB0/0", Proof())
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "model_number", "point"),
+    [
+        (None, "701/W", 701, "W"),
+        ("sunspec", "705/Crv[1].Pt[3].V", 705, "Crv[1].Pt[3].V"),
+        ("sunspec", "WMaxLimPct", None, "WMaxLimPct"),
+    ],
+)
+def test_point_of_a_sunspec_model_is_named(model: str | None, text: str, model_number: int | None, point: str) -> None:
+    asked = asked_of([text, "holding/1", "sunspec"], model, None)
+
+    assert asked.sunspec == {text: SunSpecPoint(model_number, point)}
+    assert [one is not None for one in asked.registers] == [False, True, False]
+
+
+def test_point_without_a_model_is_refused_where_nobody_knows_the_device() -> None:
+    with pytest.raises(RequestError, match="only with --map NAME"):
+        asked_of(["W"], None, None)
 
 
 def test_tls_has_a_port_of_its_own() -> None:

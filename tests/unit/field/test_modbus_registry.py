@@ -50,6 +50,8 @@ def read_one(address: str, **cells: str) -> MeterLine | str:
         ("modbus+udp://10.0.0.7:1502", "10.0.0.7", 1502, 1, "modbus+udp://10.0.0.7:1502/1"),
         ("modbus+rtu+tcp://10.0.0.7:4001/247", "10.0.0.7", 4001, 247, "modbus+rtu+tcp://10.0.0.7:4001/247"),
         ("modbus+rtu:///dev/ttyUSB0/9", "/dev/ttyUSB0", 0, 9, "modbus+rtu:///dev/ttyUSB0/9"),
+        ("modbus+ascii:///dev/pts/0/9?baud=1200", "/dev/pts/0", 0, 9, "modbus+ascii:///dev/pts/0/9?baud=1200"),
+        ("modbus+ascii+tcp://10.0.0.7:4001/9", "10.0.0.7", 4001, 9, "modbus+ascii+tcp://10.0.0.7:4001/9"),
         (
             "modbus+rtu:///dev/serial/by-id/x?baud=19200&parity=even",
             "/dev/serial/by-id/x",
@@ -80,7 +82,17 @@ def test_address_of_a_device_names_its_transport_and_unit(
         ("/dev/ttyUSB0", {}, "a serial line is written modbus+rtu:///dev"),
         ("modbus+tcp://10.0.0.7/1", {"in_flight": "17"}, 'in_flight: "17" is not a number from 0 to 16'),
         ("modbus+rtu+tcp://10.0.0.7:4001/1", {"in_flight": "2"}, "do not name their requests"),
-        ("modbus+ascii://10.0.0.7/1", {}, "modbus+tls://"),
+        ("modbus+ascii://10.0.0.7/1", {}, "not of the form modbus+ascii:///dev/ttyUSB0/UNIT"),
+        ("modbus+ascii+tcp://10.0.0.7/1", {"in_flight": "2"}, "do not name their requests"),
+        ("modbus+plus://10.0.0.7/1", {}, "modbus+ascii://"),
+        (
+            "modbus+rtu:///dev/pts/0",
+            {},
+            "0 is the line's own number, and no unit is named; write modbus+rtu:///dev/pts",
+        ),
+        ("modbus+rtu:///dev/ttyUSB0/0", {}, "0 is all of them"),
+        ("modbus+rtu:///dev/ttyUSB0/256", {}, "unit 256 is none"),
+        ("modbus+tcp://10.0.0.7/256", {}, "not a number from 1 to 255"),
     ],
 )
 def test_what_cannot_be_is_refused_in_words(address: str, cells: dict[str, str], words: str) -> None:

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::control::{self, Act, Controls, Setting, Write};
 use super::file::{MapError, MapFile, table_name};
-use super::{Kind, Point, Poll, WriteError};
+use super::{Effect, Kind, Point, Poll, WriteError};
 use crate::Table;
 use crate::decimal::Decimal;
 

@@ -71,7 +71,20 @@ fn points_that_switch_or_limit_say_so() {
             let tells = ["limit", "start", "stop", "on_off"].iter().any(|word| point.name.contains(word));
             assert_eq!(point.effect.is_some(), tells, "{}: {}", map.name, point.name);
         }
+        let critical: Vec<&str> = map.critical().iter().map(|(point, _)| point.name.as_str()).collect();
+        for one in map.controls.values().flatten() {
+            assert!(critical.contains(&one.point.as_str()), "{}: {}", map.name, one.point);
+        }
     }
+    // What an act writes is critical without a word.
+    let points = "on = { address = 1, type = \"uint16\", access = \"rw\" }\nother = { address = 2, type = \"uint16\", access = \"rw\" }\n\
+                  [control]\nconnect = { on = 1 }\ndisconnect = { on = 0 }\n";
+    let library = load(points).expect("a good map");
+    let critical = library.map("mine").expect("loaded").critical();
+    assert_eq!(
+        critical.iter().map(|(point, effect)| (&point.name[..], *effect)).collect::<Vec<_>>(),
+        [("on", Effect::Switch)]
+    );
 }
 
 #[test]
