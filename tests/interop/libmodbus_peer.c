@@ -102,7 +102,8 @@ static int ask(modbus_t *line)
     const uint16_t written[3] = { 7, 8, 9 };
     const uint8_t coils[3] = { 1, 0, 1 };
 
-    if (!line || modbus_set_slave(line, 1) < 0 || modbus_connect(line) < 0)
+    /* Half a second is what it waits by itself: too short on a busy machine. */
+    if (!line || modbus_set_slave(line, 1) < 0 || modbus_set_response_timeout(line, 20, 0) < 0 || modbus_connect(line) < 0)
         return fail("connect");
     show_bits("coils", modbus_read_bits(line, 0, 10, bits), bits);
     show_bits("inputs", modbus_read_input_bits(line, 5, 6, bits), bits);

@@ -124,7 +124,7 @@ async def images(devices: dict[str, dict[str, dict[str, int]]]) -> None:
 
 def client_of(framing: str, where: str) -> Any:
     """A client that asks once and waits."""
-    common: dict[str, Any] = {"framer": FRAMERS[framing], "timeout": 5, "retries": 0}
+    common: dict[str, Any] = {"framer": FRAMERS[framing], "timeout": 20, "retries": 0}
     match framing:
         case "rtu":
             return AsyncModbusSerialClient(where, baudrate=BAUD, **common)
