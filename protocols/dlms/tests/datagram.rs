@@ -234,6 +234,11 @@ fn a_meter_that_complains_of_a_copy_does_not_end_the_exchange() {
     rig.inject_near(&complaint);
     rig.tell_near(Input::Request(request(2, vec![energy()])));
     rig.inject_near(&complaint);
+    // After a copy of what is on the wire it expects the counter behind it.
+    // Wrapper, tag, length, security control, counter.
+    let asked = rig.near.written.last().unwrap();
+    let next = u32::from_be_bytes(asked[11..15].try_into().unwrap()) + 1;
+    rig.inject_near(&[&complaint[..11], &next.to_be_bytes()].concat());
     rig.run(Duration::from_secs(20), 100);
 
     assert!(rig.open && incidents(&rig.near.batch.events).is_empty(), "{:?}", rig.near.batch.events);

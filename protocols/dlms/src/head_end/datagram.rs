@@ -50,12 +50,15 @@ impl HeadEnd {
         unproven && self.link.is_lossy()
     }
 
-    /// Whether an exception of this kind complains of another datagram than the one on the wire: nothing is asked, or
-    /// the meter would take the counter that was spent last.
+    /// Whether an exception of this kind complains of a copy, not of what is on the wire: nothing is asked, or the meter
+    /// expects a counter that was spent, or the next one, which it would after a copy of the last.
     pub(super) fn complains_of_another(&self, expected: Option<u32>) -> bool {
         let idle = self.state == State::Up && !self.asking;
-        let spent = |counter| self.channel.as_ref().is_some_and(|channel| channel.counters().is_behind(counter));
-        self.link.is_lossy() && (idle || expected.is_some_and(spent))
+        let near = |counter: u32| {
+            let last = counter.saturating_sub(1);
+            self.channel.as_ref().is_some_and(|channel| channel.counters().is_behind(last))
+        };
+        self.link.is_lossy() && (idle || expected.is_some_and(near))
     }
 
     /// A proof was wrong, or refused. Where the AARQ was sent again, the two ends may speak of different challenges: the
