@@ -288,7 +288,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
         validation = services.validation = Validation(plugins, store, figures)
         accounts = services.accounts = Accounts(plugins, store, meters, config.time_zone)
         feed = Feed(plugins, store, told, lambda: services.happened, validation, accounts)
-        offers = Offers(plugins, services.methods)
+        offers = services.offers = Offers(plugins, services.methods)
         incidents = Incidents(plugins, store, meters, figures, lambda: services.happened)
         pages = await _open_pages(config)
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ipss_headend.rpc.jobs import Jobs
     from ipss_headend.rpc.logins import Logins
     from ipss_headend.rpc.methods.read import Asking, Layouts
+    from ipss_headend.rpc.offers import Offers
     from ipss_headend.server import Stop
     from ipss_headend.store import Store
     from ipss_headend.store.latest import Latest
@@ -73,6 +74,8 @@ class Services:
     control: Control | None = None
     """Critical commands; None: the audit trail forbids them."""
     validation: Validation | None = None
+    offers: Offers | None = None
+    """Keeps plugins' methods in `methods`."""
     accounts: Accounts | None = None
     """What hands intervals to plugins."""
     happened: trio.Event = dataclasses.field(default_factory=trio.Event)

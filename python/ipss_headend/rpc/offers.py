@@ -12,6 +12,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import msgspec
+import trio
 
 from ipss_headend.errors import PluginError
 from ipss_headend.log import Logger, logger
@@ -51,6 +52,7 @@ class Offers:
         self._manager = manager
         self._methods = methods
         self._log: Logger = logger("plugin")
+        self._asking = trio.Lock()
 
     async def run(self) -> None:
         """Ask plugins for their methods whenever one has started, until cancelled."""
@@ -61,6 +63,10 @@ class Offers:
 
     async def refresh(self) -> None:
         """Ask all plugins now. One that does not answer keeps the methods that it has."""
+        async with self._asking:
+            await self._refresh()
+
+    async def _refresh(self) -> None:
         found: dict[str, Method] = {}
         for plugin in self._manager.plugins:
             if plugin.hooks is None or METHODS not in plugin.hooks:

@@ -173,6 +173,8 @@ async def enable(call: Call, params: NamedChange) -> Status:
     _everywhere(call)
     kept = await _keep(call, params.plugin, enabled=True)
     plugin = await call.services.plugins.enable(params.plugin, _settings(call, params.plugin, kept))
+    if call.services.offers is not None:
+        await call.services.offers.refresh()  # the answer has its methods
     return await _status(call, plugin, dict(await call.services.plugins.health(plugin)))
 
 
