@@ -139,12 +139,15 @@ def test_r17_stop_holds_everything_survives_a_restart_and_wants_new_approvals(tm
         given.append(await trio.to_thread.run_sync(office.switch, "on", names))
         await until(lambda: State.CONFIRMED in office.states(given[0]))
         path.with_name("data").joinpath("control.stop").touch()
+        await until(lambda: head_end.figures.control_stopped)
         await trio.sleep(1.0)
         before.update(actions(running))
         await trio.sleep(1.5)
         after.update(actions(running))
 
     async def second(head_end: HeadEnd) -> None:
+        await until(lambda: head_end.figures.control_stopped)
+        await until(lambda: set(office.states(given[0])) <= {State.CONFIRMED, State.PROPOSED})
         await trio.sleep(1.0)
         after.update(actions(running))
         stopped.append(head_end.figures.control_stopped)
@@ -169,8 +172,8 @@ def test_r17_stop_holds_everything_survives_a_restart_and_wants_new_approvals(tm
     control = FAST.replace('"1s"', f'"{max(5, PENDING // 50)}s"') + BUDGETS
     with world(tmp_path, PENDING, "127.34.0.1", control=control, database=stored) as (running, office, path):
         people = office.people
-        serving(path, first, limit_s=30 + PENDING)
-        serving(path, second, limit_s=30 + PENDING)
+        serving(path, first, limit_s=90 + PENDING)
+        serving(path, second, limit_s=90 + PENDING)
         done = actions(running)
 
     assert stopped == [True]
