@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ipss_dlms::link::LinkConfig;
+use ipss_dlms::link::{Framing, LinkConfig};
 use ipss_dlms::meter::Settings;
 use ipss_session::WallTime;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -106,6 +106,8 @@ impl VirtualFleet {
         if behind > 1 && (transport == "udp" || link != LinkConfig::default()) {
             return Err(PyValueError::new_err("behind: concentrators speak the wrapper over TCP or TLS"));
         }
+        // One WPDU in each datagram, and copies of it are passed over.
+        let link = if transport == "udp" { LinkConfig { framing: Framing::Datagram, ..link } } else { link };
         let settings = (0..behind.min(count)).map(|index| settings(&fleet, index, log_nonces, &quirks));
         let make = Maker { fleet: fleet.clone(), settings: settings.collect::<PyResult<_>>()?, link };
         let meters = make.firsts().map(|index| make.meter(index, Route::inbound())).collect();
