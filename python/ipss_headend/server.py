@@ -53,7 +53,6 @@ from ipss_headend.plugins.feed import Feed, store_effects, store_kept
 from ipss_headend.plugins.incidents import Incidents
 from ipss_headend.plugins.judge import Judge
 from ipss_headend.plugins.manager import Manager
-from ipss_headend.plugins.shadow import ShadowOf
 from ipss_headend.plugins.vee import Validation
 from ipss_headend.rpc.call import Services
 from ipss_headend.rpc.idempotency import Keys
@@ -394,7 +393,7 @@ async def _plugins(config: Config, store: Store, figures: Figures) -> Manager:
         keep=store_effects(store),
         kept=store_kept(store),
         settings=settings,
-        shadows={name: ShadowOf(one.shadow_of, one.source) for name, one in config.plugins.shadows.items()},
+        shadows=config.plugins.shadows,
     )
 
 

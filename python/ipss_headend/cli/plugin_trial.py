@@ -14,11 +14,10 @@ from ipss_headend.cli import places
 from ipss_headend.cli.app import JSON, command
 from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.plugin import NAME, PATIENCE, SOURCE, plugins
-from ipss_headend.cli.rpc import ERRORS
+from ipss_headend.cli.running import Running
 from ipss_headend.cli.values import parse_moment
-from ipss_headend.client import CallFailed, Client
 from ipss_headend.config import Config, LogConfig
-from ipss_headend.errors import DONE, PARTLY_DONE, ConfigError, RequestError
+from ipss_headend.errors import DONE, PARTLY_DONE, RequestError
 from ipss_headend.log import configure
 from ipss_headend.plugins.differences import CHANGES, KINDS, Item, Report
 from ipss_headend.plugins.replay import Progress, Replay, Tried
@@ -106,14 +105,8 @@ def shadow(
       ipss-headend plugin shadow
       ipss-headend plugin shadow night_rule --json
     """
-    socket = places.load_config(config).rpc.socket
-    if socket is None:
-        raise ConfigError(f"{config}: [rpc] has no socket; a head-end is asked over it")
-    try:
-        with Client(f"unix:{socket}", name="ipss-headend plugin shadow") as client:
-            found = client.call("plugin.shadow", **({} if name is None else {"plugin": name}))["shadows"]
-    except CallFailed as error:
-        raise ERRORS.get(error.code, RequestError)(str(error)) from error
+    with Running(config, "plugin shadow") as running:
+        found = running.call("plugin.shadow", **({} if name is None else {"plugin": name}))["shadows"]
     output = Output(json_output=json_output)
     if json_output:
         output.document({"shadows": found})

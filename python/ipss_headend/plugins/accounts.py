@@ -26,6 +26,7 @@ from ipss_headend.plugins.manager import Manager
 from ipss_headend.plugins.process import Answer, PluginProcess
 from ipss_headend.plugins.settled import MARGIN_US, columns, day_of, days_touched, settle
 from ipss_headend.plugins.specs import HOOKS
+from ipss_headend.plugins.vee import Done
 from ipss_headend.store import Store, log, plugins, registry
 from ipss_headend.store.database import now_us
 from ipss_headend.store.log import Entry
@@ -50,7 +51,6 @@ TRIES = 5
 """A day that is not the same while readings come is compared so often."""
 CAUGHT_UP_S = 60.0
 
-Done = Callable[[Connection], None]
 Unit = tuple[int, date]
 """A meter and a day."""
 
@@ -116,7 +116,11 @@ class Accounts:
             days = await self._store.read(lambda connection, part=part: self._days(connection, part))  # type: ignore[misc]
             effects += (await self._ask(plugin, days, "")).effects
         kept = [(effect.key, effect.kind, effect.content) for effect in effects]
-        return lambda connection: _keep(connection, plugin.name, kept)
+
+        def keep(connection: Connection) -> None:
+            plugins.keep(connection, plugin.name, kept)
+
+        return keep
 
     async def tell(self, plugin: PluginProcess) -> None:
         """Tell a plugin of the accounts that are new to it or have other labels, every `LOOK_S` at most.
@@ -258,7 +262,3 @@ class Accounts:
 def day_after(wall_us: int, zone: ZoneInfo) -> date:
     """The last day that is billed now: what meters say of later ones is a wrong clock's."""
     return max(days_touched(wall_us, wall_us, zone)) + timedelta(days=1)
-
-
-def _keep(connection: Connection, plugin: str, rows: Iterable[tuple[str, str, Any]]) -> None:
-    plugins.keep(connection, plugin, rows)

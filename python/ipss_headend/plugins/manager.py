@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 import trio
 
+from ipss_headend.config import ShadowConfig
 from ipss_headend.errors import PluginError, StoreError
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
 from ipss_headend.plugins.columns import Buffer, share
 from ipss_headend.plugins.context import Effect
 from ipss_headend.plugins.process import RESTORE, START_S, PluginProcess
-from ipss_headend.plugins.shadow import Shadow, ShadowOf
+from ipss_headend.plugins.shadow import Shadow
 from ipss_headend.plugins.specs import HOOKS, Hook, Mode, Refusal
 from ipss_headend.store.database import now_us
 
@@ -47,7 +48,7 @@ class Manager:
         keep: Keep | None = None,
         wall_us: Callable[[], int] = now_us,
         settings: Mapping[str, Mapping[str, Any]] | None = None,
-        shadows: Mapping[str, ShadowOf] | None = None,
+        shadows: Mapping[str, ShadowConfig] | None = None,
         sources: Mapping[str, str] | None = None,
         kept: Kept | None = None,
     ) -> None:
@@ -114,7 +115,7 @@ class Manager:
         if plugin is None:
             return False
         self.plugins.remove(plugin)
-        self.shadows = [shadow for shadow in self.shadows if shadow.of.live != name]
+        self.shadows = [shadow for shadow in self.shadows if shadow.of.shadow_of != name]
         scope = self._scopes.get(name)
         if scope is not None:
             scope.cancel()
@@ -132,7 +133,7 @@ class Manager:
             source=self._sources.get(name),
         )
         for shadow, of in self._shadows.items():
-            if of.live == name:
+            if of.shadow_of == name:
                 made = Shadow(
                     shadow, of, self._figures, memory_mib=self._memory_mib, cpu_s=self._cpu_s, wall_us=self._wall_us,
                     settings=self._settings.get(shadow, settings),
@@ -147,7 +148,7 @@ class Manager:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(plugin.run)
                 for shadow in self.shadows:
-                    if shadow.of.live == plugin.name:
+                    if shadow.of.shadow_of == plugin.name:
                         nursery.start_soon(shadow.run)
                 while True:
                     started = plugin.started

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import msgspec
 import trio
 
+from ipss_headend.config import ShadowConfig
 from ipss_headend.errors import PluginError
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
@@ -51,16 +52,6 @@ _json = msgspec.json.Encoder()
 
 
 @dataclass(frozen=True, slots=True)
-class ShadowOf:
-    """What a shadow is: `[plugins.shadows.NAME]`."""
-
-    live: str
-    """The plugin that it stands beside."""
-    source: str
-    """Where its code is, see `source.py`."""
-
-
-@dataclass(frozen=True, slots=True)
 class Example:
     """One question that had not the same answer."""
 
@@ -87,7 +78,7 @@ class Shadow:
     def __init__(
         self,
         name: str,
-        of: ShadowOf,
+        of: ShadowConfig,
         figures: Figures,
         *,
         memory_mib: int,
@@ -105,13 +96,13 @@ class Shadow:
         self.examples: deque[Example] = deque(maxlen=EXAMPLES)
         self.process = PluginProcess(
             name, figures.plugin(name), memory_mib=memory_mib, cpu_s=cpu_s, wall_us=self._asked_at, settings=settings,
-            source=of.source, known_as=of.live, nice=TRIAL_NICE,
+            source=of.source, known_as=of.shadow_of, nice=TRIAL_NICE,
         )  # fmt: skip
         self._figures = figures
         self._now_us = 0
         self._octets = 0
         self._send, self._receive = trio.open_memory_channel[_Heard](WAITING)
-        self._log: Logger = logger("plugin").bind(plugin=of.live, shadow=name)
+        self._log: Logger = logger("plugin").bind(plugin=of.shadow_of, shadow=name)
         self._told: set[str] = set()
 
     def heard(self, question: Question, answer: Answer | None, error: PluginError | None, duration_s: float) -> None:
@@ -192,7 +183,7 @@ class Shadow:
 
     def _count(self, hook: str, verdict: Verdict) -> None:
         self.counts[hook, verdict] += 1
-        self._figures.shadow_answers[self.of.live, self.name, hook, verdict] += 1
+        self._figures.shadow_answers[self.of.shadow_of, self.name, hook, verdict] += 1
 
     async def _note(self, heard: _Heard, verdict: Verdict, said: str | list[Any] | array[int]) -> None:
         hook = heard.question.hook

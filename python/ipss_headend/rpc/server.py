@@ -8,7 +8,8 @@ import pwd
 import socket
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -44,20 +45,17 @@ class Server:
     async def serve(self, listeners: list[trio.SocketListener], identify: Identify) -> None:
         """Answer on these listeners until cancelled."""
 
-        async def handle(stream: trio.SocketStream) -> None:
+        async def handle(hall: Hall, stream: trio.SocketStream) -> None:
             principal = identify(stream)
             peer = "local" if identify is local_principal else _peer(stream)
             await self.talk(Wire(taken(stream), hall), principal, peer)
 
-        hall = Hall()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(hall.run)
-            await trio.serve_listeners(handle, listeners)
+        await _welcome(listeners, handle)
 
     async def serve_tls(self, listeners: list[trio.SocketListener], door: Door) -> None:
         """As `serve`, for clients that prove with a certificate who they are."""
 
-        async def handle(stream: trio.SocketStream) -> None:
+        async def handle(hall: Hall, stream: trio.SocketStream) -> None:
             try:
                 peer = _peer(stream)
             except OSError:  # gone already
@@ -76,10 +74,7 @@ class Server:
                 inside.hall = hall
                 await self.talk(inside, principal, peer, fingerprint)
 
-        hall = Hall()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(hall.run)
-            await trio.serve_listeners(handle, listeners)
+        await _welcome(listeners, handle)
 
     async def talk(
         self, stream: trio.abc.Stream, principal: Principal, peer: str, fingerprint: bytes | None = None
@@ -166,6 +161,16 @@ async def open_tcp(config: RpcConfig) -> list[trio.SocketListener]:
         return await trio.open_tcp_listeners(config.port, host=config.host)
     except OSError as error:
         raise ConfigError(f"rpc: {config.host}:{config.port}: {error}; choose another address or port") from error
+
+
+async def _welcome(
+    listeners: list[trio.SocketListener], handle: Callable[[Hall, trio.SocketStream], Awaitable[None]]
+) -> None:
+    """Have each who comes handled, with a hall for all of them."""
+    hall = Hall()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hall.run)
+        await trio.serve_listeners(partial(handle, hall), listeners)
 
 
 def _peer(stream: trio.SocketStream) -> str:

@@ -89,7 +89,7 @@ class Latest:
         finally:
             self._noted = {}
 
-    def load(self, connection: Connection, wanted: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Line | None]:
+    def load(self, connection: Connection, wanted: Sequence[Key]) -> dict[Key, Line | None]:
         """Read lines from the store, for `keep`. Runs in any thread.
 
         Raises:
@@ -97,7 +97,7 @@ class Latest:
         """
         return {key: next(latest(connection, [key[0]], [key[1]]), None) for key in wanted}
 
-    def keep(self, loaded: dict[tuple[int, int], Line | None]) -> None:
+    def keep(self, loaded: dict[Key, Line | None]) -> None:
         """Take what was loaded, unless something newer was noted since."""
         if len(self.kept) + len(loaded) > KEPT:
             self.kept.clear()

@@ -137,7 +137,6 @@ def estimate(connection: Connection, rows: Iterable[EstimateRow]) -> None:
 def edit(connection: Connection, row: EstimateRow) -> None:
     """Give an interval the value that a person says, in the place of an estimate or of an edit before."""
     run(connection, _EDIT, row)
-    flag(connection, [FlagRow(*row[:4], _EDITED)])
 
 
 def put_off(connection: Connection, rows: Iterable[EstimateRow], noted_us: int) -> None:
@@ -205,8 +204,6 @@ _EDIT = (
     "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (meter_id, layout_id, place, capture_time_us) "
     "DO UPDATE SET noted_us = excluded.noted_us, value = excluded.value, method = excluded.method"
 )
-_EDITED = 512
-"""`Flag.EDITED`."""
 _PUT_OFF = f"UPDATE estimates SET noted_us = ? {_OF_ONE}"  # noqa: S608
 _UNWANT = f"DELETE FROM estimates {_OF_ONE}"  # noqa: S608
 _ADVANCE = (

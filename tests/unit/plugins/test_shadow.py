@@ -10,9 +10,10 @@ import trio
 from tests.unit.plugins.installed import installed
 from tests.unit.plugins.test_manager import until
 
+from ipss_headend.config import ShadowConfig
 from ipss_headend.metrics import Figures
 from ipss_headend.plugins.manager import Manager
-from ipss_headend.plugins.shadow import WAITING, Shadow, ShadowOf
+from ipss_headend.plugins.shadow import WAITING, Shadow
 
 LIVE = """
 from ipss_headend.plugins import Refusal, hook
@@ -63,7 +64,7 @@ def shadowed(
     figures = Figures()
 
     async def main() -> None:
-        shadows = {name: ShadowOf("live", source) for name, source in sources.items()}
+        shadows = {name: ShadowConfig("live", source) for name, source in sources.items()}
         manager = Manager(["live"], figures, patience=patience, shadows=shadows)
         async with trio.open_nursery() as nursery:
             await nursery.start(manager.run)

@@ -280,7 +280,7 @@ async def _status(call: Call, plugin: PluginProcess, wrong: dict[str, str]) -> S
         passed_over=plugin.figures.passed_over,
         restarts=plugin.figures.restarts,
         kills=plugin.figures.kills,
-        shadows=[shadow.name for shadow in call.services.plugins.shadows if shadow.of.live == plugin.name],
+        shadows=[shadow.name for shadow in call.services.plugins.shadows if shadow.of.shadow_of == plugin.name],
     )
 
 

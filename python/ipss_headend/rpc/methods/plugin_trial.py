@@ -175,7 +175,7 @@ def shadow(call: Call, params: Shadowed) -> Shadows:
     They are configured, `[plugins.shadows.NAME]`.
     """
     _everywhere(call)
-    found = [_told(one) for one in call.services.plugins.shadows if params.plugin in {None, one.name, one.of.live}]
+    found = [_told(one) for one in call.services.plugins.shadows if params.plugin in {None, one.name, one.of.shadow_of}]
     if params.plugin is not None and not found:
         raise Fault("E_UNKNOWN", f'"{params.plugin}" has no shadow and is none; [plugins.shadows] configures them')
     return Shadows(shadows=found)
@@ -187,7 +187,7 @@ def _told(shadow: Shadow) -> Told:
         totals[verdict] += count
     return Told(
         shadow=shadow.name,
-        shadow_of=shadow.of.live,
+        shadow_of=shadow.of.shadow_of,
         source=shadow.of.source,
         running=bool(shadow.process.figures.up),
         fault=shadow.process.fault,

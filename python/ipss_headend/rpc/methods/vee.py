@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from ipss_headend.errors import PluginError
 from ipss_headend.field.fleet import FleetMeter
-from ipss_headend.plugins.flags import flag_names
+from ipss_headend.plugins.flags import Flag, flag_names
 from ipss_headend.plugins.intervals import DAY_US, series_of
 from ipss_headend.plugins.settled import EDITED
 from ipss_headend.plugins.vee import VALIDATE, Span
@@ -159,6 +159,7 @@ async def edit(call: Call, params: Edit) -> Edited:
         value = _counts(params.value, column.scaler or 0)
         words = f"{EDITED} by {who}"[:100]
         rows.edit(connection, rows.EstimateRow(meter.meter_id, layout_id, place, at_us, now_us(), value, words))
+        rows.flag(connection, [rows.FlagRow(meter.meter_id, layout_id, place, at_us, int(Flag.EDITED))])
         log.append(connection, now_us(), {log.INTERVALS: [(meter.meter_id, layout_id, at_us, at_us)]})
         detail = {"item": name, "source": layout.logical_name, "capture_ms": params.capture_ms}
         audit.append(connection, "edit", who, meter.name, {**detail, "value": params.value, "reason": params.reason})
