@@ -46,6 +46,7 @@ from gurux_dlms.objects import GXDLMSActivityCalendar, GXDLMSImageTransfer, GXDL
 from gurux_dlms.objects.enums import SecuritySuite
 from gurux_dlms.objects.GXDLMSSeasonProfile import GXDLMSSeasonProfile
 from gurux_dlms.secure import GXDLMSSecureClient
+from tests.interop.gurux_octets import shown
 
 AUTHENTICATIONS = {
     "none": Authentication.NONE,
@@ -304,15 +305,6 @@ SERVICES = {
     "image:": send_image,
     "access:": access,
 }
-
-
-def shown(value: Any) -> Any:
-    """A JSON form of what gurux-dlms made of a value."""
-    if isinstance(value, (bytes, bytearray)):
-        return bytes(value).hex()
-    if isinstance(value, (list, tuple)):
-        return [shown(item) for item in value]
-    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
 def arguments() -> argparse.ArgumentParser:

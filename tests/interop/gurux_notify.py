@@ -31,6 +31,7 @@ from gurux_dlms.objects import GXDLMSData, GXDLMSRegister
 from gurux_dlms.objects.enums import SecuritySuite
 from gurux_dlms.secure import GXDLMSSecureClient
 from gurux_dlms.secure.GXDLMSSecureNotify import GXDLMSSecureNotify
+from tests.interop.gurux_octets import shown
 
 PROTECTIONS = {
     "none": Security.NONE,
@@ -134,15 +135,6 @@ def explain(request: dict[str, Any]) -> str:
     """The APDU in gurux-dlms' XML: its translator understands event notifications, its client does not."""
     xml: str = GXDLMSTranslator(TranslatorOutputType.SIMPLE_XML).pduToXml(bytearray.fromhex(request["apdu"]))
     return xml
-
-
-def shown(value: Any) -> Any:
-    """A JSON form of what gurux-dlms made of a value."""
-    if isinstance(value, (bytes, bytearray)):
-        return bytes(value).hex()
-    if isinstance(value, (list, tuple)):
-        return [shown(item) for item in value]
-    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
 DOES: dict[str, Callable[[dict[str, Any]], Any]] = {

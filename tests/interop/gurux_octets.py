@@ -1,4 +1,4 @@
-"""Octets in and out of gurux-dlms' buffers, for the gurux-dlms meter. Runs in `.venv-gurux` only."""
+"""Octets in and out of gurux-dlms' buffers, and its values as JSON. Runs in `.venv-gurux` only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from gurux_dlms.GXByteBuffer import GXByteBuffer
 from gurux_dlms.GXDLMS import GXDLMS
 from gurux_dlms.GXDLMSLNParameters import GXDLMSLNParameters
 from gurux_dlms.GXDLMSSettings import GXDLMSSettings
+
+
+def shown(value: Any) -> Any:
+    """A JSON form of what gurux-dlms made of a value."""
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value).hex()
+    if isinstance(value, (list, tuple)):
+        return [shown(item) for item in value]
+    return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
 
 
 def buffer(octets: bytes) -> GXByteBuffer:

@@ -1,18 +1,14 @@
 """Head-ends that die on the way of a command: as `kill_me.py`, with the points of `field/control/task.py`."""
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import trio
-from tests.system.kill_me import Bomb, obey
+from tests.system.kill_me import Bomb, be_head_end, obey
 
-from ipss_headend import config, log
-from ipss_headend.config import LogConfig
 from ipss_headend.field.control.readback import ReadBack
 from ipss_headend.field.control.task import Control
 from ipss_headend.security import audit
-from ipss_headend.server import serve
 
 POINTS = (
     "prepared",
@@ -86,12 +82,5 @@ def arm(bomb: Bomb) -> None:
     audit.append = appending  # type: ignore[assignment]
 
 
-def be_head_end(order: dict[str, Any]) -> None:
-    """Serve until the bomb or a signal."""
-    log.configure(LogConfig(level="error"))
-    arm(Bomb(order["point"], order["nth"]))
-    trio.run(serve, config.load(Path(order["config"])))
-
-
 if __name__ == "__main__":
-    obey(be_head_end)
+    obey(functools.partial(be_head_end, arm))

@@ -1,16 +1,12 @@
 """Head-ends that die in the middle of a firmware transfer: as `kill_me.py`, with points in `firmware.py`."""
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import trio
-from tests.system.kill_me import Bomb, obey
+from tests.system.kill_me import Bomb, be_head_end, obey
 
-from ipss_headend import config, log
-from ipss_headend.config import LogConfig
 from ipss_headend.field.control.firmware import Firmware
-from ipss_headend.server import serve
 
 POINTS = ("begun", "given", "taken")
 """Blocks are about to be sent; they are with the reactor; the meter has answered them."""
@@ -43,12 +39,5 @@ def arm(bomb: Bomb) -> None:
     Firmware._ask = asking  # type: ignore[method-assign,assignment]
 
 
-def be_head_end(order: dict[str, Any]) -> None:
-    """Serve until the bomb or a signal."""
-    log.configure(LogConfig(level="error"))
-    arm(Bomb(order["point"], order["nth"]))
-    trio.run(serve, config.load(Path(order["config"])))
-
-
 if __name__ == "__main__":
-    obey(be_head_end)
+    obey(functools.partial(be_head_end, arm))

@@ -85,12 +85,16 @@ def arm(bomb: Bomb, acknowledged: Path) -> None:
     marks.advance = advancing
 
 
-def be_head_end(order: dict[str, Any]) -> None:
-    """Serve until the bomb or a signal."""
-    path = Path(order["config"])
+def be_head_end(arm: Callable[[Bomb], None], order: dict[str, Any]) -> None:
+    """Put the points into the code, and serve until the bomb or a signal."""
     log.configure(LogConfig(level="error"))
-    arm(Bomb(order["point"], order["nth"]), path.with_name("acknowledged"))
-    trio.run(serve, config.load(path))
+    arm(Bomb(order["point"], order["nth"]))
+    trio.run(serve, config.load(Path(order["config"])))
+
+
+def be_recorded(order: dict[str, Any]) -> None:
+    """The same with the record of what is acknowledged beside the configuration."""
+    be_head_end(functools.partial(arm, acknowledged=Path(order["config"]).with_name("acknowledged")), order)
 
 
 def obey(be: Callable[[dict[str, Any]], None]) -> None:
@@ -109,4 +113,4 @@ def obey(be: Callable[[dict[str, Any]], None]) -> None:
 
 
 if __name__ == "__main__":
-    obey(be_head_end)
+    obey(be_recorded)

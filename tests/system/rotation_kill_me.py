@@ -1,19 +1,15 @@
 """Head-ends that die on the way of a key change: as `kill_me.py`, with the points of `field/rekeying.py`."""
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import trio
-from tests.system.kill_me import Bomb, obey
+from tests.system.kill_me import Bomb, be_head_end, obey
 
-from ipss_headend import config, log
-from ipss_headend.config import LogConfig
 from ipss_headend.field import rekeying
 from ipss_headend.field.control.task import Control
 from ipss_headend.field.rekeying import Rekeying
 from ipss_headend.security import rotation
-from ipss_headend.server import serve
 
 POINTS = (
     "before-stored",
@@ -90,16 +86,14 @@ def arm(bomb: Bomb) -> None:
     Control._await_end = awaiting  # type: ignore[method-assign]
 
 
-def be_head_end(order: dict[str, Any]) -> None:
+def be_quick(order: dict[str, Any]) -> None:
     """Serve until the bomb or a signal. Only the last life, which no bomb ends, need not wait for 15 minutes."""
-    log.configure(LogConfig(level="error"))
     if order["point"] == "never":
         rotation.TRY_WINDOW_US = 200_000
     rekeying.AGAIN_S = rekeying.SLOWEST_S = 0.5
     rekeying.PAUSE_S = 0.2
-    arm(Bomb(order["point"], order["nth"]))
-    trio.run(serve, config.load(Path(order["config"])))
+    be_head_end(arm, order)
 
 
 if __name__ == "__main__":
-    obey(be_head_end)
+    obey(be_quick)
