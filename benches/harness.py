@@ -99,22 +99,35 @@ def last_json(command: list[str | Path], *, timeout_s: float, env: dict[str, str
 
 
 @contextlib.contextmanager
+def serving(
+    core: str, command: list[str | Path], *, env: dict[str, str] | None = None, end_s: float = 10
+) -> Iterator[dict[str, Any]]:
+    """Run a server on its core until the block ends; what it says of itself in its first line, JSON.
+
+    The end of its input tells it to end, within `end_s`.
+    """
+    pinned = ["taskset", "-c", core, *map(str, command)]
+    with subprocess.Popen(
+        pinned, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.stdin.close()
+            try:
+                process.wait(end_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@contextlib.contextmanager
 def c_meters(*, delay_ms: int = 0, seconds: int = 600) -> Iterator[int]:
     """Run the bare C meters on their own core; the port."""
-    command = ["taskset", "-c", METER_CORE, str(compiled("epoll_meter"))]
-    command += ["--port", "0", "--delay-ms", str(delay_ms), "--seconds", str(seconds)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        yield json.loads(process.stdout.readline())["port"]
-    finally:
-        process.stdin.close()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        process.stdout.close()
+    options = ["--port", "0", "--delay-ms", str(delay_ms), "--seconds", str(seconds)]
+    with serving(METER_CORE, [compiled("epoll_meter"), *options]) as said:
+        yield said["port"]
 
 
 def summary(figures: list[float]) -> dict[str, float]:

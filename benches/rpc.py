@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,7 +19,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benches.harness import BUILD, CLIENT_CORE, METER_CORE, ROOT, compiled, environment, keep, last_json, need, summary
+from benches.harness import (
+    BUILD,
+    CLIENT_CORE,
+    METER_CORE,
+    ROOT,
+    compiled,
+    environment,
+    keep,
+    last_json,
+    need,
+    serving,
+    summary,
+)
 from benches.peers.rpc_values import METERS, REGISTER
 
 SERVER_CORE, CALLER_CORE = CLIENT_CORE, METER_CORE
@@ -62,24 +72,10 @@ START_S = 60
 KEPT = ("per_second", "cpu_us", "p50_us", "p99_us")
 
 
-@contextlib.contextmanager
-def server(command: list[str | Path]) -> Iterator[dict[str, Any]]:
-    """Run a server on its core until the block ends; what it says of itself."""
-    pinned = ["taskset", "-c", SERVER_CORE, *map(str, command)]
+def server(command: list[str | Path]) -> contextlib.AbstractContextManager[dict[str, Any]]:
+    """Run a server on its core; what it says of itself."""
     environ = {"PYTHONPATH": f"{ROOT / 'python'}:{ROOT}", "PATH": "/usr/bin:/bin"}
-    with subprocess.Popen(
-        pinned, cwd=ROOT, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            yield json.loads(process.stdout.readline())
-        finally:
-            process.stdin.close()
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    return serving(SERVER_CORE, command, env=environ, end_s=15)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,7 @@ from benches.harness import BUILD, keep, summary
 from benches.store import batch
 from sqlalchemy import Connection, insert
 from tests.system.people import People
+from tests.unit.control.simulation import meter
 
 from ipss_headend.config import ControlConfig
 from ipss_headend.field.control import orders
@@ -38,7 +39,6 @@ from ipss_headend.store.schema import audit as trail
 
 METERS = 200
 RECORDS = 1000
-TITLE = b"BEN\0\0"
 
 Work = Callable[[Path], float]
 """Do it in a directory; how many a second."""
@@ -110,7 +110,7 @@ def by_two(count: int) -> Work:
                 device = number % METERS + 1
                 order = orders.switch(
                     "off",
-                    [(device, TITLE + device.to_bytes(3, "big"))],
+                    [(device, meter(device).system_title or b"")],
                     reason="unpaid since May",
                     requester="ada",
                     created_us=now_us(),
@@ -139,22 +139,6 @@ def alone(count: int) -> Work:
             return count / (time.perf_counter() - began)
 
     return work
-
-
-def meter(number: int) -> registry.Meter:
-    """One of those that the commands are for."""
-    return registry.Meter(
-        meter_id=number,
-        name=f"m{number}",
-        host=f"192.0.2.{number}",
-        port=4059,
-        server=1,
-        system_title=TITLE + number.to_bytes(3, "big"),
-        logical_device_name=None,
-        model="",
-        group="",
-        protocol={},
-    )
 
 
 def main() -> int:
