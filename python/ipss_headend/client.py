@@ -49,6 +49,8 @@ CHANGES = frozenset(
         "read.schedule.remove",
         "param.plan",
         "param.apply",
+        "topology.put",
+        "device.place",
     }
 )
 """Methods that are given an idempotency key; a caller of plugins' methods gives it."""

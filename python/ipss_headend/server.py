@@ -45,6 +45,7 @@ from ipss_headend.field.reactor import EventKind, Outcome
 from ipss_headend.field.rekeying import Rekeying
 from ipss_headend.field.requests import Requests
 from ipss_headend.field.schedules import Schedules
+from ipss_headend.field.topology import Topology
 from ipss_headend.field.watch import Watch
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
@@ -237,6 +238,8 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
 
         endpoint = Endpoint(registry, health)
         plugins = await _plugins(config, store, figures)
+        topology = Topology(store)
+        await topology.refresh()
         judge = Judge(plugins, zone=config.time_zone, holidays=config.plugins.holidays)
         # Whoever calls is told soon that the database does not answer; what goes on by itself waits for it.
         asked = store.within(ASKED_PATIENCE_S)
@@ -262,6 +265,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             plugins=plugins,
             judge=judge,
             schedules=schedules,
+            topology=topology,
         )
         control = services.control = await _control(
             config, field, reactor, gate, rekeying, set_points, services.written, judge, watch.doubted
@@ -303,6 +307,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             tasks.start_soon(validation.estimate, config.plugins.estimate_after_s)
             tasks.start_soon(_stop_now, stop, reactor, tasks.cancel_scope)
             tasks.start_soon(enrolment.look_up)
+            tasks.start_soon(topology.run)
             tasks.start_soon(_forget_log, store, config.rpc.log_days)
             if pages:
                 tasks.start_soon(endpoint.serve, pages)

@@ -48,6 +48,7 @@ def load_commands() -> None:
         serve,
         simulate,
         meters,
+        network,
         quarantine,
         read,
         probe,

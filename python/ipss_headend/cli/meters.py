@@ -3,6 +3,7 @@
 import csv
 import io
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,11 +15,12 @@ from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.simulate import write_private
 from ipss_headend.errors import DONE, ConfigError, RequestError
 from ipss_headend.field import fleet_file, shipment
-from ipss_headend.field.fleet import export_meters, import_read, load_fleet
+from ipss_headend.field.fleet import PLACE_COLUMNS, export_meters, import_read, load_fleet, place_meters
 from ipss_headend.field.fleet_file import Protocol
+from ipss_headend.network import NOWHERE, Place
 from ipss_headend.security import transport
 from ipss_headend.security.keystore import Keystore
-from ipss_headend.store import counters, registry
+from ipss_headend.store import counters, network, registry
 from ipss_headend.store.registry import Meter
 
 meters = typer.Typer(name="meters", help="The registry of meters.", no_args_is_help=True, rich_markup_mode=None)
@@ -46,7 +48,8 @@ def import_(
     A shipment file's keys are wrapped under a transport key, which `keys transport add` took before.
 
     Columns: name, address (needed); system_title, encryption_key, authentication_key, master_key, password, client,
-    server, auth, suite, protection, dedicated, invocation_counter, model, group.
+    server, auth, suite, protection, dedicated, invocation_counter, model, group; node and phases, its place in the
+    network.
 
     \b
     Examples:
@@ -92,12 +95,13 @@ def list_(*, group: Groups = None, config: places.CONFIG = places.DEFAULT_CONFIG
     loaded = places.load_config(config)
     with places.open_store(loaded) as database, database.reading() as connection:
         found = registry.all_meters(connection, group or ())
+        standing = network.places(connection)
     output = Output(json_output=json_output)
     if json_output:
-        output.document({"meters": [document(meter) for meter in found]})
+        output.document({"meters": [document(meter, standing.get(meter.meter_id, NOWHERE)) for meter in found]})
         return
     output.table(
-        ("name", "address", "system title", "auth", "protection", "model", "group"),
+        ("name", "address", "system title", "auth", "protection", "model", "group", "node", "phases"),
         [
             (
                 meter.name,
@@ -107,6 +111,7 @@ def list_(*, group: Groups = None, config: places.CONFIG = places.DEFAULT_CONFIG
                 meter.protocol.get("protection"),
                 meter.model,
                 meter.group,
+                *standing.get(meter.meter_id, NOWHERE),
             )
             for meter in found
         ],
@@ -132,8 +137,10 @@ def show(
         meter = registry.meter_named(connection, name)
         granted = counters.granted_until(connection, [meter.meter_id]).get(meter.meter_id)
         believed = counters.peer_high_water(connection, [meter.meter_id]).get(meter.meter_id)
+        known = network.load(connection)
     shown = {
-        **document(meter),
+        **document(meter, known.place(name)),
+        "path": known.path_of(name),
         "next_invocation_counter": granted,
         "meter_invocation_counter": believed,
         "counter_alarm": (granted or 0) >= counters.ALARM,
@@ -143,6 +150,50 @@ def show(
         output.document(shown)
         return
     output.table(("property", "value"), [(key.replace("_", " "), _plain(value)) for key, value in shown.items()])
+
+
+@command(meters, "place")
+def place(
+    name: Annotated[str, typer.Argument(help="The meter's name; left out with --file.")] = "",
+    node: Annotated[str, typer.Argument(help="The node that it stands at; left out: nowhere.")] = "",
+    *,
+    phases: Annotated[str, typer.Option("--phases", help="A, BN, ABC, ABCN, ...")] = "",
+    file: Annotated[Path | None, typer.Option("--file", help="CSV with the columns name, node, phases.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Take no line unless all are good.")] = False,
+    config: places.CONFIG = places.DEFAULT_CONFIG,
+    json_output: JSON = False,
+) -> int:
+    r"""Say where meters stand in the network: at which node, on which phases.
+
+    A running head-end knows it within seconds.
+
+    \b
+    Examples:
+      ipss-headend meters place virtual-00001 T-17 --phases A
+      ipss-headend meters place --file places.csv
+    """
+    if bool(name) == bool(file):
+        raise RequestError("name one meter and its node, or a --file of many")
+    loaded = places.load_config(config)
+    rows: Iterable[tuple[int, dict[str, str] | str]] = [(1, {"name": name, "node": node, "phases": phases})]
+    where = "meters place: "
+    if file is not None:
+        try:
+            text = file.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file}: {error}; expected a CSV file") from error
+        rows = fleet_file.rows(io.StringIO(text), file.name, PLACE_COLUMNS, PLACE_COLUMNS[:2])
+        where = f"{file.name}: line "
+    with places.open_store(loaded) as database, database.writing() as connection:
+        report = place_meters(connection, rows, where, strict=strict)
+    for mistake in report.mistakes:
+        say(mistake)
+    output = Output(json_output=json_output)
+    if json_output:
+        output.document({"placed": report.imported, "refused": len(report.mistakes), "mistakes": report.mistakes})
+    else:
+        output.line(f"{report.imported} meters placed, {len(report.mistakes)} lines refused")
+    return report.exit_status
 
 
 @command(meters, "export")
@@ -189,6 +240,7 @@ def export(
 def _export_keys(connection: Any, keystore: Keystore, text: io.StringIO, groups: list[str] | tuple[()]) -> int:
     found = load_fleet(connection, keystore, groups)
     granted = counters.granted_until(connection, [meter.meter_id for meter in found])
+    standing = network.places(connection)
     writer = csv.DictWriter(text, fleet_file.COLUMNS, lineterminator="\n")
     writer.writeheader()
     for meter in found:
@@ -218,6 +270,7 @@ def _export_keys(connection: Any, keystore: Keystore, text: io.StringIO, groups:
                 "referencing": protocol.referencing,
                 "model": meter.model,
                 "group": meter.group,
+                **standing.get(meter.meter_id, NOWHERE)._asdict(),
                 "invocation_counter": granted.get(meter.meter_id, counters.FIRST),
             }
         )
@@ -229,7 +282,7 @@ def address(meter: Meter) -> str:
     return fleet_file.written_address(meter.host, meter.port, meter.server, Protocol(**meter.protocol))  # type: ignore[arg-type]
 
 
-def document(meter: Meter) -> dict[str, Any]:
+def document(meter: Meter, place: Place) -> dict[str, Any]:
     """A meter as JSON answers carry it. No secret is in it."""
     return {
         "name": meter.name,
@@ -239,6 +292,8 @@ def document(meter: Meter) -> dict[str, Any]:
         "logical_device_name": fleet_file.shown_device_name(meter.logical_device_name) or None,
         "model": meter.model,
         "group": meter.group,
+        "node": place.node or None,
+        "phases": place.phases or None,
         **dict(meter.protocol),
     }
 
@@ -246,4 +301,6 @@ def document(meter: Meter) -> dict[str, Any]:
 def _plain(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list):
+        return " < ".join(map(str, value))
     return "" if value is None else str(value)

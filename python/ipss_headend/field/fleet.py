@@ -13,8 +13,9 @@ from sqlalchemy import Connection, select
 from ipss_headend import errors
 from ipss_headend.field import fleet_file
 from ipss_headend.field.fleet_file import KEY_COLUMNS, MeterLine, Protocol
+from ipss_headend.network import LONGEST_NAME, NOWHERE, Place, unknown_node
 from ipss_headend.security.keystore import BoundKeys, Keystore, MeterKeys
-from ipss_headend.store import counters, registry
+from ipss_headend.store import counters, network, registry
 from ipss_headend.store.registry import Meter
 from ipss_headend.store.schema import key_fingerprints, meter_keys
 from ipss_headend.store.statements import run
@@ -142,6 +143,7 @@ def export_meters(connection: Connection, stream: TextIO, groups: Iterable[str] 
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
     writer.writeheader()
     chosen = registry.all_meters(connection, groups)
+    places = network.places(connection)
     for meter in chosen:
         protocol = Protocol(**meter.protocol)  # type: ignore[arg-type]
         writer.writerow(
@@ -153,11 +155,54 @@ def export_meters(connection: Connection, stream: TextIO, groups: Iterable[str] 
                 "server": meter.server,
                 "model": meter.model,
                 "group": meter.group,
+                **places.get(meter.meter_id, NOWHERE)._asdict(),
                 **{name: value for name, value in protocol.shown().items() if name in columns},
                 "dedicated": "yes" if protocol.dedicated else "no",
             }
         )
     return len(chosen)
+
+
+def place_meters(
+    connection: Connection, rows: Iterable[tuple[int, dict[str, str] | str]], where: str, *, strict: bool = False
+) -> ImportReport:
+    """Say where meters stand, by rows of the columns `name`, `node` and `phases`; an empty node: that is not known.
+
+    A row has its number, which messages say behind `where`, or is the message that refuses it. Needs a writing
+    transaction.
+    """
+    known = network.nodes(connection)
+    names = {meter.name: meter.meter_id for meter in registry.all_meters(connection)}
+    good: dict[int, Place] = {}
+    placed: dict[str, int] = {}
+    mistakes: list[str] = []
+    for number, cells in rows:
+        if isinstance(cells, str):
+            mistakes.append(cells)
+            continue
+        name, wrong = cells["name"], ""
+        try:
+            place = fleet_file.place(cells)
+        except fleet_file.LineError as error:
+            place, wrong = NOWHERE, str(error)
+        if name not in names:
+            wrong = f'no meter is called "{name[:LONGEST_NAME]}"; `ipss-headend meters list` shows all'
+        elif name in placed:
+            wrong = f'"{name}" is number {placed[name]} too; a meter has one place'
+        elif place.node and place.node not in known:
+            wrong = unknown_node(place.node, known)
+        if wrong:
+            mistakes.append(f"{where}{number}: {wrong}")
+        else:
+            good[names[name]], placed[name] = place, number
+    if strict and mistakes:
+        good = {}
+    if good:
+        network.place(connection, good)
+    return ImportReport(len(good), tuple(mistakes))
+
+
+PLACE_COLUMNS = ("name", "node", "phases")
 
 
 def _with_keys(connection: Connection, keystore: Keystore, chosen: Sequence[Meter]) -> list[FleetMeter]:
@@ -217,6 +262,8 @@ def _add(connection: Connection, keystore: Keystore, good: Sequence[MeterLine], 
     fingerprints = [(fingerprint, number) for number, line in numbered for fingerprint in taken.fingerprints[line.line]]
     if fingerprints:
         run(connection, "INSERT INTO key_fingerprints (fingerprint, meter_id) VALUES (?, ?)", fingerprints)
+    if standing := {number: line.place for number, line in numbered if line.place != NOWHERE}:
+        network.place(connection, standing)
     counters.raise_to(
         connection,
         [(number, line.invocation_counter) for number, line in numbered if line.invocation_counter > counters.FIRST],
@@ -244,9 +291,11 @@ class _Taken:
     fingerprints: dict[int, list[object]] = field(default_factory=dict)
     """Of the keys of each line that was taken."""
     _owners: dict[tuple[str, object], str] = field(default_factory=dict)
+    _nodes: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         named = {}
+        self._nodes = frozenset(network.nodes(self.connection))
         for meter in registry.all_meters(self.connection):
             owner = f'"{meter.name}", which is in the registry'
             named[meter.meter_id] = owner
@@ -271,6 +320,8 @@ class _Taken:
     def _mistake(self, line: MeterLine, claims: dict[str, tuple[str, object]]) -> str | None:
         if line.system_title is not None and line.system_title == self.client_system_title:
             return "system_title is the head-end's own; a meter has another"
+        if line.place.node and line.place.node not in self._nodes:
+            return unknown_node(line.place.node, self._nodes)
         for column, claim in claims.items():
             owner = self._owners.get(claim)
             if owner is not None:

@@ -22,6 +22,7 @@
 | `gateway` | the network behind a gateway and the device in it, `0/meter-7` or `0/0x30313233` | none |
 | `referencing` | `ln`, `sn`: by logical or short names | `ln` |
 | `model`, `group` | free text | empty |
+| `node`, `phases` | where it stands in the network, by a node's name; `A`, `BN`, `ABC`, ... | not known |
 
 Meters of one address (a concentrator, a gateway, an HDLC line) differ in `server`, `physical` or `gateway`; they share
 a connection.
@@ -48,6 +49,7 @@ from ipss_headend.field.modbus_address import (
     needs_unit,
     no_unit,
 )
+from ipss_headend.network import NOWHERE, Place, phases_of
 from ipss_headend.security.keystore import MeterKeys
 from ipss_headend.security.mechanisms import (
     BUILT,
@@ -85,6 +87,8 @@ COLUMNS = (
     "in_flight",
     "gateway",
     "referencing",
+    "node",
+    "phases",
 )
 NEEDED = ("name", "address")
 KEY_COLUMNS = ("encryption_key", "authentication_key", "master_key")
@@ -154,6 +158,7 @@ class MeterLine:
     protocol: Protocol
     keys: MeterKeys
     invocation_counter: int
+    place: Place = NOWHERE
 
     @property
     def address(self) -> str:
@@ -177,26 +182,38 @@ def read(lines: Iterable[str], source: str) -> Iterator[MeterLine | str]:
     Raises:
         ConfigError: the first line does not name the columns, so that no other can be understood.
     """
+    for line, cells in rows(lines, source, COLUMNS, NEEDED):
+        yield cells if isinstance(cells, str) else meter(line, cells, source)
+
+
+def rows(
+    lines: Iterable[str], source: str, columns: tuple[str, ...], needed: tuple[str, ...]
+) -> Iterator[tuple[int, dict[str, str] | str]]:
+    """Each line of a CSV file with its number: its cells by column, or the message that refuses it.
+
+    Raises:
+        ConfigError: the first line does not name the columns.
+    """
     reader = csv.reader(lines, strict=True)
     try:
         header = [name.removeprefix("\ufeff").strip() for name in next(reader, [])]
     except csv.Error as error:
         raise ConfigError(f"{source}: line 1: not CSV: {error}") from error
-    check_header(header, source)
+    check_header(header, source, columns, needed)
     while True:
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield f"{source}: line {reader.line_num}: not CSV: {error}"
+            yield reader.line_num, f"{source}: line {reader.line_num}: not CSV: {error}"
             continue
         if not any(cell.strip() for cell in cells):
             continue
         try:
-            yield _meter(reader.line_num, _named(header, cells))
+            yield reader.line_num, _named(header, cells)
         except LineError as error:
-            yield f"{source}: line {reader.line_num}: {error}"
+            yield reader.line_num, f"{source}: line {reader.line_num}: {error}"
 
 
 def meter(line: int, cells: dict[str, str], source: str) -> MeterLine | str:
@@ -207,7 +224,9 @@ def meter(line: int, cells: dict[str, str], source: str) -> MeterLine | str:
         return f"{source}: line {line}: {error}"
 
 
-def check_header(header: list[str], source: str) -> None:
+def check_header(
+    header: list[str], source: str, columns: tuple[str, ...] = COLUMNS, needed: tuple[str, ...] = NEEDED
+) -> None:
     """Whether a first line names columns.
 
     Raises:
@@ -215,15 +234,15 @@ def check_header(header: list[str], source: str) -> None:
     """
     mistakes = []
     for name in header:
-        if name not in COLUMNS:
-            near = difflib.get_close_matches(name, COLUMNS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(COLUMNS)}"
+        if name not in columns:
+            near = difflib.get_close_matches(name, columns, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(columns)}"
             # A file without a first line of names has a meter there, and that may be its key.
             shown = f'"{name}"' if re.fullmatch(r"[a-z_]{1,24}", name) else "a column that is no name"
             mistakes.append(f"{source}: line 1: {shown} is unknown; {hint}")
         elif header.count(name) > 1:
             mistakes.append(f"{source}: line 1: {name} stands there {header.count(name)} times; once is enough")
-    mistakes += [f"{source}: line 1: {name} is missing; it is needed" for name in NEEDED if name not in header]
+    mistakes += [f"{source}: line 1: {name} is missing; it is needed" for name in needed if name not in header]
     if mistakes:
         raise ConfigError(*dict.fromkeys(mistakes))
 
@@ -273,7 +292,23 @@ def _meter(line: int, cells: dict[str, str]) -> MeterLine:
         protocol=protocol,
         keys=keys,
         invocation_counter=_number("invocation_counter", cells, 1, 0, LIMIT - 1),
+        place=place(cells),
     )
+
+
+def place(cells: dict[str, str]) -> Place:
+    """Where a meter stands, by the columns `node` and `phases`.
+
+    Raises:
+        LineError: they cannot be.
+    """
+    try:
+        found = Place(_words("node", cells), phases_of(cells.get("phases", "")))
+    except ValueError as error:
+        raise LineError(str(error) if isinstance(error, LineError) else f"phases: {error}") from None
+    if found.phases and not found.node:
+        raise LineError("phases are given and no node; say the node, or leave both out")
+    return found
 
 
 def _name(text: str) -> str:

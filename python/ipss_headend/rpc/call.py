@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ipss_headend.field.fleet import FleetMeter
     from ipss_headend.field.quarantine import Quarantine
     from ipss_headend.field.schedules import Schedules
+    from ipss_headend.field.topology import Topology
     from ipss_headend.metrics import Figures
     from ipss_headend.plugins.accounts import Accounts
     from ipss_headend.plugins.judge import Judge
@@ -69,6 +70,8 @@ class Services:
     """Plugins' say in commands."""
     schedules: Schedules
     """Read plans."""
+    topology: Topology
+    """The network that meters stand in."""
     methods: dict[str, Method] = dataclasses.field(default_factory=lambda: dict(METHODS))
     """The table of this head-end, plugins' methods among it."""
     control: Control | None = None

@@ -10,6 +10,8 @@ import msgpack
 from sqlalchemy import Connection, delete, insert, select
 
 from ipss_headend.errors import RequestError, UnknownMeter
+from ipss_headend.network import NOWHERE
+from ipss_headend.store import network
 from ipss_headend.store.database import now_us
 from ipss_headend.store.schema import (
     key_counters,
@@ -191,6 +193,7 @@ def remove_meter(connection: Connection, meter_id: int) -> None:
         raise RequestError(f"meter {meter_id}: its keys are being changed; taken out now, they would be lost")
     for table in (key_fingerprints, key_generations, key_counters, pending_keys, meter_keys, meters):
         connection.execute(delete(table).where(table.c.meter_id == meter_id))
+    network.place(connection, {meter_id: NOWHERE})
 
 
 def _meter(

@@ -17,13 +17,13 @@ from sqlalchemy import (
     types,
 )
 
-SCHEMA_VERSION = 10
+SCHEMA_VERSION = 11
 """Raised by one with each change, which is a file in `migrations/versions`. A store with a higher
 one is refused (R46).
 """
 
-NUMBERED = ("log", "meters")
-"""Tables whose numbers the table `numbers` gives."""
+NUMBERED = ("log", "meters", "network")
+"""Tables whose numbers the table `numbers` gives; the network's is its version."""
 
 Number = BigInteger().with_variant(Integer, "sqlite")
 """Of rows that may be more than 2^31, and of meters that may be nobody. SQLite's INTEGER holds them, and numbers rows
@@ -88,6 +88,39 @@ meters = Table(
     sqlite_autoincrement=True,
     comment="The registry. `protocol` is JSON without secrets. A meter without host dials in, as `logical_device_name` "
     "or as its name.",
+)
+
+network_nodes = Table(
+    "network_nodes",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("parent", Text, nullable=False),
+    sqlite_with_rowid=False,
+    comment="The distribution network, a tree: see ipss_headend.network. No parent: an empty text.",
+)
+
+meter_places = Table(
+    "meter_places",
+    metadata,
+    Column("meter_id", Integer, primary_key=True, autoincrement=False),
+    Column("node", Text, nullable=False, index=True),
+    Column("phases", Text, nullable=False),
+    comment="Where meters stand in the network; no row: that is not known.",
+)
+
+weather = Table(
+    "weather",
+    metadata,
+    Column("area_kind", Text, primary_key=True),
+    Column("area", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("at_us", BigInteger, primary_key=True),
+    Column("content", LargeBinary, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("received_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    comment="Observations and forecasts that others put, within bounds: see weather.py. The content is msgpack.",
 )
 
 meter_keys = Table(
@@ -464,6 +497,8 @@ incidents = Table(
     metadata,
     Column("incident_id", Number, primary_key=True),
     Column("area", Text, nullable=False),
+    Column("area_kind", Text, nullable=False, server_default="group"),
+    Column("part_of", BigInteger),
     Column("opened_us", BigInteger, nullable=False),
     Column("changed_us", BigInteger, nullable=False),
     Column("closed", Integer, nullable=False),
@@ -472,7 +507,9 @@ incidents = Table(
     Column("classes", LargeBinary),
     Index("incidents_open", "closed", "area"),
     sqlite_autoincrement=True,
-    comment="Signals of one area that belong together, and what plugins say that it is. No classes: not asked yet.",
+    comment="Signals of one area that belong together, and what plugins say that it is. No classes: not asked yet. "
+    "`area` is a node of the network, a shared line, or a group of meters, by `area_kind`. `part_of`: the larger one "
+    "that took it in.",
 )
 
 event_classes = Table(

@@ -483,6 +483,6 @@ def test_exported_registry_has_the_columns_of_the_import(desk: Desk) -> None:
         assert export_meters(connection, exported) == 1
 
     line = exported.getvalue().splitlines()[1]
-    assert line == "m1,[2001:db8::1]:4059,4D4D4D0000000001,16,1,none,0,none,no,,east,,,,tcp,0,0,,ln"
+    assert line == "m1,[2001:db8::1]:4059,4D4D4D0000000001,16,1,none,0,none,no,,east,,,,tcp,0,0,,ln,,"
     with Database(desk.database.path.with_name("other.sqlite"), reserve_bytes=0) as database:
         assert Desk(database).hand_in(exported.getvalue()) == ImportReport(1, ())

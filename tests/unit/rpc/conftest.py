@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from ipss_headend.field.topology import Topology
 from ipss_headend.metrics import Figures
 from ipss_headend.rpc import methods  # noqa: F401 - fills the table
 from ipss_headend.rpc.call import Services, Session
@@ -143,6 +144,7 @@ def services(store: Store) -> Services:
         plugins=nothing,
         judge=nothing,
         schedules=nothing,
+        topology=Topology(store),
     )
 
 

@@ -18,5 +18,6 @@ from ipss_headend.rpc.methods import (  # noqa: F401
     rpc,
     sales,
     stream,
+    topology,
     vee,
 )

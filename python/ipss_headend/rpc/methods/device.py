@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 
+import msgspec
 from sqlalchemy import Connection
 
 from ipss_headend import _core
 from ipss_headend.config import system_title
 from ipss_headend.field import fleet_file
-from ipss_headend.field.fleet import FleetMeter, import_meters, load_fleet
+from ipss_headend.field.fleet import FleetMeter, import_meters, load_fleet, place_meters
 from ipss_headend.field.quarantine import adoption_columns
+from ipss_headend.network import Network
 from ipss_headend.rpc.call import Call
 from ipss_headend.rpc.catalogue import Change, Empty, Params, Result, method
 from ipss_headend.rpc.faults import Fault
@@ -34,6 +36,8 @@ class Query(Params, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     group: str | None = None
     model: str | None = None
+    below: str | None = None
+    """At this node of the network or below it."""
     cursor: str = ""
     """The name after which to go on."""
     limit: int = 1000
@@ -55,6 +59,9 @@ class Device(Result, frozen=True):
     suite: int
     protection: str
     dedicated: bool
+    node: str | None
+    """Where it stands in the network; None: that is not known."""
+    phases: str | None
 
 
 class Devices(Result, frozen=True):
@@ -146,9 +153,38 @@ class Retired(Result, frozen=True):
     device: str
 
 
-def described(meter: FleetMeter) -> Device:
+class Placed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a meter stands."""
+
+    device: str
+    node: str = ""
+    """A node of the network; empty: that is not known."""
+    phases: str = ""
+    """As CIM's PhaseCode: `A`, `BN`, `ABC`, `ABCN`, ..."""
+
+
+class Place(Change, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where meters stand."""
+
+    places: list[Placed]
+    strict: bool = False
+    """One mistake keeps all as it is."""
+
+
+class Placement(Result, frozen=True):
+    """What came of it."""
+
+    placed: int
+    mistakes: list[str]
+    """Each names its number in `places`, from 1."""
+    version: int
+    """Of the network."""
+
+
+def described(meter: FleetMeter, network: Network) -> Device:
     """A meter as it is told."""
     protocol = meter.protocol
+    place = network.place(meter.name)
     return Device(
         device=meter.name,
         address=meter.written_address or None,
@@ -162,20 +198,22 @@ def described(meter: FleetMeter) -> Device:
         suite=protocol.suite,
         protection=protocol.protection,
         dedicated=protocol.dedicated,
+        node=place.node or None,
+        phases=place.phases or None,
     )
 
 
 @method("device.get", Right.VIEW, example={"device": "virtual-00001"})
 def get(call: Call, params: Named) -> Device:
     """One meter."""
-    return described(call.meter(params.device, Right.VIEW))
+    return described(call.meter(params.device, Right.VIEW), call.services.topology.now)
 
 
 @method("device.list", Right.VIEW, example={"limit": 2})
 def list_(call: Call, params: Query) -> Devices:
     """Meters by name, of the groups that the caller may see."""
     limit = min(max(params.limit, 1), LONGEST_PAGE)
-    who, names = call.principal, call.services.names
+    who, names, network = call.principal, call.services.names, call.services.topology.now
     found = sorted(
         name
         for name, meter in names.items()
@@ -183,10 +221,12 @@ def list_(call: Call, params: Query) -> Devices:
         and who.may(Right.VIEW, meter.group)
         and params.group in {None, meter.group}
         and params.model in {None, meter.model}
+        and (params.below is None or params.below in network.path_of(name))
     )
     page = found[:limit]
     return Devices(
-        devices=[described(names[name]) for name in page], cursor=page[-1] if len(found) > limit and page else None
+        devices=[described(names[name], network) for name in page],
+        cursor=page[-1] if len(found) > limit and page else None,
     )
 
 
@@ -200,13 +240,27 @@ async def add(call: Call, params: Add) -> Device:
     report = await _import(call, text.getvalue(), "columns", strict=True)
     if report.mistakes:
         raise Fault("E_PARAMS", report.mistakes[0])
-    return described(call.services.names[params.columns["name"].strip()])
+    return described(call.services.names[params.columns["name"].strip()], call.services.topology.now)
 
 
 @method("device.import", Right.MANAGE)
 async def import_(call: Call, params: Import) -> Imported:
     """Put the good lines of a fleet file into the registry and the engine, and tell the others line by line."""
     return await _import(call, params.csv, "csv", strict=params.strict)
+
+
+@method("device.place", Right.MANAGE)
+async def place(call: Call, params: Place) -> Placement:
+    """Say where meters stand in the network: at which node, on which phases. One that is named without goes nowhere."""
+    for one in params.places:
+        call.meter(one.device, Right.MANAGE)
+    services = call.services
+    rows = [(n, {"name": one.device, "node": one.node, "phases": one.phases}) for n, one in enumerate(params.places, 1)]
+    report = await services.store.change(
+        lambda connection: place_meters(connection, rows, "places: ", strict=params.strict)
+    )
+    version = (await services.topology.refresh()).version
+    return Placement(placed=report.imported, mistakes=list(report.mistakes), version=version)
 
 
 @method("device.retire", Right.MANAGE)
@@ -217,6 +271,7 @@ async def retire(call: Call, params: Retire) -> Retired:
     await services.store.change(lambda connection: remove_meter(connection, meter.meter_id))
     services.enrolment.retire(meter)
     services.names.pop(meter.name, None)
+    await services.topology.refresh()
     return Retired(device=meter.name)
 
 
@@ -307,6 +362,7 @@ async def _import(call: Call, text: str, source: str, *, strict: bool) -> Import
     new = [meter for meter in fleet if meter.meter_id not in services.field.meters]
     await services.enrolment.add(new)
     services.names.update({meter.name: meter for meter in new})
+    await services.topology.refresh()
     return report
 
 
