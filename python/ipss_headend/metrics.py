@@ -117,6 +117,12 @@ class Figures:
     plan_faults: Counter[str] = field(default_factory=Counter)
     store_trouble: str | None = None
     """Why the store takes no readings at the moment: `full`, `held`, `failed`; None: it takes them."""
+    scrubbed_records: int = 0
+    """Stored records compared with their checksums."""
+    scrub_ended_us: int = 0
+    """When all of them were, last."""
+    damaged_records: int = 0
+    """What is damaged or missing in the store."""
     loop_lag_s: float = 0.0
     commands: dict[str, int] = field(default_factory=dict)
     """Critical commands that are not at their end, by state."""
@@ -282,6 +288,24 @@ def metrics(outcomes: Callable[[int], str], kinds: Callable[[int], str]) -> tupl
         ),
         Shown("backfill_windows", "counter", "Old gaps read.", _plans(lambda p: p.backfilled), ("plan",)),
         Shown("store_writable", "gauge", "1 while readings can be stored.", _one(lambda f: f.store_trouble is None)),
+        Shown(
+            "store_damaged_records",
+            "gauge",
+            "What is damaged or missing in the store.",
+            _one(lambda f: f.damaged_records),
+        ),
+        Shown(
+            "store_scrubbed_records",
+            "counter",
+            "Stored records compared with their checksums.",
+            _one(lambda f: f.scrubbed_records),
+        ),
+        Shown(
+            "store_scrub_ended_seconds",
+            "gauge",
+            "When all of the store had been looked through, last.",
+            _one(lambda f: f.scrub_ended_us / 1e6),
+        ),
         Shown(
             "commands", "gauge", "Critical commands that are not at their end, by state.", _open_commands, ("state",)
         ),

@@ -73,6 +73,7 @@ from ipss_headend.store.database import now_us
 from ipss_headend.store.latest import Latest
 from ipss_headend.store.log import Entry, forget
 from ipss_headend.store.plugins import states
+from ipss_headend.store.scrubber import Scrubber
 
 if TYPE_CHECKING:
     from ipss_headend._core import Gate, Reactor
@@ -309,6 +310,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             tasks.start_soon(enrolment.look_up)
             tasks.start_soon(topology.run)
             tasks.start_soon(_forget_log, store, config.rpc.log_days)
+            tasks.start_soon(Scrubber(store, figures, config.database, services.written).run)
             if pages:
                 tasks.start_soon(endpoint.serve, pages)
 

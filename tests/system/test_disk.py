@@ -15,10 +15,17 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.system.fleet import fleet, head_end
+import trio
+from tests.system.fleet import fleet, head_end, opened
+from tests.system.test_serve import free_port, page, serving, turns, until
+from typer.testing import CliRunner
 
-from ipss_headend.errors import StoreDamaged, StoreError
-from ipss_headend.store import Database, WriteBatch, journal, reading_row, readings
+from ipss_headend import config
+from ipss_headend.cli import app
+from ipss_headend.errors import StoreDamaged, StoreError, StoreFailed
+from ipss_headend.server import HeadEnd
+from ipss_headend.store import Database, WriteBatch, journal, reading_row, readings, scrub
+from ipss_headend.store.statements import rows
 
 EIO_RUNS = int(os.environ.get("IPSS_EIO_RUNS", "6"))
 """R4 asks for 200, by each tool."""
@@ -225,7 +232,10 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[list[obj
 def test_r3_of_flipped_bits_and_cut_files_none_serves_a_wrong_value(
     good: tuple[bytes, list[list[object]]], tmp_path: Path
 ) -> None:
-    """What is served is right, and what is missing is told. Bits that nothing is kept in may flip unnoticed."""
+    """What is served is right, and what is missing is told, also by the store's own watch while nobody asks.
+
+    Bits that nothing is kept in may flip unnoticed.
+    """
     octets, cells = good
     rng = random.Random(3)
     told = harmless = 0
@@ -244,6 +254,7 @@ def test_r3_of_flipped_bits_and_cut_files_none_serves_a_wrong_value(
         assert all(cells[time] == values for time, values in served), f"a wrong value at octet {place}"
         assert len({time for time, _ in served}) == len(served), f"a line twice at octet {place}"
         assert not sound or len(served) == len(cells), f"octet {place}: {len(cells) - len(served)} lines gone, untold"
+        assert sound or looked_through(path), f"octet {place}: no alarm by itself"
         told += not sound
         harmless += sound
     # Most of so small a database is room in which nothing is kept.
@@ -260,6 +271,59 @@ def looked_at(path: Path) -> tuple[list[tuple[int, list[object]]], bool]:
             for line in readings.series(connection, [1], [1], on_damage=lost.append)
         ]
         return served, readings.verify(connection).sound and not lost
+
+
+def looked_through(path: Path) -> list[scrub.Found]:
+    """What a turn of the head-end's own watch finds."""
+    found: list[scrub.Found] = []
+    place: scrub.Place | None = scrub.Place()
+    with Database(path, reserve_bytes=0) as database:
+        while place is not None:
+            try:
+                with database.reading() as connection:
+                    piece = scrub.look(connection, place)
+            except (StoreDamaged, StoreFailed) as error:
+                piece = scrub.unreadable(place, error)
+            found += piece.found
+            place = piece.next
+    return found
+
+
+def test_r3_a_head_end_finds_flipped_bits_while_nobody_asks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    port = free_port()
+    shown: dict[str, tuple[int, str]] = {}
+    plan = '[[plans]]\nname = "registers"\nobjects = ["1.0.1.8.0.255"]\nevery = "1d"\n'
+
+    async def alarmed(running: HeadEnd) -> None:
+        await until(lambda: running.figures.scrub_ended_us > 0)
+        for name in ("metrics", "healthz"):
+            shown[name] = await trio.to_thread.run_sync(page, f"http://127.0.0.1:{port}/{name}")
+
+    with fleet(3, "127.69.1.1", history_days=1) as running:
+        path = head_end(tmp_path, plan, running, metrics_port=port)
+        path.write_text(path.read_text() + '[database]\nscrub_every = "1s"\n')
+        serving(path, turns)
+        loaded = config.load(path)
+        with opened(loaded) as database, database.reading() as connection:
+            _, (meter, layout, cells), _ = rows(connection, "SELECT meter_id, layout_id, cells FROM readings")
+        file = tmp_path / "data" / "head_end.sqlite"
+        octets = file.read_bytes()
+        assert cells in octets
+        file.write_bytes(octets.replace(cells, _flipped(cells, len(cells) - 1, 3)))
+        capsys.readouterr()
+        serving(path, alarmed)
+
+    log = capsys.readouterr()
+    damaged = [line for line in (log.out + log.err).splitlines() if "what is stored is damaged" in line]
+    assert any(f"meter {meter}, layout {layout}" in line for line in damaged)
+    assert shown["healthz"] == (200, "ok\n")  # another start would mend nothing
+    [value] = [line for line in shown["metrics"][1].splitlines() if line.startswith("head_end_store_damaged_records ")]
+    assert float(value.split()[1]) == len(damaged)
+    assert 'head_end_events_total{kind="store-damaged"}' in shown["metrics"][1]
+    app.load_commands()
+    status = CliRunner().invoke(app.app, ["store", "status", "--config", str(path)])
+    assert f"meter {meter}, layout {layout}" in status.stdout
+    assert f"damaged records: {len(damaged)}" in status.stdout
 
 
 def _flipped(octets: bytes, place: int, bit: int) -> bytes:

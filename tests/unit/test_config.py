@@ -48,6 +48,8 @@ def test_whole_file_means_what_it_says() -> None:
     config = load(FILES / "whole.good.toml")
 
     assert config.database.address == Path("/var/lib/ipss-headend/readings.sqlite")
+    assert config.database.scrub_kib_per_second == 512
+    assert config.database.scrub_every_s == 7 * 86_400
     assert config.time_zone == ZoneInfo("Europe/Prague")
     assert config.client_system_title == bytes.fromhex("4950530000000002")
     assert config.reactor.request_s == 600.0

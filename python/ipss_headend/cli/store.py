@@ -4,16 +4,21 @@ import re
 from typing import Annotated
 
 import typer
+from sqlalchemy import Connection
 
 from ipss_headend.cli import places
 from ipss_headend.cli.app import JSON, app, command
 from ipss_headend.cli.output import Output, say
+from ipss_headend.cli.values import time_text
 from ipss_headend.config import Config
 from ipss_headend.errors import ConfigError, RequestError
-from ipss_headend.store import formats, partitions, readings
+from ipss_headend.store import formats, partitions, readings, scrub
 from ipss_headend.store.database import Database, form_at
 from ipss_headend.store.schema import SCHEMA_VERSION
 from ipss_headend.store.statements import is_postgresql
+
+SHOWN = 20
+"""Damaged records that `store status` names; `damaged_records` counts all."""
 
 store = typer.Typer(name="store", help="The store's form and its months.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(store)
@@ -21,7 +26,7 @@ app.add_typer(store)
 
 @command(store, "status")
 def status(*, config: places.CONFIG = places.DEFAULT_CONFIG, json_output: JSON = False) -> None:
-    r"""Show which form the store has, and which one this program writes; changes nothing.
+    r"""Show which form the store has, which one this program writes, and what is damaged; changes nothing.
 
     \b
     Example:
@@ -36,13 +41,18 @@ def status(*, config: places.CONFIG = places.DEFAULT_CONFIG, json_output: JSON =
             if is_postgresql(connection):
                 shown["months"] = [str(month) for month in partitions.existing(connection)]
                 shown["lines_of_no_month"] = partitions.default_lines(connection)
+            shown |= _looked_through(connection)
     output = Output(json_output=json_output)
     if json_output:
         output.document(shown)
     else:
+        damaged = shown.pop("damaged", [])
+        assert isinstance(damaged, list)
         for name, value in shown.items():
             said = f"{value[0]} to {value[-1]}" if isinstance(value, list) and value else value
-            output.line(f"{name.replace('_', ' ')}: {said}")
+            output.line(f"{name.replace('_', ' ')}: {'never' if said is None else said}")
+        for one in damaged:
+            output.line(f"damaged, found {one['found']}: {one['detail']}")
 
 
 @command(store, "upgrade")
@@ -120,6 +130,18 @@ def retire(
         for table, lines in gone:
             output.line(f"{table}: {lines} lines")
         say(f"{len(gone)} months were retired")
+
+
+def _looked_through(connection: Connection) -> dict[str, object]:
+    """How far the head-end has looked for damage by itself, and what it found."""
+    state = scrub.state(connection)
+    known = scrub.damage(connection)
+    return {
+        "looked_through": time_text(state.ended_us) if state.ended_us else None,
+        "looked_through_records": state.ended_records,
+        "damaged_records": len(known) + state.beyond,
+        "damaged": [{"found": time_text(one.found_us), "detail": one.detail} for one in known[:SHOWN]],
+    }
 
 
 def _form(loaded: Config) -> int:

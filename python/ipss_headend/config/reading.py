@@ -439,7 +439,12 @@ def _database(table: Table, directory: Path, data_directory: Path) -> DatabaseCo
         address = Server(url, data_directory / "head_end.marker", directory / password_file if password_file else None)
     elif password_file:
         table.mistake("password_file", "SQLite has no password; leave it out")
-    database = DatabaseConfig(address, table.integer("reserve_mib", RESERVE_MIB, 0, 1 << 20))
+    database = DatabaseConfig(
+        address,
+        reserve_mib=table.integer("reserve_mib", RESERVE_MIB, 0, 1 << 20),
+        scrub_kib_per_second=table.integer("scrub_kib_per_second", 1024, 0, 1 << 20),
+        scrub_every_s=table.seconds("scrub_every", 86_400.0),
+    )
     table.finish()
     return database
 

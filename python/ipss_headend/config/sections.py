@@ -39,6 +39,10 @@ class DatabaseConfig:
     """SQLite's file, or a PostgreSQL database."""
     reserve_mib: int = RESERVE_MIB
     """Readings stop when SQLite's disk has less room than this; counters go on."""
+    scrub_kib_per_second: int = 1024
+    """How quickly what is stored is compared with its checksums; 0: never."""
+    scrub_every_s: float = 86_400.0
+    """From the begin of a turn through all of the store to the begin of the next."""
 
     @property
     def name(self) -> str:

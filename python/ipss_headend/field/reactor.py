@@ -91,6 +91,9 @@ class EventKind(IntEnum):
     PUSH_KEPT = 1003
     """A notification that nothing explains. Number: its octets. Detail: the plain APDU in hexadecimal digits."""
 
+    STORE_DAMAGED = 1004
+    """What is stored is not what was written; of no meter. Number: how many. Detail: which. `store/scrub.py`."""
+
     @property
     def label(self) -> str:
         """The name in logs and metrics."""

@@ -70,11 +70,11 @@ def write(connection: Connection, batch: WriteBatch, received_us: int, epoch: in
     kept = quarantine.keep(connection, batch.unclaimed, received_us) if batch.unclaimed else quarantine.Kept([], 0, [])
     events = [*batch.events, *_noticed(connection, kept.new)]
     if events:
-        run(connection, _EVENTS, [(*row[:4], _plain(row[4])) for row in events])
+        run(connection, _EVENTS, [(*row[:4], plain(row[4])) for row in events])
     if batch.refusals:
         run(connection, _REFUSALS, [(*row, received_us, epoch) for row in batch.refusals])
     if batch.ends:
-        run(connection, _ENDS, [(*row[:5], _plain(row[5]), received_us, epoch) for row in batch.ends])
+        run(connection, _ENDS, [(*row[:5], plain(row[5]), received_us, epoch) for row in batch.ends])
     log.append(connection, received_us, {log.READINGS: batch.readings, log.EVENTS: events})
     counters.raise_peer(connection, batch.peer_counters)
     marks.advance(connection, batch.marks)
@@ -89,8 +89,8 @@ def _noticed(connection: Connection, pushes: Iterable[PushRow]) -> Iterator[Even
             yield (NOBODY, received_us, PUSH_UNCLAIMED, len(wpdu), f"{title.hex()} from {address}")
 
 
-def _plain(text: str) -> str:
-    # What a meter says may hold a NUL, which PostgreSQL's text cannot.
+def plain(text: str) -> str:
+    """Text as both databases take it: what a meter says may hold a NUL, which PostgreSQL's text cannot."""
     return text.replace("\0", "\ufffd")
 
 

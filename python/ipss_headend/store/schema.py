@@ -17,7 +17,7 @@ from sqlalchemy import (
     types,
 )
 
-SCHEMA_VERSION = 11
+SCHEMA_VERSION = 12
 """Raised by one with each change, which is a file in `migrations/versions`. A store with a higher
 one is refused (R46).
 """
@@ -58,6 +58,30 @@ numbers = Table(
     Column("name", Text, primary_key=True),
     Column("last", BigInteger, nullable=False),
     comment="The highest number ever given to a row of a table: without a gap, and never twice.",
+)
+
+scrub = Table(
+    "scrub",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("began_us", BigInteger, nullable=False),
+    Column("records", BigInteger, nullable=False),
+    Column("beyond", BigInteger, nullable=False),
+    Column("place", LargeBinary, nullable=False),
+    Column("ended_us", BigInteger, nullable=False),
+    Column("ended_records", BigInteger, nullable=False),
+    comment="One row: how far what is stored has been compared with its checksums, and when all of it was: scrub.py.",
+)
+
+damage = Table(
+    "damage",
+    metadata,
+    Column("what", Text, primary_key=True),
+    Column("detail", Text, nullable=False),
+    Column("found_us", BigInteger, nullable=False),
+    Column("seen_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+    comment="What was found damaged or missing, and is still; `seen_us`: the begin of the turn that saw it last.",
 )
 
 owner = Table(
