@@ -180,12 +180,17 @@ def test_where_a_turn_stands_is_kept_and_its_own_row_may_be_spoilt_too(database:
 
 
 def scrubbing(
-    database: Database, monkeypatch: pytest.MonkeyPatch, until: Callable[[Figures], bool], kib_per_s: int = 1 << 20
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    until: Callable[[Figures], bool],
+    *,
+    kib_per_s: int = 1 << 20,
+    every_s: float = 86_400.0,
 ) -> Figures:
     """A scrubber at work until something is so."""
     monkeypatch.setattr(scrubber, "FIRST_S", 0.0)
     figures = Figures()
-    rules = DatabaseConfig(database.address, scrub_kib_per_second=kib_per_s, scrub_every_s=0.05)
+    rules = DatabaseConfig(database.address, scrub_kib_per_second=kib_per_s, scrub_every_s=every_s)
 
     async def main() -> None:
         store = Store(database)
@@ -215,7 +220,7 @@ def test_damage_is_found_while_nobody_asks(
     assert figures.scrubbed_records > LINES
     assert "what is stored is damaged" in capsys.readouterr().out
     # The next start knows it, and does not tell it again.
-    again = scrubbing(database, monkeypatch, lambda figures: figures.scrubbed_records > LINES)
+    again = scrubbing(database, monkeypatch, lambda figures: figures.scrubbed_records > LINES, every_s=0.05)
     assert (again.damaged_records, again.events) == (1, {})
     assert len(told(database)) == 1
 
