@@ -20,15 +20,16 @@ pub enum Kind {
     Disconnect,
     /// Supply returns, or the customer may make it return (class 70, method 2).
     Reconnect,
-    /// The limiter, which cuts supply by itself (class 71), or what the disconnector may do (class 70, attributes).
+    /// The limiter, which cuts supply by itself (class 71), what the disconnector may do (class 70, attributes), or
+    /// prepayment, which cuts who has no credit (classes 111 to 113, 115).
     Limit,
-    /// Scripts and schedules that can do any of the others (classes 9, 10, 21, 22).
+    /// Scripts, schedules and other detours to any of the others (classes 9, 10, 21, 22, 30, 67, 68, 122, 123).
     Script,
     /// A new firmware takes over (class 18).
     Firmware,
-    /// Keys and secrets (class 64; classes 12 and 15, secret).
+    /// Keys and secrets (class 64; classes 12 and 15, secret; class 19, passwords; class 72, keys of meters behind).
     KeyChange,
-    /// Another tariff begins (class 20).
+    /// Another tariff begins (classes 6 and 20).
     Tariff,
     /// An inverter or a storage leaves the grid (Modbus).
     DerDisconnect,
@@ -286,64 +287,112 @@ pub fn kind_of(item: &Item) -> Option<Kind> {
 }
 
 fn of_attribute(descriptor: &AttributeDescriptor) -> Option<Kind> {
-    match subject(descriptor.class_id, descriptor.logical_name)? {
-        Subject::Disconnector | Subject::Limiter => Some(Kind::Limit),
+    worst(descriptor.class_id, descriptor.logical_name, |subject| match subject {
+        Subject::Disconnector | Subject::Limiter | Subject::Prepayment => Some(Kind::Limit),
         Subject::Scripts => Some(Kind::Script),
         Subject::Image => Some(Kind::Firmware),
         Subject::Security => Some(Kind::KeyChange),
         // The secret of an association; its other attributes are not secret.
         Subject::Association => (descriptor.attribute == 7).then_some(Kind::KeyChange),
+        // The passwords of an optical or serial port.
+        Subject::Port => (descriptor.attribute >= 7).then_some(Kind::KeyChange),
         // The moment at which the passive calendar becomes the active one; the passive one may be prepared.
         Subject::Calendar => (!(6..=9).contains(&descriptor.attribute)).then_some(Kind::Tariff),
-    }
+        Subject::Tariffs => Some(Kind::Tariff),
+        Subject::MBus => None,
+    })
 }
 
 fn of_method(method: &MethodDescriptor) -> Option<Kind> {
-    match subject(method.class_id, method.logical_name)? {
+    worst(method.class_id, method.logical_name, |subject| match subject {
         Subject::Disconnector if method.method == 2 => Some(Kind::Reconnect),
         Subject::Disconnector => Some(Kind::Disconnect),
-        Subject::Limiter => Some(Kind::Limit),
+        Subject::Limiter | Subject::Prepayment => Some(Kind::Limit),
         Subject::Scripts => Some(Kind::Script),
         // Initiate, transfer and verify prepare an image; only its activation changes the meter.
         Subject::Image => (!(1..=3).contains(&method.method)).then_some(Kind::Firmware),
         Subject::Security => Some(Kind::KeyChange),
         // Method 2 changes the secret; 1 is the session's own proof; 3 to 6 change who may associate.
         Subject::Association => Some(Kind::KeyChange),
-        Subject::Calendar => Some(Kind::Tariff),
+        Subject::Port => None,
+        // Transfer of keys.
+        Subject::MBus => (method.method >= 7).then_some(Kind::KeyChange),
+        Subject::Calendar | Subject::Tariffs => Some(Kind::Tariff),
+    })
+}
+
+/// The worse of what the class says and of what the logical name says: a meter may go by either alone, so that neither
+/// makes the other harmless.
+fn worst(class_id: u16, name: LogicalName, of: impl Fn(Subject) -> Option<Kind>) -> Option<Kind> {
+    let severity = |kind: &Kind| match kind.pool() {
+        Pool::Cut => 2,
+        Pool::Change => 1,
+        Pool::Reconnect => 0,
+    };
+    let (first, second) = (by_class(class_id).and_then(&of), by_name(name).and_then(&of));
+    match (first, second) {
+        (Some(first), Some(second)) => Some(if severity(&second) > severity(&first) { second } else { first }),
+        (first, second) => first.or(second),
     }
 }
 
+#[derive(Clone, Copy)]
 enum Subject {
     Disconnector,
     Limiter,
+    /// Credit, charges and tokens: a meter whose credit ends cuts supply by itself.
+    Prepayment,
+    /// What does something else when its time comes, a threshold is passed, or it is asked to.
     Scripts,
     Image,
     Security,
     Association,
+    Port,
     Calendar,
+    /// What says which tariff is in force. Special days may be prepared, as the passive calendar may.
+    Tariffs,
+    /// A meter behind this one, and its keys.
+    MBus,
 }
 
-fn subject(class_id: u16, LogicalName(name): LogicalName) -> Option<Subject> {
-    let by_class = match class_id {
+fn by_class(class_id: u16) -> Option<Subject> {
+    match class_id {
         70 => Some(Subject::Disconnector),
         71 => Some(Subject::Limiter),
-        9 | 10 | 21 | 22 => Some(Subject::Scripts),
+        111 | 112 | 113 | 115 => Some(Subject::Prepayment),
+        // Script table, schedule, register monitor, single action schedule; COSEM data protection invokes and writes
+        // what is wrapped in its parameters, a sensor manager and an arbitrator run scripts, function control
+        // switches functions off, an array manager writes into any array.
+        9 | 10 | 21 | 22 | 30 | 67 | 68 | 122 | 123 => Some(Subject::Scripts),
         18 => Some(Subject::Image),
         64 => Some(Subject::Security),
         12 | 15 => Some(Subject::Association),
+        19 => Some(Subject::Port),
         20 => Some(Subject::Calendar),
+        6 => Some(Subject::Tariffs),
+        72 => Some(Subject::MBus),
         _ => None,
-    };
-    by_class.or_else(|| match (name[0], name[2], name[3]) {
+    }
+}
+
+/// By value group (Blue Book, "Relation to OBIS").
+fn by_name(LogicalName(name): LogicalName) -> Option<Subject> {
+    match (name[0], name[2], name[3]) {
         (0, 96, 3) if name[4] >= 10 && name[4] < 20 => Some(Subject::Disconnector),
+        (0, 96, 3) if name[4] >= 20 && name[4] < 30 => Some(Subject::Scripts),
+        (0, 24, 4) => Some(Subject::Disconnector),
         (0, 17, 0) => Some(Subject::Limiter),
-        (0, 10, 0 | 106) | (0, 12 | 15 | 16, _) => Some(Subject::Scripts),
+        (0, 19, _) => Some(Subject::Prepayment),
+        (0, 10, 0 | 106) | (0, 12 | 15 | 16 | 18, _) | (0, 43, 2) | (0, 44, 1) => Some(Subject::Scripts),
         (0, 44, 0) => Some(Subject::Image),
         (0, 43, 0) => Some(Subject::Security),
         (0, 40, 0) => Some(Subject::Association),
+        (0, 20, 0) => Some(Subject::Port),
         (0, 13, 0) => Some(Subject::Calendar),
+        (0, 14, 0) => Some(Subject::Tariffs),
+        (0, 24, 1) => Some(Subject::MBus),
         _ => None,
-    })
+    }
 }
 
 #[cfg(test)]
@@ -385,6 +434,44 @@ mod tests {
         assert_eq!(action(1, RELAY, 1), Some(Kind::Disconnect));
         assert_eq!(set(3, [0, 0, 17, 0, 0, 255], 2), Some(Kind::Limit));
         assert_eq!(action(1, [0, 0, 10, 0, 106, 255], 1), Some(Kind::Script));
+    }
+
+    /// The class of something harmless, or less harmful, in front of a name that says more: the name counts.
+    #[test]
+    fn class_with_harmless_members_makes_no_critical_name_harmless() {
+        const LIMITER: [u8; 6] = [0, 0, 17, 0, 0, 255];
+
+        assert_eq!(action(18, RELAY, 1), Some(Kind::Disconnect), "an image may be begun, a relay not opened");
+        assert_eq!(action(20, RELAY, 1), Some(Kind::Disconnect), "no tariff: a protected meter would be cut");
+        assert_eq!(action(64, RELAY, 1), Some(Kind::Disconnect));
+        assert_eq!(set(15, LIMITER, 4), Some(Kind::Limit));
+        assert_eq!(set(20, LIMITER, 6), Some(Kind::Limit), "a passive calendar may be prepared, a limit not");
+        assert_eq!(action(70, LIMITER, 2), Some(Kind::Limit), "no reconnection");
+        assert_eq!(action(20, [0, 0, 10, 0, 106, 255], 1), Some(Kind::Script));
+        assert_eq!(action(70, [0, 0, 13, 0, 0, 255], 1), Some(Kind::Disconnect), "nor the other way round");
+        assert_eq!(action(70, RELAY, 2), Some(Kind::Reconnect));
+    }
+
+    #[test]
+    fn detours_to_a_critical_object_are_critical() {
+        let other = [0, 0, 128, 0, 0, 255];
+
+        assert_eq!(action(68, [0, 0, 96, 3, 20, 255], 1), Some(Kind::Script), "request_action of an arbitrator");
+        assert_eq!(action(68, other, 1), Some(Kind::Script));
+        assert_eq!(action(30, [0, 0, 43, 2, 0, 255], 3), Some(Kind::Script), "invoke_protected_method");
+        assert_eq!(action(1, [0, 0, 43, 2, 0, 255], 3), Some(Kind::Script));
+        assert_eq!(action(123, [0, 0, 18, 0, 0, 255], 3), Some(Kind::Script), "insert_entry into a script table");
+        assert_eq!(set(67, other, 9), Some(Kind::Script), "the actions of a sensor");
+        assert_eq!(action(122, [0, 0, 44, 1, 0, 255], 1), Some(Kind::Script));
+        assert_eq!(set(112, [0, 0, 19, 10, 0, 255], 2), Some(Kind::Limit), "credit");
+        assert_eq!(action(115, [0, 0, 19, 40, 0, 255], 1), Some(Kind::Limit), "a token");
+        assert_eq!(set(19, [0, 0, 20, 0, 0, 255], 7), Some(Kind::KeyChange), "a port's password");
+        assert_eq!(set(19, [0, 0, 20, 0, 0, 255], 2), None, "a port's default mode");
+        assert_eq!(set(6, [0, 0, 14, 0, 0, 255], 4), Some(Kind::Tariff));
+        assert_eq!(action(11, [0, 0, 11, 0, 0, 255], 1), None, "special days may be prepared");
+        assert_eq!(action(1, [0, 1, 24, 4, 0, 255], 1), Some(Kind::Disconnect), "a valve behind the meter");
+        assert_eq!(action(72, [0, 1, 24, 1, 0, 255], 8), Some(Kind::KeyChange), "and its keys");
+        assert_eq!(action(72, [0, 1, 24, 1, 0, 255], 5), None);
     }
 
     #[test]

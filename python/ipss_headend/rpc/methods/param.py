@@ -39,7 +39,11 @@ AT_ONCE = 50
 ASK_S = 30.0
 CLOCK = (8, 2)
 """Class and attribute whose value is another one when it is read back."""
-CRITICAL = {9: "script", 10: "script", 21: "script", 22: "script", 70: "limit", 71: "limit", 18: "firmware"}
+CRITICAL = (
+    dict.fromkeys((9, 10, 21, 22, 30, 67, 68, 122, 123), "script")
+    | dict.fromkeys((70, 71, 111, 112, 113, 115), "limit")
+    | {6: "tariff", 18: "firmware"}
+)
 """Kinds of orders by interface class; the native gate has the last word (rust/src/control/effect.rs)."""
 CALENDAR, PASSIVE = 20, range(6, 10)
 """Activity calendar: its passive side may be prepared, the rest is another tariff."""
