@@ -261,13 +261,22 @@ def _add(connection: Connection, keystore: Keystore, good: Sequence[MeterLine], 
     )
     fingerprints = [(fingerprint, number) for number, line in numbered for fingerprint in taken.fingerprints[line.line]]
     if fingerprints:
-        run(connection, "INSERT INTO key_fingerprints (fingerprint, meter_id) VALUES (?, ?)", fingerprints)
+        run(connection, _OWN_FINGERPRINTS, fingerprints)
     if standing := {number: line.place for number, line in numbered if line.place != NOWHERE}:
         network.place(connection, standing)
+    _go_on(connection, [(taken.retired[one], number) for one, number in fingerprints if one in taken.retired])
     counters.raise_to(
         connection,
         [(number, line.invocation_counter) for number, line in numbered if line.invocation_counter > counters.FIRST],
     )
+
+
+def _go_on(connection: Connection, came_back: Sequence[tuple[int, int]]) -> None:
+    """Keys of meters that were taken out (old number, new number): both ends' counters go on where they were."""
+    old = sorted({before for before, _ in came_back})
+    ours, theirs = counters.granted_until(connection, old), counters.peer_high_water(connection, old)
+    counters.raise_to(connection, [(number, ours[before]) for before, number in came_back if before in ours])
+    counters.raise_peer(connection, [(number, theirs[before]) for before, number in came_back if before in theirs])
 
 
 def _called(meter: MeterLine | Meter) -> bytes | None:
@@ -290,6 +299,8 @@ class _Taken:
     client_system_title: bytes | None
     fingerprints: dict[int, list[object]] = field(default_factory=dict)
     """Of the keys of each line that was taken."""
+    retired: dict[object, int] = field(default_factory=dict)
+    """Fingerprints of keys that a meter had which is in the registry no more, and its number."""
     _owners: dict[tuple[str, object], str] = field(default_factory=dict)
     _nodes: frozenset[str] = frozenset()
 
@@ -305,7 +316,12 @@ class _Taken:
             self._owners["system_title", meter.system_title] = owner
             self._owners["logical_device_name", _called(meter)] = owner
         for fingerprint, meter_id in self.connection.execute(select(key_fingerprints)):
-            self._owners["key", fingerprint] = named.get(meter_id, "a meter that was in the registry")
+            if meter_id in named:
+                self._owners["key", fingerprint] = named[meter_id]
+            elif meter_id == counters.USED_UP:
+                self._owners["key", fingerprint] = "a meter whose counters under it were used up"
+            else:
+                self.retired[fingerprint] = meter_id
 
     def refuse(self, line: MeterLine) -> str | None:
         """Why this line cannot be taken, None if it can; then what it has is taken from now on."""
@@ -351,3 +367,9 @@ class _Taken:
         for column, key in _keys_of(line):
             claims[column] = ("key", self.keystore.fingerprint(key))
         return claims
+
+
+_OWN_FINGERPRINTS = (
+    "INSERT INTO key_fingerprints (fingerprint, meter_id) VALUES (?, ?) "
+    "ON CONFLICT (fingerprint) DO UPDATE SET meter_id = excluded.meter_id"
+)

@@ -138,11 +138,11 @@ def may_try(connection: Connection, meter_id: int, now_us: int) -> bool:
     found = pending(connection, meter_id)
     if found is None or found.state == STORED:
         return True
-    fresh = now_us - found.window_us >= TRY_WINDOW_US
-    tries, window_us = (0, now_us) if fresh else (found.tries, found.window_us)
+    tries = 0 if now_us - found.window_us >= TRY_WINDOW_US else found.tries
     if tries >= TRIES:
         return False
-    values = {"tries": tries + 1, "window_us": window_us}
+    # Counted from the newest try: from the first one, two late in a window and two early in the next were four at once.
+    values = {"tries": tries + 1, "window_us": max(now_us, found.window_us)}
     connection.execute(update(pending_keys).where(pending_keys.c.meter_id == meter_id).values(**values))
     return True
 
@@ -166,14 +166,20 @@ def proven(connection: Connection, keystore: Keystore, meter_id: int, title: byt
         connection.execute(update(pending_keys).where(chosen).values(state=STORED))
         return STORED
     wrapped = connection.scalar(select(pending_keys.c.wrapped).where(chosen))
-    keys = new_keys(connection, keystore, meter_id, title)
+    keys, old = new_keys(connection, keystore, meter_id, title), _in_use(connection, keystore, meter_id, title)
     connection.execute(update(meter_keys).where(meter_keys.c.meter_id == meter_id).values(wrapped=wrapped))
     connection.execute(delete(key_generations).where(key_generations.c.meter_id == meter_id))
     connection.execute(insert(key_generations).values(meter_id=meter_id, generation=found.generation))
     connection.execute(delete(pending_keys).where(chosen))
-    connection.execute(delete(key_fingerprints).where(key_fingerprints.c.meter_id == meter_id))
+    if counters.counts_anew(connection, meter_id):
+        # The counter that stays known is NEW's: the old keys' is near its end, and they must never come back.
+        own = key_fingerprints.c.fingerprint.in_(
+            [keystore.fingerprint(getattr(old, field) or b"") for field in _FIELDS]
+        )
+        connection.execute(update(key_fingerprints).where(own).values(meter_id=counters.USED_UP))
     secret = [getattr(keys, field) for field in (*_FIELDS, "master_key")]
     marks = {keystore.fingerprint(key) for key in secret if key is not None}
+    connection.execute(delete(key_fingerprints).where(key_fingerprints.c.fingerprint.in_(marks)))
     connection.execute(insert(key_fingerprints), [{"fingerprint": mark, "meter_id": meter_id} for mark in marks])
     counters.forget_peer(connection, [meter_id])
     counters.take_over(connection, meter_id)

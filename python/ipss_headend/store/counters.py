@@ -26,6 +26,9 @@ ALARM = 2_000_000_000
 FORCED = LIMIT - 100_000
 """Ordinary exchanges end here (R10): what is left belongs to the change of the key."""
 
+USED_UP = 0
+"""In place of a meter's number at the fingerprint of a key that may never be used again: no meter has it."""
+
 _CHUNK = 500
 
 

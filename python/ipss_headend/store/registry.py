@@ -15,7 +15,6 @@ from ipss_headend.store import network
 from ipss_headend.store.database import now_us
 from ipss_headend.store.schema import (
     key_counters,
-    key_fingerprints,
     key_generations,
     layout_columns,
     layouts,
@@ -185,13 +184,15 @@ def meter_named(connection: Connection, name: str) -> Meter:
 def remove_meter(connection: Connection, meter_id: int) -> None:
     """Take a meter and its keys out of the registry. Its readings and its invocation counters stay.
 
+    So do the fingerprints of its keys: a key that comes back goes on where its counters were (R7, R9).
+
     Raises:
         RequestError: it may have keys that only a row of its key change knows.
     """
     doubt = select(pending_keys.c.state).where(pending_keys.c.meter_id == meter_id)
     if connection.scalar(doubt) == "sent":
         raise RequestError(f"meter {meter_id}: its keys are being changed; taken out now, they would be lost")
-    for table in (key_fingerprints, key_generations, key_counters, pending_keys, meter_keys, meters):
+    for table in (key_generations, key_counters, pending_keys, meter_keys, meters):
         connection.execute(delete(table).where(table.c.meter_id == meter_id))
     network.place(connection, {meter_id: NOWHERE})
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import insert
 
 from ipss_headend.errors import BAD_INPUT, DONE, PARTLY_DONE, ConfigError, KeyTampered, UnknownMeter
 from ipss_headend.field.connect import identities
@@ -21,6 +22,7 @@ from ipss_headend.security import Keystore
 from ipss_headend.security.mechanisms import BUILT
 from ipss_headend.security.sample_keys import why_no_key
 from ipss_headend.store import Database, counters, registry
+from ipss_headend.store.schema import key_fingerprints
 
 KEK = bytes(range(7, 39))
 EK = "7f3a91c45e08d2b66a1cf0933b57e84d"
@@ -412,6 +414,34 @@ def test_counter_of_an_earlier_head_end_is_not_used_again(desk: Desk) -> None:
 
     with desk.database.writing() as connection:
         assert counters.reserve(connection, [1], 10) == [(1, 5000, 5010)]
+
+
+def test_r7_r9_keys_of_a_meter_that_was_taken_out_go_on_where_their_counters_were(desk: Desk) -> None:
+    desk.hand_in(one())
+    with desk.database.writing() as connection:
+        counters.reserve(connection, [1], 700)
+        counters.raise_peer(connection, [(1, 900)])
+        registry.remove_meter(connection, 1)
+
+    assert desk.hand_in(one(name="other", address="10.0.0.9:4059")).imported == 1
+
+    with desk.database.writing() as connection:
+        assert counters.reserve(connection, [2], 10) == [(2, 701, 711)]
+        assert counters.peer_high_water(connection, [2]) == {2: 900}
+        registry.remove_meter(connection, 2)
+    # Once more, and under the authentication key alone: any key that comes back counts.
+    assert desk.hand_in(one(encryption_key=OTHER)).imported == 1
+    with desk.database.writing() as connection:
+        assert counters.reserve(connection, [3], 10) == [(3, 711, 721)]
+    assert "is in the registry" in desk.hand_in(one(name="m9", system_title="4D4D4D0000000009")).mistakes[0]
+
+
+def test_r7_key_whose_counters_were_used_up_is_refused(desk: Desk) -> None:
+    with desk.database.writing() as connection:
+        mark = desk.keystore.fingerprint(bytes.fromhex(EK))
+        connection.execute(insert(key_fingerprints).values(fingerprint=mark, meter_id=counters.USED_UP))
+
+    assert "were used up" in desk.hand_in(one()).mistakes[0]
 
 
 def test_groups_select(desk: Desk) -> None:

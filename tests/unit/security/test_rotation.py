@@ -159,7 +159,40 @@ def test_two_tries_in_fifteen_minutes(database: Database) -> None:
 
         allowed = [rotation.may_try(connection, METER, minute * MINUTE_US) for minute in (0, 1, 2, 14, 15, 16, 17, 3)]
 
-        assert allowed == [True, True, False, False, True, True, False, False]
+        assert allowed == [True, True, False, False, False, True, True, False]
+
+
+def test_never_three_tries_in_fifteen_minutes_however_they_lie(database: Database) -> None:
+    with database.writing() as connection:
+        add(connection, some_keys())
+        rotation.begin(connection, KEYSTORE, METER, TITLE, "Olga", 0)
+        rotation.sending(connection, METER)
+
+        made = [
+            minute
+            for minute in (0, 14, 15, 16, *range(17, 90))
+            if rotation.may_try(connection, METER, minute * MINUTE_US)
+        ]
+
+        assert len(made) >= 6
+        assert all(third - first >= 15 for first, third in zip(made, made[2:], strict=False)), made
+
+
+def test_a_key_whose_counters_are_near_their_end_never_comes_back(database: Database) -> None:
+    old = some_keys()
+    with database.writing() as connection:
+        add(connection, old)
+        fingerprints = [KEYSTORE.fingerprint(key or b"") for key in (old.encryption_key, old.authentication_key)]
+        connection.execute(insert(key_fingerprints), [{"fingerprint": one, "meter_id": METER} for one in fingerprints])
+        counters.raise_to(connection, [(METER, counters.ALARM + 1)])
+        rotation.begin(connection, KEYSTORE, METER, TITLE, "Olga", 0)
+        rotation.sending(connection, METER)
+        rotation.proven(connection, KEYSTORE, METER, TITLE, new=True)
+
+        assert counters.granted_until(connection, [METER])[METER] < 100
+        known = dict(connection.execute(select(key_fingerprints)).all())
+        assert [known[one] for one in fingerprints] == [counters.USED_UP] * 2
+        assert len([one for one in known.values() if one == METER]) == 3
 
 
 def test_a_meter_without_a_master_key_is_refused(database: Database) -> None:
