@@ -157,9 +157,10 @@ def commands_in(connection: Connection, states: Iterable[str], limit: int = 1_00
     return [CommandRow(*row) for row in connection.execute(query)]
 
 
-def due(connection: Connection, state: str, now_us: int, limit: int) -> list[CommandRow]:
-    """The commands in a state whose time has come."""
-    query = select(commands).where(commands.c.state == state, commands.c.due_us <= now_us)
+def due(connection: Connection, state: str, now_us: int, limit: int, kinds: Sequence[str]) -> list[CommandRow]:
+    """The commands in a state, of orders of these kinds, whose time has come."""
+    query = select(commands).join(orders, orders.c.order_id == commands.c.order_id)
+    query = query.where(commands.c.state == state, commands.c.due_us <= now_us, orders.c.kind.in_(kinds))
     return [CommandRow(*row) for row in connection.execute(query.order_by(commands.c.due_us).limit(limit))]
 
 

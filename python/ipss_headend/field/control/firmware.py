@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -41,6 +42,8 @@ LARGEST = 64 << 20
 MOST_IDENTIFIER = 64
 AT_ONCE = 16
 """Blocks of one request."""
+MOST_BLOCKS = 100_000
+"""Of an image: a meter that wants more, octet by octet, is not served."""
 ROUNDS = 8
 """How often blocks that a meter lost are sent again."""
 ANSWER_S = 60.0
@@ -187,12 +190,12 @@ class Firmware:
             [version] = await self._cells(meter, [(1, VERSION, 2)])
         except HeadEndError:
             return Seen.NOTHING
-        if version is not None and bytes.fromhex(str(version)) == image.identifier:
+        if isinstance(version, str) and version.lower() == image.identifier.hex():
             return Seen.AS_WANTED
         if status == ACTIVATED:
             return Seen.AS_WANTED if named(shown, image) else Seen.OTHERWISE
         # Neither done nor failed: it is being done, or its word was not kept, which time tells.
-        return Seen.OTHERWISE if status in {VERIFIED, NOT_VERIFIED, NOT_ACTIVATED} else Seen.NOTHING
+        return Seen.OTHERWISE if status in (VERIFIED, NOT_VERIFIED, NOT_ACTIVATED) else Seen.NOTHING
 
     def _octets(self, image: Image) -> bytes:
         path = image.path(self._directory)
@@ -216,8 +219,10 @@ class Firmware:
         if not isinstance(size, int) or size <= 0:
             return "the meter tells no image_block_size"
         count = -(-image.size // size)
+        if count > MOST_BLOCKS:
+            return f"the meter wants {count:,} blocks of {size} octets; at most {MOST_BLOCKS:,} are sent"
         come = transferred(come, first_missing, count)
-        if not (resumes and status in {INITIATED, VERIFYING} and come):
+        if not (resumes and status in (INITIATED, VERIFYING) and come):
             await self._do(meter, 1, bytes((2, 2)) + octet_string(image.identifier) + unsigned(image.size))
             come = "0" * count
         for _ in range(ROUNDS):
@@ -285,7 +290,13 @@ class Firmware:
         answer = await self._ask(meter, (Attributes(0, tuple(attributes)),))
         line = answer.line(0)
         cells = [None] * len(attributes) if line is None else line[6]
-        return [self._native.decode_data(cell)[1] if isinstance(cell, bytes) else None for cell in cells]
+        return [self._value(cell) if isinstance(cell, bytes) else None for cell in cells]
+
+    def _value(self, cell: bytes) -> Any:
+        # A meter may say anything: what is no value tells nothing.
+        with suppress(ValueError):
+            return self._native.decode_data(cell)[1]
+        return None
 
     async def _ask(self, meter: int, questions: tuple[Action, ...] | tuple[Attributes]) -> Answer:
         known = self._meters.get(meter)
@@ -324,11 +335,12 @@ def shown_moment(moment_us: int) -> str:
 def named(shown: Any, image: Image) -> bool:
     """Whether a meter's list of images to activate has this one, by size and identifier."""
     wanted = [image.size, image.identifier]
-    for _, parts in shown or ():
-        (_, size), (kind, identifier), *_ = parts
-        octets = bytes.fromhex(identifier) if kind == "octet-string" else str(identifier).encode()
-        if [size, octets] == wanted:
-            return True
+    with suppress(ValueError, TypeError):  # whatever else it shows is not this image
+        for _, parts in shown or ():
+            (_, size), (kind, identifier), *_ = parts
+            octets = bytes.fromhex(identifier) if kind == "octet-string" else str(identifier).encode()
+            if [size, octets] == wanted:
+                return True
     return False
 
 

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import msgpack
 
@@ -37,6 +37,8 @@ Kind = Literal[
     "der-limit",
 ]
 """What an effect is about; the native gate finds it by the effect itself, but for registers, which do not tell."""
+
+KINDS: frozenset[str] = frozenset(get_args(Kind))
 
 DER = frozenset({"der-disconnect", "der-reconnect", "der-limit"})
 """Of Modbus devices; `field/der/critical.py` makes them."""

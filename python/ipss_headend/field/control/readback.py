@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -101,12 +102,15 @@ class ReadBack:
             return Seen.NOTHING
         if output is None or control is None:
             return Seen.NOTHING
+        on = control in (CONNECTED, READY) and output == (control == CONNECTED)
         wanted = {
-            "disconnected": not output and control not in {CONNECTED, READY},
-            "on": control in {CONNECTED, READY} and output == (control == CONNECTED),
+            "disconnected": not output and control not in (CONNECTED, READY),
+            "on": on,
             # The customer may have closed the switch already.
-            "ready": control in {CONNECTED, READY} and output == (control == CONNECTED),
+            "ready": on,
         }
+        if order.expected not in wanted:
+            return Seen.NOTHING
         return Seen.AS_WANTED if wanted[order.expected] else Seen.OTHERWISE
 
     async def refuses_ready(self, meter: int) -> str | None:
@@ -137,8 +141,18 @@ class ReadBack:
     async def _disconnector(self, meter: int) -> tuple[bool | None, int | None, int | None]:
         """Output state, control state and control mode."""
         cells = await self._cells(meter, tuple((70, DISCONNECTOR, attribute) for attribute in (2, 3, 4)))
-        output, control, mode = (None if cell is None else self._native.decode_data(cell)[1] for cell in cells)
-        return output, control, mode
+        output, control, mode = (None if cell is None else self._value(cell) for cell in cells)
+        return (
+            output if isinstance(output, bool) else None,
+            control if isinstance(control, int) and not isinstance(control, bool) else None,
+            mode if isinstance(mode, int) and not isinstance(mode, bool) else None,
+        )
+
+    def _value(self, cell: bytes) -> Any:
+        # A meter may say anything: what is no value of its attribute tells nothing.
+        with suppress(ValueError):
+            return self._native.decode_data(cell)[1]
+        return None
 
     async def _cells(self, meter: int, attributes: tuple[tuple[int, bytes, int], ...]) -> list[bytes | None]:
         name = self._meters[meter].name if meter in self._meters else ""

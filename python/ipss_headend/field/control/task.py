@@ -1,6 +1,6 @@
 """The server's part: picks up what the desk approved, releases it, sends it once, reads back, resolves what is unknown.
 
-One task, and one for each command on its way (`AT_ONCE` at most). The order of things is the promise:
+One task, and one for each command on its way. The order of things is the promise:
 
     budget spent -> SENT with its audit record -> the gate -> octets -> answer -> read back -> the end; all durable
 
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -64,7 +65,17 @@ LOOK_S = 0.2
 """How often the rows are looked at: what the command line writes is picked up within this."""
 
 AT_ONCE = 32
-"""Commands between SENT and their end."""
+"""Commands of each of `PLACES` on their way: released, and not known to be lost."""
+
+PLACES: tuple[tuple[str, ...], ...] = (
+    tuple(sorted(orders.KINDS - budgets.CHANGES)),
+    tuple(sorted(budgets.CHANGES - {"firmware"})),
+    ("firmware",),
+)
+"""Kinds that wait for no others: an image takes hours, and supply is not to wait for one."""
+
+FAULT_PAUSE_S = 5.0
+"""After a fault of the head-end itself, before a command whose octets may have left is looked after again."""
 
 ALARM_S = 45.0
 """R14: a command whose fate is not known for so long is an alarm, well within the minute."""
@@ -150,6 +161,9 @@ class Control:
         self._orders: dict[bytes, Order] = {}
         self._admitted: set[bytes] = set()
         self._under_way: set[bytes] = set()
+        self._lost: set[bytes] = set()
+        """Of those: what is being found out by reading, for as long as a meter is silent. It takes no place."""
+        self._places: tuple[set[bytes], ...] = tuple(set() for _ in PLACES)
         self._version = -1
         self._open = False
         self._asked: str | None = None
@@ -254,12 +268,21 @@ class Control:
                 if await self._judged_well(nursery, order):
                     await self._release(order)
         if counts.get(State.RELEASED):
-            room = AT_ONCE - len(self._under_way)
-            moment_us = self._wall_us()
+            await self._start_due(nursery)
+
+    async def _start_due(self, nursery: trio.Nursery) -> None:
+        moment_us = self._wall_us()
+        for kinds, places in zip(PLACES, self._places, strict=True):
+            places &= self._under_way - self._lost
+            if (room := AT_ONCE - len(places)) <= 0:
+                continue
             waiting = await self._store.read(
-                lambda connection: rows.due(connection, State.RELEASED, moment_us, AT_ONCE * 2)
+                lambda connection, kinds=kinds: rows.due(  # type: ignore[misc]
+                    connection, State.RELEASED, moment_us, AT_ONCE * 2, kinds
+                )
             )
-            for one in [one for one in waiting if one.command_id not in self._under_way][: max(room, 0)]:
+            for one in [one for one in waiting if one.command_id not in self._under_way][:room]:
+                places.add(one.command_id)
                 self._start(nursery, one, self._send)
 
     def _start(self, nursery: trio.Nursery, one: CommandRow, work: Work) -> None:
@@ -267,14 +290,50 @@ class Control:
         nursery.start_soon(self._guarded, one, work)
 
     async def _guarded(self, one: CommandRow, work: Work) -> None:
+        """Follow a command to its end; a fault on the way, ours or brought on by a meter, leaves none open unheard."""
+        number = one.command_id
+        left: CommandRow | None = one
         try:
-            await work(one)
-        except (StoreFailed, StaleOwner, StoreDamaged):
-            raise
-        except Exception:  # noqa: BLE001 - round a subject's task: one command's fault harms no other
-            self._log.exception("a command's task failed", command=orders.shown(one.command_id))
+            while left is not None:
+                try:
+                    await work(left)
+                    left = None
+                except (StoreFailed, StaleOwner, StoreDamaged):
+                    raise
+                except Exception as error:  # noqa: BLE001 - round a subject's task: one command's fault harms no other
+                    self._log.exception("a command's task failed", command=orders.shown(number))
+                    left, work = (
+                        await self._after_fault(number, ours=not isinstance(error, HeadEndError)),
+                        self._resolve,
+                    )
         finally:
-            self._under_way.discard(one.command_id)
+            self._under_way.discard(number)
+            self._lost.discard(number)
+
+    async def _after_fault(self, number: bytes, *, ours: bool) -> CommandRow | None:
+        """The command, if its octets may have left: it is to be found out by reading, and somebody is told."""
+        while True:
+            try:
+                now = await self._store.read(lambda connection: rows.command_of(connection, number))
+                if now is None or (now.state not in machine.ON_WIRE and not ours):
+                    return None  # what has not left is tried again by a later look
+                if now.state == State.RELEASED:
+                    await self._end(now, Step.REFUSE, "a fault of the head-end: its log tells")
+                if now.state not in machine.ON_WIRE:
+                    return None
+                if now.state == State.SENT:
+                    await self._end(now, Step.LOSE, "a fault of the head-end: its log tells")
+                if not now.alarmed:
+                    await self._store.change(partial(self._alarm, one=now), spend_reserve=True)
+            except (StoreFailed, StaleOwner, StoreDamaged):
+                raise
+            except Exception:  # noqa: BLE001 - as above; the store may be full or away for a while
+                self._log.exception("what became of a command cannot be stored", command=orders.shown(number))
+                await trio.sleep(FAULT_PAUSE_S)
+                continue
+            self._lost.add(number)
+            await trio.sleep(FAULT_PAUSE_S)
+            return now._replace(state=State.UNKNOWN, alarmed=1)
 
     # The stop switch
 
@@ -482,8 +541,12 @@ class Control:
         except (PermissionError, RuntimeError) as error:
             await self._unsent(one, order, str(error))
             return
-        outcome, detail = await self._await_end(request, one.meter_id)
-        left = self._reactor.settle(request)
+        left = True
+        try:
+            outcome, detail = await self._await_end(request, one.meter_id)
+        finally:
+            # Whatever happens here, nothing of it leaves later.
+            left = self._reactor.settle(request)
         if left and _changes_keys(order) and self._rekeying is not None:
             self._rekeying.doubt(one.meter_id, old_first=outcome is Outcome.REFUSED)
         if not left:
@@ -591,6 +654,7 @@ class Control:
 
     async def _resolve(self, one: CommandRow) -> None:
         """Find out what became of a command, by reading; never by sending."""
+        self._lost.add(one.command_id)
         row = await self._store.read(lambda connection: rows.order_of(connection, one.order_id))
         if row is None:
             return
