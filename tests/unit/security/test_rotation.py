@@ -190,7 +190,7 @@ def test_a_key_whose_counters_are_near_their_end_never_comes_back(database: Data
         rotation.proven(connection, KEYSTORE, METER, TITLE, new=True)
 
         assert counters.granted_until(connection, [METER])[METER] < 100
-        known = dict(connection.execute(select(key_fingerprints)).all())
+        known: dict[bytes, int] = {row[0]: row[1] for row in connection.execute(select(key_fingerprints))}
         assert [known[one] for one in fingerprints] == [counters.USED_UP] * 2
         assert len([one for one in known.values() if one == METER]) == 3
 
