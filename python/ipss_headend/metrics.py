@@ -144,6 +144,9 @@ class Figures:
     estimated_intervals: int = 0
     incidents: int = 0
     """Open ones."""
+    retired_lines: int = 0
+    retention_trouble: bool = False
+    """Months that are kept no longer could not all be retired."""
 
     def plugin(self, name: str) -> PluginFigures:
         """The figures of one plugin."""
@@ -398,6 +401,13 @@ def metrics(outcomes: Callable[[int], str], kinds: Callable[[int], str]) -> tupl
             _one(lambda f: f.estimated_intervals),
         ),
         Shown("incidents", "gauge", "Open incidents.", _one(lambda f: f.incidents)),
+        Shown("retired_lines", "counter", "Lines moved out of the store by age.", _one(lambda f: f.retired_lines)),
+        Shown(
+            "retention_trouble",
+            "gauge",
+            "1 while old months cannot all be retired.",
+            _one(lambda f: f.retention_trouble),
+        ),
         Shown("loop_lag_seconds", "gauge", "How late the trio loop runs its tasks.", _one(lambda f: f.loop_lag_s)),
     )
 

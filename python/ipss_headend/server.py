@@ -11,17 +11,15 @@ from __future__ import annotations
 import gc
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ipss_headend import _core, metrics
+from ipss_headend import _core, housekeeping, metrics
 from ipss_headend.config import Config, KeystoreConfig
 from ipss_headend.endpoint import Endpoint
-from ipss_headend.errors import ConfigError, HeadEndError, StoreError, StoreFull, UnknownLogicalName
+from ipss_headend.errors import ConfigError, HeadEndError, StoreError, UnknownLogicalName
 from ipss_headend.field.campaign import Campaign
 from ipss_headend.field.clock import ClockCheck
 from ipss_headend.field.connect import Connector, make_reactor
@@ -64,14 +62,12 @@ from ipss_headend.rpc.methods.stream import rows_of
 from ipss_headend.rpc.offers import Offers
 from ipss_headend.rpc.server import Server, local_principal, open_tcp, open_unix
 from ipss_headend.rpc.tls import Door
-from ipss_headend.schedule import DAY_S
 from ipss_headend.security import rotation
 from ipss_headend.security.audit import AuditBroken
 from ipss_headend.security.keystore import Keystore, forbid_core_dumps
 from ipss_headend.store import Database, Store
-from ipss_headend.store.database import now_us
 from ipss_headend.store.latest import Latest
-from ipss_headend.store.log import Entry, forget
+from ipss_headend.store.log import Entry
 from ipss_headend.store.plugins import states
 from ipss_headend.store.scrubber import Scrubber
 
@@ -87,9 +83,6 @@ HEALTH_S = 5.0
 
 ASKED_PATIENCE_S = 5.0
 """How long a caller waits for a database that does not answer."""
-
-FORGET_S = 3600.0
-"""How often what is kept no longer is dropped."""
 
 STOP_S = 5.0
 """How much longer than asked the reactor may take to drain before it is stopped, and to stop before it is left."""
@@ -309,7 +302,8 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             tasks.start_soon(_stop_now, stop, reactor, tasks.cancel_scope)
             tasks.start_soon(enrolment.look_up)
             tasks.start_soon(topology.run)
-            tasks.start_soon(_forget_log, store, config.rpc.log_days)
+            tasks.start_soon(housekeeping.forget_log, store, config.rpc.log_days)
+            tasks.start_soon(housekeeping.keep, store, config, figures)
             tasks.start_soon(Scrubber(store, figures, config.database, services.written).run)
             if pages:
                 tasks.start_soon(endpoint.serve, pages)
@@ -569,16 +563,6 @@ async def _health(store: Store, reactor: Reactor, figures: Figures, stop: Stop) 
     if stop.drain.is_set():
         wrong["head-end"] = "draining"
     return wrong
-
-
-async def _forget_log(store: Store, days: int) -> None:
-    """Once an hour, drop what the log keeps no longer, a piece at a time; also on a full disk, to make room there."""
-    while True:
-        old = partial(forget, before_us=now_us() - days * DAY_S * 1_000_000)
-        with suppress(StoreFull):
-            while await store.change(old, spend_reserve=True):
-                pass
-        await trio.sleep(FORGET_S)
 
 
 async def _watch_lag(figures: Figures) -> None:

@@ -43,7 +43,7 @@ def test_every_setting_is_documented_and_every_documented_one_exists() -> None:
     documented = _documented()
 
     tables = {"database", "keystore", "reactor", "listeners", "plans", "metrics", "modbus", "rpc", "log"}
-    tables |= {"control", "principals", "audit", "plugins", "rollout"}
+    tables |= {"control", "principals", "audit", "plugins", "rollout", "retention"}
     assert set(documented) == tables | {""}
     for section, settings in documented.items():
         assert set(settings) == _known(section) - tables, section
@@ -52,7 +52,7 @@ def test_every_setting_is_documented_and_every_documented_one_exists() -> None:
 def test_documented_defaults_are_the_defaults() -> None:
     text = '[keystore]\nkey_file = "k"\n'
     sections = [
-        *("database", "reactor", "listeners", "control", "rollout", "audit", "metrics", "modbus", "rpc"),
+        *("database", "reactor", "listeners", "control", "rollout", "audit", "retention", "metrics", "modbus", "rpc"),
         *("plugins", "log"),
     ]
     for section in sections:

@@ -60,6 +60,8 @@ def load_commands() -> None:
         incidents,
         users,
         store,
+        retention,
+        backup,
         control,
         audit,
         keys,

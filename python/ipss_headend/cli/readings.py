@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from itertools import islice
@@ -20,6 +20,7 @@ from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.values import for_people, parse_moment, shown
 from ipss_headend.errors import DONE, PARTLY_DONE, ConfigError, RequestError, UnknownLogicalName
 from ipss_headend.names import logical_name
+from ipss_headend.store import archive as archives
 from ipss_headend.store import registry
 from ipss_headend.store.database import now_us
 from ipss_headend.store.export import Form, Selection, ValueRow, export, time_text, values
@@ -32,6 +33,9 @@ app.add_typer(readings)
 LARGEST_TABLE = 100_000
 """Values of one query; more are for `readings export`, which streams."""
 
+Archive = Annotated[
+    Path | None, typer.Option("--archive", metavar="FILE", help="Of an archive that `store retire` made.")
+]
 From = Annotated[str | None, typer.Option("--from", metavar="T", help="First capture time.")]
 To = Annotated[str | None, typer.Option("--to", metavar="T", help="Capture times before this one.")]
 
@@ -54,6 +58,7 @@ def query(
     from_: From = None,
     to: To = None,
     last: Annotated[int | None, typer.Option(min=1, metavar="N", help="The newest N values of each object.")] = None,
+    archive: Archive = None,
     config: places.CONFIG = places.DEFAULT_CONFIG,
     json_output: JSON = False,
 ) -> int:
@@ -66,10 +71,10 @@ def query(
       ipss-headend readings query virtual-00001
       ipss-headend readings query virtual-00001 1.0.1.8.0.255 --last 10
       ipss-headend readings query virtual-00001 1.0.99.1.0.255 --from 1d --json
+      ipss-headend readings query virtual-00001 --archive data/archive/readings-2023-12.sqlite --last 10
     """
-    loaded = places.load_config(config)
     damages: list[str] = []
-    with places.open_store(loaded) as database, database.reading() as connection:
+    with _opened(archive, config) as connection:
         selection = select(connection, [registry.meter_named(connection, meter)], objects or (), from_, to)
         found = _rows(connection, selection, last, damages, latest_only=not (from_ or to or last))
     for damage in damages:
@@ -110,6 +115,7 @@ def export_(
     ] = None,
     from_: From = None,
     to: To = None,
+    archive: Archive = None,
     config: places.CONFIG = places.DEFAULT_CONFIG,
 ) -> int:
     r"""Write stored readings, a row a value, for other tools. Memory does not grow with their number.
@@ -119,12 +125,12 @@ def export_(
       ipss-headend readings export readings.csv
       ipss-headend readings export --format parquet readings.parquet --group household --from 7d
       ipss-headend readings export --format arrow --object 1.0.1.8.0.255 > readings.arrow
+      ipss-headend readings export --archive data/archive/readings-2023-12.sqlite december.csv
     """
-    loaded = places.load_config(config)
     if file is None and form is not Format.CSV and sys.stdout.isatty():
         raise RequestError(f"{form} is binary and standard output a terminal; name a FILE")
     damages: list[str] = []
-    with places.open_store(loaded) as database, database.reading() as connection:
+    with _opened(archive, config) as connection:
         if meter:
             chosen = [registry.meter_named(connection, name) for name in meter]
         else:
@@ -163,6 +169,16 @@ def select(
         None if to is None else parse_moment(to, moment_us),
         frozenset(columns),
     )
+
+
+@contextlib.contextmanager
+def _opened(archive: Path | None, config: Path) -> Iterator[Connection]:
+    if archive is not None:
+        with archives.reading(archive) as connection:
+            yield connection
+        return
+    with places.open_store(places.load_config(config)) as database, database.reading() as connection:
+        yield connection
 
 
 def document(row: ValueRow) -> dict[str, Any]:

@@ -1,6 +1,5 @@
-"""`ipss-headend store`: which form the store has, the way to another one, and months that are retired."""
+"""`ipss-headend store`: which form the store has, and the way to another one."""
 
-import re
 from typing import Annotated
 
 import typer
@@ -8,19 +7,25 @@ from sqlalchemy import Connection
 
 from ipss_headend.cli import places
 from ipss_headend.cli.app import JSON, app, command
-from ipss_headend.cli.output import Output, say
+from ipss_headend.cli.output import Output
 from ipss_headend.cli.values import time_text
 from ipss_headend.config import Config
 from ipss_headend.errors import ConfigError, RequestError
 from ipss_headend.store import formats, partitions, readings, scrub
 from ipss_headend.store.database import Database, form_at
 from ipss_headend.store.schema import SCHEMA_VERSION
+from ipss_headend.store.sqlite import free_octets
 from ipss_headend.store.statements import is_postgresql
 
 SHOWN = 20
 """Damaged records that `store status` names; `damaged_records` counts all."""
 
-store = typer.Typer(name="store", help="The store's form and its months.", no_args_is_help=True, rich_markup_mode=None)
+store = typer.Typer(
+    name="store",
+    help="The store: its state, old months, backups, its form.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(store)
 
 
@@ -41,6 +46,8 @@ def status(*, config: places.CONFIG = places.DEFAULT_CONFIG, json_output: JSON =
             if is_postgresql(connection):
                 shown["months"] = [str(month) for month in partitions.existing(connection)]
                 shown["lines_of_no_month"] = partitions.default_lines(connection)
+            else:
+                shown["octets_free_within"] = free_octets(connection)
             shown |= _looked_through(connection)
     output = Output(json_output=json_output)
     if json_output:
@@ -97,39 +104,6 @@ def downgrade(
     ):
         formats.change(connection, to)
     _told(before, to, json_output=json_output)
-
-
-@command(store, "retire")
-def retire(
-    *,
-    before: Annotated[str, typer.Option("--before", help="The first month that stays, such as 2024-01.")],
-    config: places.CONFIG = places.DEFAULT_CONFIG,
-    json_output: JSON = False,
-) -> None:
-    r"""Take the readings of old months out of a PostgreSQL store: their tables stay, as retired_readings_YYYY_MM.
-
-    It may be done beside the running head-end. Archive the tables with pg_dump, then drop them.
-
-    \b
-    Example:
-      ipss-headend store retire --before 2024-01
-    """
-    found = re.fullmatch(r"(\d{4})-(\d{2})", before)
-    if found is None or not 1 <= int(found[2]) <= 12:
-        raise RequestError(f'--before: "{before}" is no month; write it like 2024-01')
-    month = partitions.Month(int(found[1]), int(found[2]))
-    loaded = places.load_config(config)
-    with places.open_store(loaded) as database, database.writing(spend_reserve=True) as connection:
-        if not is_postgresql(connection):
-            raise RequestError("store retire: only PostgreSQL keeps readings by month; a SQLite store keeps them all")
-        gone = partitions.detach(connection, month)
-    output = Output(json_output=json_output)
-    if json_output:
-        output.document({"retired": [{"table": table, "lines": lines} for table, lines in gone]})
-    else:
-        for table, lines in gone:
-            output.line(f"{table}: {lines} lines")
-        say(f"{len(gone)} months were retired")
 
 
 def _looked_through(connection: Connection) -> dict[str, object]:

@@ -28,6 +28,7 @@ from ipss_headend.config.sections import (
     PluginsConfig,
     PrincipalConfig,
     ReactorConfig,
+    RetentionConfig,
     RpcConfig,
     ShadowConfig,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "PluginsConfig",
     "PrincipalConfig",
     "ReactorConfig",
+    "RetentionConfig",
     "RpcConfig",
     "ShadowConfig",
     "load",

@@ -33,6 +33,7 @@ from ipss_headend.config.sections import (
     PluginsConfig,
     PrincipalConfig,
     ReactorConfig,
+    RetentionConfig,
     RpcConfig,
     ShadowConfig,
 )
@@ -90,6 +91,7 @@ def _config(top: Table, directory: Path) -> Config:
         rollout=_rollout(top.table("rollout")),
         principals=_principals(top),
         audit=_audit(top.table("audit"), data_directory),
+        retention=_retention(top.table("retention"), data_directory),
         metrics=_metrics(top.table("metrics")),
         rpc=_rpc(top.table("rpc"), directory, data_directory),
         modbus=_modbus(top.table("modbus"), directory),
@@ -104,6 +106,12 @@ def _config(top: Table, directory: Path) -> Config:
                 f"plans[{index}].name", f'"{plan.name}" is also plans[{seen[plan.name]}]; give each its own name'
             )
         seen.setdefault(plan.name, index)
+        if 0 < config.retention.months * 28 < plan.backfill_days:
+            top.mistake(
+                f"plans[{index}].backfill_days",
+                f"{plan.backfill_days} days are more than the {config.retention.months} months of [retention]: what is "
+                "retired would be read again; keep more months or fill fewer days",
+            )
     return config
 
 
@@ -317,6 +325,16 @@ def _audit(table: Table, data_directory: Path) -> AuditConfig:
     )
     table.finish()
     return audit
+
+
+def _retention(table: Table, data_directory: Path) -> RetentionConfig:
+    default = RetentionConfig()
+    retention = RetentionConfig(
+        months=table.integer("months", default.months, 0, 1200),
+        archive=data_directory / table.text("archive", str(default.archive)),
+    )
+    table.finish()
+    return retention
 
 
 def _life(text: str) -> int:

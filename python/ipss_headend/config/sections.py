@@ -208,6 +208,16 @@ class AuditConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionConfig:
+    """`[retention]`: how long readings stay in the store."""
+
+    months: int = 0
+    """Whole months beside the one that runs; 0: all."""
+    archive: Path = Path("archive")
+    """Where SQLite's older months go; PostgreSQL's become tables by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
 class MetricsConfig:
     """`[metrics]`: where `/metrics` and `/healthz` answer. Port 0: not at all."""
 
@@ -327,6 +337,7 @@ class Config:
     """`[rollout]`: how changes of keys, firmware and tariffs spread over their meters."""
     principals: tuple[PrincipalConfig, ...] = ()
     audit: AuditConfig = AuditConfig()
+    retention: RetentionConfig = RetentionConfig()
     metrics: MetricsConfig = MetricsConfig()
     rpc: RpcConfig = RpcConfig()
     modbus: ModbusConfig = ModbusConfig()

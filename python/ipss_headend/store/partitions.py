@@ -118,11 +118,21 @@ def detach(connection: Connection, before: Month) -> list[tuple[str, int]]:
             or 0
         )
         connection.exec_driver_sql(f"ALTER TABLE readings DETACH PARTITION {month.table}")
-        connection.exec_driver_sql(f"ALTER TABLE {month.table} RENAME TO retired_{month.table}")
+        retired = _free_name(connection, f"retired_{month.table}")
+        connection.exec_driver_sql(f"ALTER TABLE {month.table} RENAME TO {retired}")
         # The ledger says how many lines there must be.
         connection.execute(insert(ledger).values(written_us=_now(connection), epoch=0, readings=-lines))
-        gone.append((f"retired_{month.table}", lines))
+        gone.append((retired, lines))
     return gone
+
+
+def _free_name(connection: Connection, name: str) -> str:
+    # Lines of a month may come after it was retired, and go with the next time.
+    found, number = name, 1
+    while connection.exec_driver_sql("SELECT to_regclass(%s)", (found,)).scalar() is not None:
+        number += 1
+        found = f"{name}_{number}"
+    return found
 
 
 def _make(connection: Connection, month: Month) -> None:

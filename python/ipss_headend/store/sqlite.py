@@ -29,6 +29,34 @@ def free_bytes(path: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
+def free_octets(connection: Connection) -> int:
+    """How much of the file holds nothing: what is written next goes there, and `compact` gives it back."""
+    pages: int = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+    size: int = connection.exec_driver_sql("PRAGMA page_size").scalar_one()
+    return pages * size
+
+
+def vacuum(path: Path, kept: int) -> None:
+    """Write the file anew without what holds nothing, where it is; for whoever owns the store. `kept`: its octets then.
+
+    Raises:
+        StoreFull: the disk has no room for the new file beside the old one.
+        StoreError: SQLite says why not; the file is as it was.
+    """
+    free = free_bytes(path.parent)
+    if free < 2 * kept:  # a copy, and the log that brings it into the file
+        raise StoreFull(f"{path}: {free >> 20} MiB free, and {2 * kept >> 20} MiB are needed meanwhile")
+    connection = sqlite3.connect(path, timeout=BUSY_MS / 1000, isolation_level=None)
+    try:
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {error}; nothing was changed") from error
+    finally:
+        connection.close()
+
+
 class SqliteFile:
     """One file, as `Database` needs it."""
 
@@ -52,7 +80,7 @@ class SqliteFile:
         Raises:
             StoreInUse: another process is.
         """
-        self._lock = _take_lock(self.path)
+        self._lock = take_lock(self.path)
 
     def owned_by_another(self) -> bool:
         """Whether a head-end runs with this store. For a guest."""
@@ -151,8 +179,12 @@ def _lock_path(path: Path) -> Path:
     return path.with_name(path.name + ".owner")
 
 
-def _take_lock(path: Path) -> IO[str]:
-    # A lock of the operating system's: it goes with the process, however that ends.
+def take_lock(path: Path) -> IO[str]:
+    """Be the one process of this machine that has the file, until what is returned is closed, or the process ends.
+
+    Raises:
+        StoreInUse: another is.
+    """
     lock = _lock_path(path).open("a+", encoding="ascii")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,7 +12,9 @@ import psycopg
 import pytest
 import trio
 
+from ipss_headend import housekeeping
 from ipss_headend.address import Server
+from ipss_headend.config import parse
 from ipss_headend.errors import (
     ConfigError,
     RequestError,
@@ -22,6 +24,8 @@ from ipss_headend.errors import (
     StoreUnavailable,
     StoreUncertain,
 )
+from ipss_headend.metrics import Figures
+from ipss_headend.security import audit
 from ipss_headend.store import (
     Database,
     Store,
@@ -179,6 +183,43 @@ def test_retired_months_leave_a_table_and_a_true_ledger(database: Database) -> N
     with database.reading() as connection:
         assert readings.verify(connection).sound
         assert readings.line_count(connection) == 1
+
+
+def test_lines_that_come_after_their_month_was_retired_go_with_the_next(database: Database) -> None:
+    old = NOW_US - 40 * DAY_US
+    gone = []
+    for time_us in (old, old + 1, old + 2):
+        write(database, time_us)
+        with database.writing() as connection:
+            gone += partitions.detach(connection, HERE)
+
+    names = [f"retired_readings_2025_11{number}" for number in ("", "_2", "_3")]
+    assert gone == [(name, 1) for name in names]
+    with database.reading() as connection:
+        assert readings.verify(connection).sound
+
+
+def test_head_end_retires_months_by_itself_as_configured(address: Server) -> None:
+    figures = Figures()
+    config = parse('[keystore]\nkey_file = "k"\n[retention]\nmonths = 1\n', Path("head_end.toml"))
+
+    async def main() -> None:
+        database = Database(address, own=True)
+        write(database, NOW_US, NOW_US - 40 * DAY_US)
+        async with Store(database) as store, trio.open_nursery() as nursery:
+            nursery.start_soon(housekeeping.keep, store, config, figures)
+            with trio.fail_after(60):
+                while figures.retired_lines < 2:  # noqa: ASYNC110 - nobody tells
+                    await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+    with Database(address) as database, database.reading() as connection:
+        noted = [(one.kind, one.subject) for one in audit.records(connection)]
+        assert noted[:2] == [("retire", "2025-11"), ("retire", "2026-01")]
+        assert readings.verify(connection).sound
+        assert readings.line_count(connection) == 0
 
 
 def test_a_nul_that_a_meter_says_is_no_reason_to_stop(database: Database) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import sqlite3
+from functools import partial
 from pathlib import Path
 
+import trio
 from prometheus_client.exposition import generate_latest
 
+from ipss_headend.errors import ConfigError, StoreError
 from ipss_headend.rpc.call import Call
 from ipss_headend.rpc.catalogue import Change, Empty, Params, Result, method
 from ipss_headend.rpc.faults import Fault
 from ipss_headend.security.permission import Right
+from ipss_headend.store import backup as backups
 from ipss_headend.store.database import now_us
 
 
@@ -49,24 +52,21 @@ def metrics(call: Call, params: Params) -> Metrics:
 
 @method("admin.backup", Right.OPERATE)
 async def backup(call: Call, params: Change) -> Backup:
-    """Copy the store while it is in use, into the data directory's `backups`.
+    """Copy the store while it is in use, into the data directory's `backups`, and read the copy back whole.
 
-    A copy that is restored must not send before its invocation counters are raised (SECURITY.md).
+    A copy that is restored must not send before its invocation counters are raised (docs/operations.md).
     """
     services = call.services
     source = services.config.database.address
     if not isinstance(source, Path):
         raise Fault("E_STORE", "PostgreSQL is backed up by its own tools: pg_basebackup with WAL archiving, or pg_dump")
-    target = source.parent / "backups" / f"{source.stem}-{now_us()}.sqlite"
-
-    def copy(_: object) -> int:
-        return _copy(source, target)
-
+    target = services.config.data_directory / backups.DIRECTORY / backups.name(source, now_us())
+    reserve = services.config.database.reserve_mib << 20
     try:
-        octets = await services.store.read(copy)
-    except (OSError, sqlite3.Error) as error:
-        raise Fault("E_STORE", f"{target}: {error}") from error
-    return Backup(path=str(target), octets=octets)
+        made = await trio.to_thread.run_sync(partial(backups.make, source, target, reserve_bytes=reserve, pause=1.0))
+    except (ConfigError, StoreError) as error:
+        raise Fault("E_STORE", str(error)) from error
+    return Backup(path=str(made.path), octets=made.octets)
 
 
 @method("admin.drain", Right.OPERATE)
@@ -75,13 +75,3 @@ def drain(call: Call, params: Change) -> Empty:
     if not call.services.stop.drain.is_set():
         call.services.stop.ask()
     return Empty()
-
-
-def _copy(source: Path, target: Path) -> int:
-    target.parent.mkdir(mode=0o700, exist_ok=True)
-    with sqlite3.connect(f"file:{source}?mode=ro", uri=True) as read, sqlite3.connect(target) as write:
-        read.backup(write, pages=4096)
-    read.close()
-    write.close()
-    target.chmod(0o600)
-    return target.stat().st_size
