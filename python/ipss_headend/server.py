@@ -234,7 +234,7 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
         plugins = await _plugins(config, store, figures)
         topology = Topology(store)
         await topology.refresh()
-        judge = Judge(plugins, zone=config.time_zone, holidays=config.plugins.holidays)
+        judge = Judge(plugins, zone=config.time_zone, meters=meters, network=topology, holidays=config.plugins.holidays)
         # Whoever calls is told soon that the database does not answer; what goes on by itself waits for it.
         asked = store.within(ASKED_PATIENCE_S)
         services = Services(
@@ -283,10 +283,10 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             return await rows_of(services, entry)
 
         validation = services.validation = Validation(plugins, store, figures)
-        accounts = services.accounts = Accounts(plugins, store, meters, config.time_zone)
+        accounts = services.accounts = Accounts(plugins, store, meters, config.time_zone, topology)
         feed = Feed(plugins, store, told, lambda: services.happened, validation, accounts)
         offers = services.offers = Offers(plugins, services.methods)
-        incidents = Incidents(plugins, store, meters, figures, lambda: services.happened)
+        incidents = Incidents(plugins, store, meters, figures, lambda: services.happened, topology)
         pages = await _open_pages(config)
 
         async with trio.open_nursery() as tasks:

@@ -20,6 +20,7 @@ def list_(
     *,
     open_only: Annotated[bool, typer.Option("--open", help="Only those that still take signals.")] = False,
     group: Annotated[str | None, typer.Option("--group", help="Only of this group of meters.")] = None,
+    area: Annotated[str | None, typer.Option("--area", help="Only of this node of the network, line or group.")] = None,
     last: Annotated[int | None, typer.Option("--last", min=1, help="Only the newest so many.")] = None,
     config: places.CONFIG = places.DEFAULT_CONFIG,
     json_output: JSON = False,
@@ -30,13 +31,18 @@ def list_(
     Examples:
       ipss-headend incidents list --open
       ipss-headend incidents list --group north --last 10 --json
+      ipss-headend incidents list --area T-17
     """
     found: list[dict[str, Any]] = []
     cursor: int | None = 0
     with Running(config, "incidents") as running:
         while cursor is not None:
             page = running.call("anomaly.list", open_only=open_only, cursor=cursor, limit=1000)
-            found += [one for one in page["incidents"] if group in {None, one["area"]}]
+            found += [
+                one
+                for one in page["incidents"]
+                if area in {None, one["area"]} and group in {None, one["area_kind"] == "group" and one["area"]}
+            ]
             cursor = page["cursor"]
     found = found[-last:] if last else found
     output = Output(json_output=json_output)
@@ -45,14 +51,14 @@ def list_(
         return
     rows = [
         (
-            one["incident"], one["area"], moment(one["opened_ms"]), moment(one["changed_ms"]),
-            "open" if one["open"] else "closed", one["meters"], one["signals"], *_class(one),
+            one["incident"], _area(one), moment(one["opened_ms"]), moment(one["changed_ms"]),
+            _state(one), one["meters"], one["signals"], *_class(one),
         )
         for one in found
     ]  # fmt: skip
     columns = (
         "incident",
-        "group",
+        "area",
         "opened",
         "changed",
         "state",
@@ -86,8 +92,8 @@ def show(
         output.document(found)
         return
     one = found["incident"]
-    state = "open" if one["open"] else "closed"
-    output.line(f"incident {incident}, group {one['area'] or '-'}, {state}, opened {moment(one['opened_ms'])}")
+    where = f"{one['area_kind']} {one['area'] or '-'}"
+    output.line(f"incident {incident}, {where}, {_state(one)}, opened {moment(one['opened_ms'])}")
     for each in one["classes"] or []:
         evidence = "; ".join(each["evidence"])
         output.line(f"{each['name']} {_percent(each)} severity {each['severity']}{': ' if evidence else ''}{evidence}")
@@ -95,6 +101,16 @@ def show(
     output.table(("at", "meter", "signal", "detail"), rows)
     dropped = f", {found['dropped']} more are not kept" if found["dropped"] else ""
     say(f"{len(found['signals'])} signals{dropped}")
+
+
+def _area(one: dict[str, Any]) -> str:
+    return str(one["area"]) if one["area_kind"] == "group" else f"{one['area_kind']} {one['area']}"
+
+
+def _state(one: dict[str, Any]) -> str:
+    if one["part_of"] is not None:
+        return f"part of {one['part_of']}"
+    return "open" if one["open"] else "closed"
 
 
 def _class(one: dict[str, Any]) -> tuple[object, ...]:

@@ -3,9 +3,15 @@
 from ipss_headend.plugins.columns import Batch, Columns
 from ipss_headend.plugins.context import Context
 from ipss_headend.plugins.flags import Flag
+from ipss_headend.plugins.silence import ANSWERED, GOING, SHARE, SILENT, TOGETHER_US, Silence, silences, together
 from ipss_headend.plugins.specs import Classified, Estimate, IncidentClass, MethodOffer, Refusal, hook
 
 __all__ = [
+    "ANSWERED",
+    "GOING",
+    "SHARE",
+    "SILENT",
+    "TOGETHER_US",
     "Batch",
     "Classified",
     "Columns",
@@ -15,5 +21,8 @@ __all__ = [
     "IncidentClass",
     "MethodOffer",
     "Refusal",
+    "Silence",
     "hook",
+    "silences",
+    "together",
 ]

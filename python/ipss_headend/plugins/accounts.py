@@ -21,6 +21,7 @@ from sqlalchemy import Connection
 from ipss_headend.errors import PluginError, StoreDamaged
 from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.log import Logger, logger
+from ipss_headend.network import TRANSFORMER, Network
 from ipss_headend.plugins.context import Effect
 from ipss_headend.plugins.manager import Manager
 from ipss_headend.plugins.process import Answer, PluginProcess
@@ -73,15 +74,17 @@ class Accounts:
         store: Store,
         meters: Mapping[int, FleetMeter],
         zone: ZoneInfo,
+        network: Callable[[], Network],
         wall_us: Callable[[], int] = now_us,
     ) -> None:
         self._manager = manager
         self._store = store
         self._meters = meters
         self._zone = zone
+        self._network = network
         self._wall_us = wall_us
         self._layouts: dict[int, Layout] = {}
-        self._labels: dict[tuple[str, str, str], dict[str, str]] = {}
+        self._labels: dict[tuple[str, ...], dict[str, str]] = {}
         self._asked_when: trio.Event | None = None
         self._values: dict[str, set[str]] = defaultdict(set)
         self._told: dict[str, _Told] = {}
@@ -235,19 +238,28 @@ class Accounts:
         return found
 
     async def _labels_of(self, meter: FleetMeter) -> dict[str, str]:
-        """Labels of an account: what plugins say, its feeder being its group where they say none."""
+        """Labels of an account: what plugins say, and a feeder where they say none: the network's, or its group."""
         if self._asked_when is not self._manager.changed:
             self._asked_when = self._manager.changed  # a plugin came, went or started: it may say something else
             self._labels.clear()
             self._values.clear()
-        facts = (meter.name, meter.group, meter.model)
+        network = self._network()
+        node, feeder = network.place(meter.name).node, network.feeder_of(meter.name)
+        account = {
+            "name": meter.name,
+            "group": meter.group,
+            "model": meter.model,
+            "node": node,
+            "transformer": network.above(network.area(node), TRANSFORMER) if node else "",
+            "feeder": feeder,
+        }
+        facts = tuple(account.values())
         if facts not in self._labels:
-            account = {"name": meter.name, "group": meter.group, "model": meter.model}
             labels: dict[str, str] = {}
             for _, said in await self._manager.all(DIMENSION, account=account):
                 for name, value in list(said.items())[:LABELS]:
                     labels.setdefault(name[:LABEL_LETTERS], self._bounded(name, value[:LABEL_LETTERS]))
-            self._labels[facts] = {"feeder": meter.group} | labels
+            self._labels[facts] = {"feeder": feeder or meter.group} | labels
         return self._labels[facts]
 
     def _bounded(self, name: str, value: str) -> str:

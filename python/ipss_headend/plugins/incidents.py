@@ -2,14 +2,14 @@
 
 Read from the log with one durable cursor, while a plugin has `dispatch_classify` or `control_event_decode`: what
 sessions noticed, and the codes of meters' event logs. Signals of one area that are near in time are one incident; the
-area is the meter's group until a topology says more. What a maker's code means is asked of plugins first and found in
-the companion standards' common codes otherwise.
+area is the meter's transformer and grows as `areas.py` says, or its group where no network is known. A reading of a
+meter whose neighbours are silent is a signal too: it was heard. What a maker's code means is asked of plugins first and
+found in the companion standards' common codes otherwise.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,11 +22,14 @@ from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.field.reactor import EventKind
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
+from ipss_headend.network import Network
+from ipss_headend.plugins.areas import Areas
 from ipss_headend.plugins.manager import Manager
+from ipss_headend.plugins.silence import ANSWERED, GOING, SILENT
 from ipss_headend.plugins.specs import HOOKS, Classified
 from ipss_headend.store import Store, incidents, log, plugins, registry
 from ipss_headend.store.database import now_us
-from ipss_headend.store.incidents import ClassRow, Incident, Signal
+from ipss_headend.store.incidents import ClassRow, Filed, Incident, Signal
 from ipss_headend.store.log import Entry
 from ipss_headend.store.records import decode_cells
 from ipss_headend.store.registry import Layout, Meter
@@ -84,6 +87,7 @@ class Incidents:
         meters: Mapping[int, FleetMeter | Meter],
         figures: Figures,
         happened: Callable[[], trio.Event],
+        network: Callable[[], Network],
         wall_us: Callable[[], int] = now_us,
     ) -> None:
         self._manager = manager
@@ -91,10 +95,15 @@ class Incidents:
         self._meters = meters
         self._figures = figures
         self._happened = happened
+        self._network = network
         self._wall_us = wall_us
         self._layouts: dict[int, Layout] = {}
         self._codes: dict[int, int] = {}
         """The place of the event code in lines of a layout."""
+        self._areas_: tuple[Network, int, Areas] | None = None
+        self._silent: dict[str, int] = {}
+        """Since when some meter of an area is silent; of these it is noted who is heard all the same."""
+        self._heard: set[tuple[str, str]] = set()
         self._log: Logger = logger("incidents")
 
     async def run(self) -> None:
@@ -120,9 +129,9 @@ class Incidents:
         """What plugins say that the codes of one entry of the log mean; nothing is kept."""
         named: list[ClassRow] = []
         if entry.topic == log.EVENTS:
-            await self._noticed(entry, {}, named)
+            await self._noticed(entry, [], named)
         elif entry.topic == log.READINGS:
-            await self._logged(entry, {}, named)
+            await self._logged(entry, [], named)
         return named
 
     async def _read_on(self) -> bool:
@@ -140,43 +149,81 @@ class Incidents:
             return True
         if not found:
             return False
-        signals: dict[str, list[tuple[Signal, bool]]] = {}
+        signals: list[Filed] = []
         named: list[ClassRow] = []
         for entry in found:
             if entry.topic == log.EVENTS:
                 await self._noticed(entry, signals, named)
             else:
                 await self._logged(entry, signals, named)
+        for entry in found:
+            if entry.topic == log.READINGS:
+                self._listen(entry, signals)
+        quiet = any(one.signal.kind in SILENT or one.signal.kind == GOING for one in signals)
+        areas = self._areas
 
         def write(connection: Connection) -> None:
             incidents.named(connection, named)
-            for area, said in signals.items():
-                opens = [opening for _, opening in said]
-                incidents.take(connection, area, [signal for signal, _ in said], QUIET_US, opens=opens)
+            incidents.take(connection, signals, QUIET_US)
+            if quiet:
+                for growth in areas.growths(incidents.open_below(connection)):
+                    incidents.unite(connection, growth.area, growth.incidents)
             plugins.advance(connection, CURSOR, found[-1].sequence)
 
         await self._store.change(write)
         return len(found) == ENTRIES
 
-    async def _noticed(
-        self, entry: Entry, signals: dict[str, list[tuple[Signal, bool]]], named: list[ClassRow]
-    ) -> None:
+    @property
+    def _areas(self) -> Areas:
+        network, size = self._network(), len(self._meters)
+        if self._areas_ is None or self._areas_[0] is not network or self._areas_[1] != size:
+            self._areas_ = (network, size, Areas(network, self._meters.values()))
+        return self._areas_[2]
+
+    def _file(self, signals: list[Filed], signal: Signal, *, opens: bool) -> None:
+        signals.append(Filed(signal, opens, self._areas.of(signal.meter)))
+        if signal.kind in SILENT:
+            area = self._network().area_of(signal.meter)
+            if area:
+                self._silent.setdefault(area, signal.at_us)
+
+    def _listen(self, entry: Entry, signals: list[Filed]) -> None:
+        """Note whose readings came while others of their area are silent; each meter once."""
+        if not self._silent:
+            return
+        network = self._network()
+        for row in entry.rows:
+            meter = self._meters.get(row[0])
+            area = "" if meter is None else network.area_of(meter.name)
+            if meter is None or row[6] < self._silent.get(area, row[6] + 1) or (area, meter.name) in self._heard:
+                continue
+            self._heard.add((area, meter.name))
+            self._file(signals, Signal(meter.name, ANSWERED, row[6], "a reading"), opens=False)
+
+    def _forget(self, before_us: int) -> None:
+        """Drop what is known of silences that began before."""
+        old = {area for area, at_us in self._silent.items() if at_us < before_us}
+        if old:
+            self._silent = {area: at_us for area, at_us in self._silent.items() if area not in old}
+            self._heard = {one for one in self._heard if one[0] not in old}
+
+    async def _noticed(self, entry: Entry, signals: list[Filed], named: list[ClassRow]) -> None:
         for meter_id, at_us, kind, number, detail in entry.rows:
             meter = self._meters.get(meter_id)
             if meter is None:
                 continue
             if kind in NOTICED:
                 signal = Signal(meter.name, NOTICED[kind], at_us, detail[:200])
-                signals.setdefault(meter.group, []).append((signal, kind != EventKind.ASSOCIATED))
+                self._file(signals, signal, opens=kind != EventKind.ASSOCIATED)
             elif kind == EventKind.PUSH_KEPT:
                 payload = _octets(detail)
                 meaning, said_by = await self._meaning(meter.name, number, payload, {})
                 if meaning is not None:
                     named.append(ClassRow(meter_id, at_us, number, "push", meaning.name, meaning.severity, said_by))
                     signal = Signal(meter.name, meaning.name, at_us, "push")
-                    signals.setdefault(meter.group, []).append((signal, meaning.severity > 0))
+                    self._file(signals, signal, opens=meaning.severity > 0)
 
-    async def _logged(self, entry: Entry, signals: dict[str, list[tuple[Signal, bool]]], named: list[ClassRow]) -> None:
+    async def _logged(self, entry: Entry, signals: list[Filed], named: list[ClassRow]) -> None:
         if any(row[1] not in self._layouts for row in entry.rows):
             self._layouts = await self._store.read(registry.all_layouts)
             self._codes = {
@@ -201,7 +248,7 @@ class Incidents:
             if said_by:
                 named.append(ClassRow(row[0], row[2], code, source, meaning.name, meaning.severity, said_by))
             signal = Signal(meter.name, meaning.name, row[2], f"code {code} of {source}")
-            signals.setdefault(meter.group, []).append((signal, meaning.severity > 0))
+            self._file(signals, signal, opens=meaning.severity > 0)
 
     async def _meaning(
         self, device: str, code: int, payload: bytes, common: Mapping[int, Classified]
@@ -225,31 +272,23 @@ class Incidents:
         for incident in await self._store.read(lambda connection: incidents.unclassified(connection, AT_ONCE)):
             if any(not plugin.figures.up for plugin in asked) and incident.changed_us > now - PATIENCE_US:
                 continue
-            classes = await self._manager.pipe(
-                CLASSIFY, [], incident=self.told(incident), signals=[one._asdict() for one in incident.signals]
-            )
+            classes = await self._manager.pipe(CLASSIFY, [], **self.asked_about(incident))
             said: list[dict[str, Any]] = msgspec.to_builtins(classes)
             await self._store.change(
                 lambda connection, incident=incident, said=said: incidents.classify(connection, incident, said)  # type: ignore[misc]
             )
             self._log.info(
-                "incident", incident=incident.incident_id, area=incident.area, signals=len(incident.signals),
-                classes=[one["name"] for one in said],
+                "incident", incident=incident.incident_id, area=incident.area, kind=incident.area_kind,
+                signals=len(incident.signals), classes=[one["name"] for one in said],
             )  # fmt: skip
         self._figures.incidents = await self._store.change(
             lambda connection: incidents.close(connection, now - QUIET_US)
         )
+        self._forget(now - QUIET_US)
 
-    def told(self, incident: Incident) -> dict[str, Any]:
-        """An incident, as `dispatch_classify` is asked about it."""
-        sizes = Counter(meter.group for meter in self._meters.values())
-        parents = {signal.meter: incident.area for signal in incident.signals}
-        return {
-            "id": str(incident.incident_id),
-            "opened_us": incident.opened_us,
-            "parents": parents,
-            "sizes": {incident.area: sizes[incident.area]},
-        }
+    def asked_about(self, incident: Incident) -> dict[str, Any]:
+        """What `dispatch_classify` is asked about an incident, behind the classes."""
+        return {"incident": self._areas.told(incident), "signals": self._areas.signals(incident)}
 
 
 def _octets(text: str) -> bytes:

@@ -1,11 +1,13 @@
 """Plugins have a say in commands: they may refuse, and can send nothing.
 
-Who asks for a command is judged when it is asked for and again before its release, each command before it leaves. A
-plugin that fails is asked again for `AGAIN_S`; then its failure refuses (these hooks fail closed).
+Who asks for a command is judged when it is asked for and again before its release, and so is an order that cuts many;
+each command before it leaves. A plugin that fails is asked again for `AGAIN_S`; then its failure refuses (these hooks
+fail closed).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,11 +15,17 @@ from zoneinfo import ZoneInfo
 
 import trio
 
+from ipss_headend.field.control.orders import MAY_CUT
+from ipss_headend.field.fleet import FleetMeter
+from ipss_headend.network import FEEDER, Network
 from ipss_headend.plugins.manager import Manager
 from ipss_headend.plugins.specs import Refusal
 from ipss_headend.store.database import now_us
+from ipss_headend.store.incidents import GROUP
+from ipss_headend.store.registry import Meter
 
 AUTHORIZE, BEFORE, DISCONNECT = "control_authorize", "control_before_command", "control_disconnect_veto"
+GUARD = "control_mass_guard"
 TARGETS = 1000
 """Of one question to `control_authorize`; an order with more is asked about in parts."""
 AGAIN_S = 10.0
@@ -34,11 +42,15 @@ class Judge:
         manager: Manager,
         *,
         zone: ZoneInfo,
+        meters: Mapping[int, FleetMeter | Meter],
+        network: Callable[[], Network],
         holidays: frozenset[str] = frozenset(),
         wall_us: Callable[[], int] = now_us,
     ) -> None:
         self._manager = manager
         self._zone = zone
+        self._meters = meters
+        self._network = network
         self._holidays = holidays
         self._wall_us = wall_us
 
@@ -49,21 +61,49 @@ class Judge:
 
     async def asked(self, actor: str, action: str, targets: Sequence[str]) -> str | None:
         """Why this may not be asked for; None: it may."""
-        if not self._manager.asked(AUTHORIZE):
+        if self._manager.asked(AUTHORIZE):
+            for start in range(0, max(len(targets), 1), TARGETS):
+                part = list(targets[start : start + TARGETS])
+                if found := await self._veto(AUTHORIZE, {"actor": actor, "action": action, "targets": part}):
+                    return _words(found)
+        mass = self.mass(actor, action, targets) if self._manager.asked(GUARD) else None
+        found = [] if mass is None else await self._veto(GUARD, mass)
+        return _words(found) if found else None
+
+    def mass(self, actor: str, action: str, targets: Sequence[str]) -> dict[str, Any] | None:
+        """What `control_mass_guard` is asked about an order; None: it cuts nobody, or one alone."""
+        if action not in MAY_CUT or len(targets) < 2:
             return None
-        for start in range(0, max(len(targets), 1), TARGETS):
-            part = list(targets[start : start + TARGETS])
-            found = await self._veto(AUTHORIZE, {"actor": actor, "action": action, "targets": part})
-            if found:
-                return _words(found)
-        return None
+        network = self._network()
+        groups = {meter.name: meter.group for meter in self._meters.values()}
+        sizes = Counter(groups.values())
+        hit: Counter[tuple[str, str]] = Counter()
+        for name in targets:
+            feeder = network.feeder_of(name)
+            hit[(FEEDER, feeder) if feeder else (GROUP, groups.get(name, ""))] += 1
+        view = [
+            {
+                "kind": kind,
+                "name": name,
+                "targets": count,
+                "meters": network.all_below[name] if kind == FEEDER else sizes[name],
+            }
+            for (kind, name), count in sorted(hit.items())
+        ]
+        batch = {"actor": actor, "action": action, "count": len(targets), "targets": list(targets[:TARGETS])}
+        return {"batch": batch, "feeder_view": view}
+
+    def placed(self, command: Mapping[str, object]) -> dict[str, object]:
+        """A command with where its meter stands."""
+        network, point = self._network(), str(command.get("point") or "")
+        return {**command, "path": network.path_of(point), "feeder": network.feeder_of(point)}
 
     async def leaves(
         self, command: Mapping[str, object], device_state: Mapping[str, object], reason: str, *, cuts: bool
     ) -> str | None:
         """Why a command may not leave now; None: it may. `cuts`: supply would be cut."""
         if self._manager.asked(BEFORE):
-            arguments = {"command": dict(command), "device_state": dict(device_state), "reason": reason}
+            arguments = {"command": self.placed(command), "device_state": dict(device_state), "reason": reason}
             if found := await self._veto(BEFORE, arguments):
                 return _words(found)
         if cuts and self._manager.asked(DISCONNECT):

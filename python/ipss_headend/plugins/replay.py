@@ -18,6 +18,7 @@ import trio
 from ipss_headend.errors import PluginError, StoreDamaged
 from ipss_headend.field.control import orders
 from ipss_headend.field.fleet import FleetMeter
+from ipss_headend.field.topology import Topology
 from ipss_headend.metrics import Figures
 from ipss_headend.plugins.context import KEPT, Effect
 from ipss_headend.plugins.differences import Report
@@ -25,7 +26,7 @@ from ipss_headend.plugins.feed import AFTER, CONSUME, ENTRIES, FED, VALIDATE, Ro
 from ipss_headend.plugins.flags import Flag, flag_names
 from ipss_headend.plugins.incidents import CLASSIFY, DECODE, Incidents
 from ipss_headend.plugins.intervals import PROFILE_CLASS
-from ipss_headend.plugins.judge import AUTHORIZE, BEFORE, DISCONNECT, TARGETS, Judge
+from ipss_headend.plugins.judge import AUTHORIZE, BEFORE, DISCONNECT, GUARD, TARGETS, Judge
 from ipss_headend.plugins.manager import Manager
 from ipss_headend.plugins.process import START_S, PluginProcess
 from ipss_headend.plugins.shadow import text
@@ -38,11 +39,11 @@ from ipss_headend.store.log import Entry
 from ipss_headend.store.recorded import Stretch
 from ipss_headend.store.registry import Layout, Meter
 
-REPLAYED = frozenset({CONSUME, AFTER, VALIDATE, ESTIMATE, CLASSIFY, DECODE, AUTHORIZE, BEFORE, DISCONNECT})
+REPLAYED = frozenset({CONSUME, AFTER, VALIDATE, ESTIMATE, CLASSIFY, DECODE, AUTHORIZE, GUARD, BEFORE, DISCONNECT})
 """Hooks whose questions the store has."""
 OF_ITSELF = frozenset({"plugin_health", "rpc_methods", "restore"})
 TOPICS = (log.READINGS, log.EVENTS, log.COMMANDS)
-VETOES = (AUTHORIZE, BEFORE, DISCONNECT)
+VETOES = (AUTHORIZE, GUARD, BEFORE, DISCONNECT)
 MOST_FAILURES = 100
 """A replay that fails so often is given up."""
 BACK_S = 3 * START_S
@@ -114,8 +115,12 @@ class Replay:
         )  # fmt: skip
         (self._plugin,) = self._manager.plugins
         self._validation = Validation(self._manager, store, figures, self._clock)
-        self._incidents = Incidents(self._manager, store, meters, figures, trio.Event, self._clock)
-        self._judge = Judge(self._manager, zone=tried.zone, holidays=tried.holidays, wall_us=self._clock)
+        self._topology = Topology(store)
+        self._incidents = Incidents(self._manager, store, meters, figures, trio.Event, self._topology, self._clock)
+        self._judge = Judge(
+            self._manager, zone=tried.zone, meters=meters, network=self._topology, holidays=tried.holidays,
+            wall_us=self._clock,
+        )  # fmt: skip
 
     async def run(self, stretch: Stretch, tell: Callable[[Progress], None] = lambda _: None) -> Report:
         """Replay, and compare.
@@ -124,6 +129,7 @@ class Replay:
             PluginError: the plugin cannot be loaded, or has no hook whose questions are recorded.
         """
         began = trio.current_time()
+        await self._topology.refresh()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._manager.run)
             try:
@@ -283,8 +289,11 @@ class Replay:
                 (AUTHORIZE, {"actor": order.requester, "action": order.kind, "targets": names[start : start + TARGETS]})
                 for start in range(0, len(names), TARGETS)
             ]
+        if GUARD in hooks:
+            mass = self._judge.mass(order.requester, order.kind, [self._name(one.meter_id) for one in order.targets])
+            asked += [] if mass is None else [(GUARD, mass)]
         if BEFORE in hooks:
-            command = {**outcome_of(row, order)["command"], "group": self._group(point)}
+            command = self._judge.placed({**outcome_of(row, order)["command"], "group": self._group(point)})
             asked.append((BEFORE, {"command": command, "device_state": {}, "reason": order.reason}))
         if DISCONNECT in hooks and order.kind in orders.MAY_CUT:
             arguments = {"account": str(point or ""), "reason": order.reason, "weather": {}}
@@ -346,8 +355,7 @@ class Replay:
             for incident in found:
                 self._now_us = incident.changed_us
                 failed = self.report.failed
-                signals = [one._asdict() for one in incident.signals]
-                arguments = {"classes": [], "incident": self._incidents.told(incident), "signals": signals}
+                arguments = {"classes": [], **self._incidents.asked_about(incident)}
                 said = await self._ask(CLASSIFY, arguments, 0)
                 if self.report.failed == failed:
                     opened = time_text(incident.opened_us)

@@ -35,6 +35,8 @@ _ORDINARY: dict[str, Any] = {
     "targets": ["meter-1", "meter-2"],
     "command": {"id": "c1", "meter": "meter-1", "action": "disconnect"},
     "device_state": {"connected": True},
+    "batch": {"actor": "ada", "action": "disconnect", "count": 2, "targets": ["meter-1", "meter-2"]},
+    "feeder_view": [{"kind": "feeder", "name": "F-1", "targets": 2, "meters": 40}],
     "reason": "unpaid",
     "weather": {"temperature_c": 4},
     "calendar": {"holiday": True},

@@ -158,8 +158,9 @@ def billing_estimate(
 def billing_sales_dimension(ctx: Any, account: dict[str, str]) -> dict[str, str]:
     """Labels of an account beside tariff and feeder; few values a label.
 
-    `account` has `name`, `group` and `model` of its meter. `tariff` and `feeder` may be said, too, and go before what
-    is usual. Where two plugins say the same label, the first one's stands.
+    `account` has `name`, `group` and `model` of its meter, and `node`, `transformer` and `feeder` of the network, empty
+    where they are not known. `tariff` and `feeder` may be said, too, and go before what is usual: the network's feeder,
+    or else the group. Where two plugins say the same label, the first one's stands.
     """
     return {}
 
@@ -195,13 +196,29 @@ def control_authorize(ctx: Any, actor: str, action: str, targets: list[str]) -> 
     """
 
 
+@_hook(
+    "veto",
+    0.1,
+    closed=True,
+    when="an order that may cut several supplies is asked for, and again before its release",
+)
+def control_mass_guard(ctx: Any, batch: dict[str, Any], feeder_view: list[dict[str, Any]]) -> Refusal | None:
+    """Say whether so many supplies may be cut at once, by what they are of each feeder.
+
+    `batch` has `actor`, `action`, `count` and `targets`, the first 1000 meters. `feeder_view` has for each feeder that
+    is hit, or group of meters where no network is known, `kind`, `name`, `targets` (how many of the order) and `meters`
+    (how many are there).
+    """
+
+
 @_hook("veto", 0.02, closed=True, when="a command is armed and not yet sent")
 def control_before_command(
     ctx: Any, command: dict[str, Any], device_state: dict[str, Any], reason: str
 ) -> Refusal | None:
     """Say whether this command may leave now.
 
-    `command` has `id`, `order`, `point`, `group`, `kind`, `requester`; `device_state` what the meter said just now of
+    `command` has `id`, `order`, `point`, `group`, `kind`, `requester`, `feeder` and `path`, the nodes of the network
+    from the meter's up; `device_state` what the meter said just now of
     its supply, `output`, `control_state` and `control_mode`, and nothing where it said nothing or is not switched.
     """
 
@@ -241,8 +258,12 @@ def dispatch_classify(
 ) -> list[IncidentClass]:
     """What an incident is; gets the classes that earlier plugins found.
 
-    `incident` has `id`, `opened_us`, `parents` (what each meter hangs below: its group) and `sizes` (how many hang
-    there). A signal has `meter`, `kind`, `at_us`, `detail`. An incident that grows is asked about again.
+    `incident` has `id`, `opened_us`, `area`, `area_kind`, `parents` (what each meter hangs below: its transformer, or
+    its group where no network is known), `sizes` (how many hang there), `dropped` (signals that are not kept). In a
+    network also, of each of these transformers, `above` (it and what feeds it) and `feeders`; `fed`, how many of them
+    each node feeds; `lines`, what each meter shares with others on its way here, and `line_sizes`. A signal has
+    `meter`, `kind`, `at_us`, `detail` and `path`, the nodes from the meter's up. `silences` of `ipss_headend.plugins`
+    says who fell silent together. An incident that grows is asked about again.
     """
     return classes
 

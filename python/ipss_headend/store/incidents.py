@@ -9,6 +9,8 @@ from sqlalchemy import Connection, Row, insert, select, update
 from ipss_headend.store.schema import event_classes, incidents
 from ipss_headend.store.statements import run
 
+GROUP, LINE = "group", "line"
+"""Kinds of areas beside the kinds of nodes of the network."""
 MOST_SIGNALS = 1000
 """Kept of one incident; the rest is counted."""
 
@@ -20,6 +22,24 @@ class Signal(NamedTuple):
     kind: str
     at_us: int
     detail: str
+
+
+class Area(NamedTuple):
+    """Where signals belong together."""
+
+    kind: str
+    """`group` of meters, shared `line`, or the kind of a node of the network."""
+    name: str
+
+
+class Filed(NamedTuple):
+    """A signal on its way into an incident."""
+
+    signal: Signal
+    opens: bool
+    """It opens an incident where none is near; otherwise it only joins one."""
+    areas: tuple[Area, ...]
+    """Where it belongs, the nearest first: there it opens one."""
 
 
 class Incident(NamedTuple):
@@ -36,6 +56,9 @@ class Incident(NamedTuple):
     """Signals beyond those that are kept."""
     classes: list[dict[str, Any]] | None
     """None: no plugin was asked since it changed."""
+    area_kind: str = GROUP
+    part_of: int | None = None
+    """The larger incident that took it in."""
 
 
 class ClassRow(NamedTuple):
@@ -50,16 +73,18 @@ class ClassRow(NamedTuple):
     said_by: str
 
 
-def take(connection: Connection, area: str, signals: Sequence[Signal], quiet_us: int, *, opens: Sequence[bool]) -> None:
-    """Add signals of an area to the open incident that each is near to, or to a new one where a signal `opens` one."""
-    chosen = select(incidents).where(incidents.c.closed == 0, incidents.c.area == area)
-    found = [incident_of(row) for row in connection.execute(chosen)]
-    changed: set[int] = set()
-    for signal, opening in zip(signals, opens, strict=True):
+def take(connection: Connection, filed: Sequence[Filed], quiet_us: int) -> None:
+    """Add signals to the open incident of their areas that each is near to, or to a new one where it opens one."""
+    found: dict[Area, list[Incident]] = {}
+    for one in _open_in(connection, {area.name for each in filed for area in each.areas}):
+        found.setdefault(_area(one), []).append(one)
+    changed: dict[Area, set[int]] = {}
+    for signal, opening, areas in filed:
         near = next(
             (
-                place
-                for place, one in enumerate(found)
+                (area, place)
+                for area in areas
+                for place, one in enumerate(found.get(area, ()))
                 if one.opened_us - quiet_us <= signal.at_us <= one.changed_us + quiet_us
             ),
             None,
@@ -67,35 +92,88 @@ def take(connection: Connection, area: str, signals: Sequence[Signal], quiet_us:
         if near is None:
             if not opening:
                 continue
-            found.append(
-                Incident(0, area, signal.at_us, signal.at_us, closed=False, signals=[], dropped=0, classes=None)
-            )
-            near = len(found) - 1
-        one = found[near]
+            there = found.setdefault(areas[0], [])
+            there.append(_new(areas[0], signal.at_us))
+            near = areas[0], len(there) - 1
+        area, place = near
+        one = found[area][place]
         full = len(one.signals) >= MOST_SIGNALS
         if not full:
             one.signals.append(signal)
-        found[near] = one._replace(
+        found[area][place] = one._replace(
             opened_us=min(one.opened_us, signal.at_us),
             changed_us=max(one.changed_us, signal.at_us),
             dropped=one.dropped + full,
         )
-        changed.add(near)
-    for near in changed:
-        one = found[near]
-        values = {
-            "area": area,
-            "opened_us": one.opened_us,
-            "changed_us": one.changed_us,
-            "closed": 0,
-            "signals": msgpack.packb([list(signal) for signal in one.signals]),
-            "dropped": one.dropped,
-            "classes": None,
-        }
-        if one.incident_id:
-            connection.execute(update(incidents).where(incidents.c.incident_id == one.incident_id).values(values))
-        else:
-            connection.execute(insert(incidents).values(values))
+        changed.setdefault(area, set()).add(place)
+    for area, places in changed.items():
+        for place in sorted(places):
+            _write(connection, found[area][place])
+
+
+def unite(connection: Connection, area: Area, numbers: Sequence[int]) -> None:
+    """Make open incidents one, of this area: the first of them. The others are closed as its parts."""
+    chosen = select(incidents).where(incidents.c.incident_id.in_(numbers), incidents.c.closed == 0)
+    found = [incident_of(row) for row in connection.execute(chosen.order_by(incidents.c.incident_id))]
+    if not found:
+        return
+    first, *parts = found
+    signals = sorted((signal for one in found for signal in one.signals), key=lambda one: one.at_us)
+    _write(
+        connection,
+        first._replace(
+            area=area.name,
+            area_kind=area.kind,
+            opened_us=min(one.opened_us for one in found),
+            changed_us=max(one.changed_us for one in found),
+            signals=signals[:MOST_SIGNALS],
+            dropped=sum(one.dropped for one in found) + max(len(signals) - MOST_SIGNALS, 0),
+        ),
+    )
+    for one in parts:
+        own = (incidents.c.incident_id == one.incident_id) | (incidents.c.part_of == one.incident_id)
+        connection.execute(update(incidents).where(own).values(closed=1, part_of=first.incident_id))
+
+
+def open_below(connection: Connection) -> list[Incident]:
+    """The open incidents whose area is no group."""
+    chosen = select(incidents).where(incidents.c.closed == 0, incidents.c.area_kind != GROUP)
+    return [incident_of(row) for row in connection.execute(chosen.order_by(incidents.c.incident_id))]
+
+
+def _open_in(connection: Connection, names: Iterable[str]) -> list[Incident]:
+    wanted = sorted(names)
+    found = []
+    for start in range(0, len(wanted), _CHUNK):
+        chosen = select(incidents).where(incidents.c.closed == 0, incidents.c.area.in_(wanted[start : start + _CHUNK]))
+        found += [incident_of(row) for row in connection.execute(chosen.order_by(incidents.c.incident_id))]
+    return found
+
+
+def _area(one: Incident) -> Area:
+    return Area(one.area_kind, one.area)
+
+
+def _new(area: Area, at_us: int) -> Incident:
+    return Incident(0, area.name, at_us, at_us, closed=False, signals=[], dropped=0, classes=None, area_kind=area.kind)
+
+
+def _write(connection: Connection, one: Incident) -> None:
+    """Keep an incident that changed: plugins are asked about it anew."""
+    values = {
+        "area": one.area,
+        "area_kind": one.area_kind,
+        "opened_us": one.opened_us,
+        "changed_us": one.changed_us,
+        "closed": 0,
+        "signals": msgpack.packb([list(signal) for signal in one.signals]),
+        "dropped": one.dropped,
+        "classes": None,
+    }
+    if one.incident_id:
+        connection.execute(update(incidents).where(incidents.c.incident_id == one.incident_id).values(values))
+    else:
+        connection.execute(insert(incidents).values(values))
 
 
 def close(connection: Connection, before_us: int) -> int:
@@ -131,15 +209,11 @@ def names(connection: Connection, meter_id: int, from_us: int, until_us: int) ->
     return [ClassRow(*row) for row in connection.execute(chosen.order_by(event_classes.c.at_us))]
 
 
-def page(
-    connection: Connection, after: int, limit: int, *, open_only: bool, areas: Sequence[str] | None
-) -> list[Incident]:
-    """Incidents behind this number, in order; None: of all areas."""
+def page(connection: Connection, after: int, limit: int, *, open_only: bool) -> list[Incident]:
+    """Incidents behind this number, in order."""
     chosen = select(incidents).where(incidents.c.incident_id > after)
     if open_only:
         chosen = chosen.where(incidents.c.closed == 0)
-    if areas is not None:
-        chosen = chosen.where(incidents.c.area.in_(areas))
     return [incident_of(row) for row in connection.execute(chosen.order_by(incidents.c.incident_id).limit(limit))]
 
 
@@ -154,10 +228,12 @@ def incident_of(row: Row[Any]) -> Incident:
     signals = [Signal(*signal) for signal in msgpack.unpackb(row.signals)]
     classes = None if row.classes is None else msgpack.unpackb(row.classes)
     return Incident(
-        row.incident_id, row.area, row.opened_us, row.changed_us, bool(row.closed), signals, row.dropped, classes
-    )
+        row.incident_id, row.area, row.opened_us, row.changed_us, bool(row.closed), signals, row.dropped, classes,
+        row.area_kind, row.part_of,
+    )  # fmt: skip
 
 
+_CHUNK = 500
 _NAMED = (
     "INSERT INTO event_classes (meter_id, at_us, code, source, name, severity, said_by) VALUES (?, ?, ?, ?, ?, ?, ?) "
     "ON CONFLICT (meter_id, at_us, code, source) DO NOTHING"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from sqlalchemy import Connection
 
 from ipss_headend.rpc.call import Call
 from ipss_headend.rpc.catalogue import Params, Result, method
@@ -54,7 +55,11 @@ class Told(msgspec.Struct, frozen=True):
 
     incident: int
     area: str
-    """The group of its meters."""
+    """The node of the network that feeds its meters, the line that they share, or their group."""
+    area_kind: str
+    """`transformer`, `feeder`, ... (docs/network.md), `line`, or `group`."""
+    part_of: int | None
+    """The larger incident that took it in."""
     opened_ms: int
     changed_ms: int
     open: bool
@@ -109,13 +114,24 @@ class Meanings(Result, frozen=True):
 
 @method("anomaly.list", Right.VIEW, example={"open_only": True})
 async def list_(call: Call, params: Query) -> Incidents:
-    """Incidents of the groups that the caller may see, in the order in which they were opened."""
+    """Incidents with meters that the caller may see, in the order in which they were opened.
+
+    Whoever has a scope sees of an incident what its own meters say.
+    """
     limit = min(max(params.limit, 1), LONGEST_PAGE)
-    groups = sorted({meter.group for meter in call.services.field.meters.values() if call.reaches(meter.group)})
-    areas = None if call.principal.everywhere(Right.VIEW) else groups
-    found = await call.services.store.read(
-        lambda connection: rows.page(connection, params.cursor, limit + 1, open_only=params.open_only, areas=areas)
-    )
+
+    def pages(connection: Connection) -> list[Incident]:
+        seen: list[Incident] = []
+        after = params.cursor
+        while len(seen) <= limit:
+            page = rows.page(connection, after, limit + 1, open_only=params.open_only)
+            seen += [one for one in (_seen(call, one) for one in page) if one is not None]
+            if len(page) <= limit:
+                break
+            after = page[-1].incident_id
+        return seen
+
+    found = await call.services.store.read(pages)
     return Incidents(
         incidents=[_told(one) for one in found[:limit]],
         cursor=found[limit - 1].incident_id if len(found) > limit else None,
@@ -126,7 +142,8 @@ async def list_(call: Call, params: Query) -> Incidents:
 async def get(call: Call, params: Named) -> Whole:
     """One incident with its signals."""
     found = await call.services.store.read(lambda connection: rows.get(connection, params.incident))
-    if found is None or not call.reaches(found.area):
+    found = None if found is None else _seen(call, found)
+    if found is None:
         raise Fault("E_UNKNOWN", f"there is no incident {params.incident}; anomaly.list shows those that you may see")
     return Whole(
         incident=_told(found),
@@ -147,10 +164,31 @@ async def codes(call: Call, params: Codes) -> Meanings:
     )
 
 
+def _seen(call: Call, one: Incident) -> Incident | None:
+    """An incident as far as the caller may see it; None: not at all."""
+    if call.principal.everywhere(Right.VIEW):
+        return one
+    names = call.services.names
+    hidden = {
+        signal.meter
+        for signal in one.signals
+        if (meter := names.get(signal.meter)) is None or not call.reaches(meter.group)
+    }
+    signals = [signal for signal in one.signals if signal.meter not in hidden]
+    if not signals and not (one.area_kind == rows.GROUP and call.reaches(one.area)):
+        return None
+    classes = one.classes and [
+        {**said, "evidence": [words for words in said["evidence"] if words not in hidden]} for said in one.classes
+    ]
+    return one._replace(signals=signals, dropped=0 if hidden else one.dropped, classes=classes)
+
+
 def _told(one: Incident) -> Told:
     return Told(
         one.incident_id,
         one.area,
+        one.area_kind,
+        one.part_of,
         one.opened_us // 1000,
         one.changed_us // 1000,
         not one.closed,
