@@ -51,6 +51,7 @@ CHANGES = frozenset(
         "param.apply",
         "topology.put",
         "device.place",
+        "weather.put",
     }
 )
 """Methods that are given an idempotency key; a caller of plugins' methods gives it."""

@@ -234,7 +234,15 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
         plugins = await _plugins(config, store, figures)
         topology = Topology(store)
         await topology.refresh()
-        judge = Judge(plugins, zone=config.time_zone, meters=meters, network=topology, holidays=config.plugins.holidays)
+        judge = Judge(
+            plugins,
+            zone=config.time_zone,
+            meters=meters,
+            network=topology,
+            store=store,
+            holidays=config.plugins.holidays,
+            regional=config.plugins.regional_holidays,
+        )
         # Whoever calls is told soon that the database does not answer; what goes on by itself waits for it.
         asked = store.within(ASKED_PATIENCE_S)
         services = Services(

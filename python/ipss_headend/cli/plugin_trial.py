@@ -154,7 +154,7 @@ def _tried(loaded: Config, connection: Connection, name: str, source: str | None
     return Tried(
         name, source, settings if known is None or known.settings is None else known.settings,
         loaded.plugins.memory_mib, max(1, int(loaded.plugins.cpu_s)), loaded.plugins.patience * patience,
-        loaded.time_zone, loaded.plugins.holidays,
+        loaded.time_zone, loaded.plugins.holidays, loaded.plugins.regional_holidays,
     )  # fmt: skip
 
 

@@ -396,12 +396,19 @@ def _plugins(table: Table, directory: Path) -> PluginsConfig:
         cpu_s=table.seconds("cpu", default.cpu_s),
         patience=table.integer("patience", default.patience, 1, 1000),
         holidays=frozenset(table.parsed_list("holidays", _day)),
+        regional_holidays=_regional(table.table("regional_holidays")),
         estimate_after_s=table.seconds("estimate_after", default.estimate_after_s),
         settings=_plugin_settings(table.table("settings")),
         shadows=_shadows(table.table("shadows"), enabled, directory),
     )
     table.finish()
     return plugins
+
+
+def _regional(table: Table) -> dict[str, frozenset[str]]:
+    found = {name: frozenset(table.parsed_list(name, _day)) for name in table.values}
+    table.finish()
+    return found
 
 
 def _shadows(table: Table, enabled: tuple[str, ...], directory: Path) -> dict[str, ShadowConfig]:

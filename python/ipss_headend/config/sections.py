@@ -292,6 +292,8 @@ class PluginsConfig:
     """The hooks' time limits are multiplied by this, for slow machines."""
     holidays: frozenset[str] = frozenset()
     """Days for the `calendar` of control hooks, `2026-12-25`, or `12-25` for every year."""
+    regional_holidays: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """More of these for groups of meters and nodes of the network, by their names."""
     estimate_after_s: float = 6 * 3600.0
     """How long an interval may be missing before a value is estimated for it."""
     settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import trio
 
+from ipss_headend.errors import StoreError, StoreFailed
 from ipss_headend.field.control.orders import MAY_CUT
 from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.network import FEEDER, Network
 from ipss_headend.plugins.manager import Manager
 from ipss_headend.plugins.specs import Refusal
+from ipss_headend.store import Store, weather
 from ipss_headend.store.database import now_us
 from ipss_headend.store.incidents import GROUP
 from ipss_headend.store.registry import Meter
+from ipss_headend.store.weather import EVERYWHERE, WeatherArea
 
 AUTHORIZE, BEFORE, DISCONNECT = "control_authorize", "control_before_command", "control_disconnect_veto"
 GUARD = "control_mass_guard"
@@ -44,14 +47,19 @@ class Judge:
         zone: ZoneInfo,
         meters: Mapping[int, FleetMeter | Meter],
         network: Callable[[], Network],
+        store: Store | None = None,
         holidays: frozenset[str] = frozenset(),
+        regional: Mapping[str, frozenset[str]] | None = None,
         wall_us: Callable[[], int] = now_us,
     ) -> None:
+        """`regional` holidays are of groups of meters and nodes of the network. Without a store no weather is known."""
         self._manager = manager
         self._zone = zone
         self._meters = meters
         self._network = network
+        self._store = store
         self._holidays = holidays
+        self._regional = regional or {}
         self._wall_us = wall_us
 
     @property
@@ -107,25 +115,51 @@ class Judge:
             if found := await self._veto(BEFORE, arguments):
                 return _words(found)
         if cuts and self._manager.asked(DISCONNECT):
+            account, group = str(command.get("point") or ""), str(command.get("group") or "")
+            try:
+                weather_ = await self.weather(account, group)
+            except StoreFailed:
+                raise
+            except StoreError as error:
+                return f"the weather is not known: {error}"
             arguments = {
-                "account": str(command.get("point") or ""),
+                "account": account,
                 "reason": reason,
-                "weather": {},
-                "calendar": self.calendar(),
+                "weather": weather_,
+                "calendar": self.calendar(account, group),
             }
             if found := await self._veto(DISCONNECT, arguments):
                 return _words(found)
         return None
 
-    def calendar(self) -> dict[str, Any]:
-        """The day and the hour in the head-end's time zone; Monday is 1."""
+    def areas(self, meter: str, group: str) -> list[WeatherArea]:
+        """Where the weather of a meter is looked for, the nearest first."""
+        nodes = [WeatherArea("node", name) for name in self._network().path_of(meter)]
+        return [*nodes, WeatherArea("group", group), EVERYWHERE]
+
+    async def weather(self, meter: str, group: str) -> dict[str, Any]:
+        """The weather of a meter, as hooks are told of it; empty: it is not known.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        if self._store is None:
+            return {}
+        areas, now = self.areas(meter, group), self._wall_us()
+        return await self._store.read(lambda connection: weather.nearest(connection, areas, now))
+
+    def calendar(self, meter: str, group: str) -> dict[str, Any]:
+        """The day and the hour in the head-end's time zone; Monday is 1. The meter's region has holidays of its own."""
         now = datetime.fromtimestamp(self._wall_us() / 1e6, UTC).astimezone(self._zone)
-        day = now.date().isoformat()
+        days = self._holidays.union(
+            *(self._regional[name] for name in (group, *self._network().path_of(meter)) if name in self._regional)
+        )
         return {
-            "date": day,
+            "date": now.date().isoformat(),
             "weekday": now.isoweekday(),
             "minute": now.hour * 60 + now.minute,
-            "holiday": day in self._holidays or day[5:] in self._holidays,
+            "holiday": _is_in(days, now.date()),
+            "holiday_tomorrow": _is_in(days, now.date() + timedelta(days=1)),
         }
 
     async def _veto(self, hook: str, arguments: Mapping[str, object]) -> list[Refusal]:
@@ -135,6 +169,11 @@ class Judge:
             if any(one.code != FAILED for one in found) or not found or trio.current_time() >= until:
                 return found
             await trio.sleep(AGAIN_STEP_S)
+
+
+def _is_in(days: frozenset[str], day: date) -> bool:
+    text = day.isoformat()
+    return text in days or text[5:] in days
 
 
 def _words(refusals: Sequence[Refusal]) -> str:

@@ -75,6 +75,7 @@ class Tried:
     patience: float = 1.0
     zone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
     holidays: frozenset[str] = frozenset()
+    regional: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -119,7 +120,7 @@ class Replay:
         self._incidents = Incidents(self._manager, store, meters, figures, trio.Event, self._topology, self._clock)
         self._judge = Judge(
             self._manager, zone=tried.zone, meters=meters, network=self._topology, holidays=tried.holidays,
-            wall_us=self._clock,
+            regional=tried.regional, wall_us=self._clock,
         )  # fmt: skip
 
     async def run(self, stretch: Stretch, tell: Callable[[Progress], None] = lambda _: None) -> Report:
@@ -297,7 +298,8 @@ class Replay:
             asked.append((BEFORE, {"command": command, "device_state": {}, "reason": order.reason}))
         if DISCONNECT in hooks and order.kind in orders.MAY_CUT:
             arguments = {"account": str(point or ""), "reason": order.reason, "weather": {}}
-            asked.append((DISCONNECT, {**arguments, "calendar": self._judge.calendar()}))
+            calendar = self._judge.calendar(str(point or ""), self._group(point) or "")
+            asked.append((DISCONNECT, {**arguments, "calendar": calendar}))
         if not asked:
             return
         failed, said = self.report.failed, ""

@@ -230,7 +230,9 @@ def control_disconnect_veto(
     """Say whether this supply may be cut now.
 
     `account` is the meter's name. `calendar` has `date`, `weekday` (Monday: 1), `minute` of the day in the head-end's
-    time zone, and `holiday`, by `[plugins] holidays`. `weather` is empty: the head-end knows none.
+    time zone, `holiday` and `holiday_tomorrow`, by `[plugins] holidays` and `regional_holidays`. `weather` is what
+    `weather.put` said of the nearest area of the last three hours: `temperature_c`, `wind_m_s`, `warning`, ..., with
+    `at_us`, `area` and `area_kind`; `forecast` is a list of the same with their `at_us`. Empty: nothing is known.
     """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 from zoneinfo import ZoneInfo
@@ -9,6 +10,7 @@ from zoneinfo import ZoneInfo
 import trio
 from tests.unit.networks import network
 
+from ipss_headend.errors import StoreUnavailable
 from ipss_headend.network import EMPTY, Network
 from ipss_headend.plugins import Refusal
 from ipss_headend.plugins.accounts import Accounts
@@ -43,8 +45,8 @@ class Manager:
         return [("a", {"class": "home"})]
 
 
-def judge(manager: Manager, known: Network = KNOWN) -> Judge:
-    return Judge(cast("Any", manager), zone=ZoneInfo("UTC"), meters=METERS, network=lambda: known)
+def judge(manager: Manager, known: Network = KNOWN, **more: Any) -> Judge:
+    return Judge(cast("Any", manager), zone=ZoneInfo("UTC"), meters=METERS, network=lambda: known, **more)
 
 
 def test_order_that_cuts_many_is_told_by_feeder() -> None:
@@ -109,3 +111,33 @@ def test_feeder_of_an_account_is_the_networks_or_its_group() -> None:
         "feeder": "S0F1",
     }  # fmt: skip
     assert (unknown["node"], unknown["transformer"], unknown["feeder"]) == ("", "", "")
+
+
+def test_holidays_are_those_of_the_meters_region() -> None:
+    rules = judge(
+        Manager(),
+        holidays=frozenset({"01-01"}),
+        regional={"north": frozenset({"2025-12-30"}), "S0F1": frozenset({"12-31"})},
+        wall_us=lambda: 1_767_139_200_000_000,  # 2025-12-31
+    )
+
+    def told(meter: str, group: str) -> tuple[bool, bool]:
+        found = rules.calendar(meter, group)
+        assert (found["date"], found["weekday"], found["minute"]) == ("2025-12-31", 3, 0)
+        return found["holiday"], found["holiday_tomorrow"]
+
+    assert told("S0F1T2M9", "north") == (True, True)
+    assert told("S0F0T2M9", "north") == (False, True), "that of the group was yesterday"
+
+
+def test_supply_is_not_cut_while_the_weather_cannot_be_read() -> None:
+    class Down:
+        async def read(self, _: object) -> object:
+            raise StoreUnavailable("no answer within 5 s")
+
+    manager = Manager()
+
+    why = trio.run(partial(judge(manager, store=cast("Any", Down())).leaves, {"point": "a"}, {}, "unpaid", cuts=True))
+
+    assert why == "the weather is not known: no answer within 5 s"
+    assert [hook for hook, _ in manager.said] == ["control_before_command"]

@@ -20,4 +20,5 @@ from ipss_headend.rpc.methods import (  # noqa: F401
     stream,
     topology,
     vee,
+    weather,
 )

@@ -141,6 +141,7 @@ async def replay(call: Call, params: ReplayOf) -> State:
     tried = Tried(
         params.plugin, params.version, settings, config.memory_mib, max(1, int(config.cpu_s)),
         config.patience * params.patience, services.config.time_zone, config.holidays,
+        config.regional_holidays,
     )  # fmt: skip
     report = Report(params.plugin, params.version or "", stretch.after, stretch.last)
     report.most = min(max(params.limit, 0), MOST_ITEMS)
