@@ -8,5 +8,6 @@ pub mod reactor;
 pub mod rows;
 pub mod rpc;
 pub mod sessions;
+pub mod simulation;
 pub mod virtual_device;
 pub mod virtual_meter;

@@ -315,8 +315,31 @@ where
 
     /// As [`SimulatedReactor::new`], with a guard.
     pub fn guarded(config: Config, network: SimulatedNetwork, guard: Option<Arc<dyn Guard<S::Work>>>) -> Self {
-        let handover = Arc::new(Handover::new(config.batches, 1));
-        let shared = Arc::new(Shared::new(vec![Arc::new(Inbox::new(network.wake()))], handover, guard));
+        let handover = Handover::new(config.batches, 1);
+        Self::handing_to(handover, config, network, guard)
+    }
+
+    /// As [`SimulatedReactor::guarded`], with a descriptor that the consumer waits on ([`Handle::waker_fd`]).
+    ///
+    /// # Errors
+    /// If the operating system gives no pipe.
+    pub fn watched(
+        config: Config,
+        network: SimulatedNetwork,
+        guard: Option<Arc<dyn Guard<S::Work>>>,
+    ) -> io::Result<Self> {
+        let handover = Handover::with_descriptor(config.batches, 1)?;
+        Ok(Self::handing_to(handover, config, network, guard))
+    }
+
+    fn handing_to(
+        handover: Handover,
+        config: Config,
+        network: SimulatedNetwork,
+        guard: Option<Arc<dyn Guard<S::Work>>>,
+    ) -> Self {
+        let inboxes = vec![Arc::new(Inbox::new(network.wake()))];
+        let shared = Arc::new(Shared::new(inboxes, Arc::new(handover), guard));
         let handle = Handle { shared: shared.clone(), submissions: config.submissions };
         Self { handle, engine: Engine::new(config, network, shared, 0) }
     }

@@ -58,7 +58,12 @@ struct State {
 struct Host {
     up: bool,
     ready: Vec<Ready>,
+    /// What it writes, with the address of the far end, for whoever listens in.
+    tapped: Option<Vec<Written>>,
 }
+
+/// Octets that a host wrote: the number of the connection, its far end, and the octets.
+pub type Written = (usize, SocketAddr, Vec<u8>);
 
 struct Listener {
     host: usize,
@@ -146,7 +151,7 @@ impl World {
     pub fn host(&self) -> SimulatedNetwork {
         let mut state = self.state();
         let seed = state.random.next_u64();
-        state.hosts.push(Host { up: true, ready: Vec::new() });
+        state.hosts.push(Host { up: true, ..Host::default() });
         SimulatedNetwork { world: self.clone(), host: state.hosts.len() - 1, random: SeededRandom::new(seed) }
     }
 
@@ -214,16 +219,23 @@ impl World {
         let host = host.host;
         state.hosts[host].up = false;
         state.hosts[host].ready.clear();
-        for index in 0..state.connections.len() {
-            if state.connections[index].ends.iter().any(|end| end.host == host) {
-                if reset {
-                    state.happen(Event::Reset(index));
-                } else {
-                    state.connections[index].silent = true;
-                }
-            }
-        }
+        state.cut(reset, |connection| connection.ends.iter().any(|end| end.host == host));
         state.listeners.iter_mut().filter(|listener| listener.host == host).for_each(|listener| listener.token = None);
+    }
+
+    /// All connections to this address are gone; both ends are told (`reset`) or not.
+    pub fn cut(&self, address: IpAddr, reset: bool) {
+        self.state().cut(reset, |connection| connection.remote.ip() == address);
+    }
+
+    /// From now on, note what `host` writes to connections that it opened.
+    pub fn tap(&self, host: &SimulatedNetwork) {
+        self.state().hosts[host.host].tapped = Some(Vec::new());
+    }
+
+    /// What it wrote since the last call, in order, whether or not it arrives.
+    pub fn tapped(&self, host: &SimulatedNetwork) -> Vec<Written> {
+        self.state().hosts[host.host].tapped.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// A number that depends on everything that happened so far: equal for equal runs.
@@ -241,11 +253,31 @@ impl World {
     }
 }
 
+impl SimulatedNetwork {
+    /// Both clocks, as the host reads them.
+    pub fn clock(&self) -> Now {
+        self.world.now()
+    }
+}
+
 impl State {
     fn move_to(&mut self, at: Instant) {
-        let passed = at.since(self.now.monotonic);
-        self.now.monotonic = self.now.monotonic + passed;
-        self.now.wall.0 += i64::try_from(passed.as_micros()).unwrap_or(i64::MAX);
+        let before = self.now.monotonic;
+        self.now.monotonic = before + at.since(before);
+        // Whole microseconds of the one clock are those of the other, however many steps there were.
+        self.now.wall.0 += (self.now.monotonic.0 / 1_000 - before.0 / 1_000) as i64;
+    }
+
+    fn cut(&mut self, reset: bool, chosen: impl Fn(&Connection) -> bool) {
+        for index in 0..self.connections.len() {
+            if chosen(&self.connections[index]) {
+                if reset {
+                    self.happen(Event::Reset(index));
+                } else {
+                    self.connections[index].silent = true;
+                }
+            }
+        }
     }
 
     fn schedule(&mut self, at: Instant, event: Event) {
@@ -516,6 +548,9 @@ impl Network for SimulatedNetwork {
             count = 1 + state.random.below(count as u64 - 1) as usize;
             connection.ends[end].full = true;
             state.schedule(now + Duration::from_millis(1), Event::Writable(index, end));
+        }
+        if let Some(written) = state.hosts[self.host].tapped.as_mut().filter(|_| end == 0) {
+            written.push((index, state.connections[index].remote, octets[..count].to_vec()));
         }
         let connection = &mut state.connections[index];
         connection.silent |= state.random.chance(state.faults.silence);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ipss_dlms::meter::{self, Meter, Settings};
+use ipss_dlms::meter::{self, Meter, Objects, Settings};
 use ipss_dlms::profile::Profile;
 use ipss_dlms::security::{Channel, CounterBlock, HighWater, Sealer, SystemTitle};
 use ipss_session::{MeterId, WallTime};
@@ -57,6 +57,18 @@ impl Fleet {
         settings: &Arc<Settings>,
         now: WallTime,
     ) -> Meter<VirtualMeter> {
+        self.session_of(meter, index, settings, now, self.meter(index))
+    }
+
+    /// The same with other objects, such as a meter's that somebody watches.
+    pub fn session_of<O: Objects>(
+        self: &Arc<Self>,
+        meter: MeterId,
+        index: u32,
+        settings: &Arc<Settings>,
+        now: WallTime,
+        objects: O,
+    ) -> Meter<O> {
         let identity = self.identity(index);
         let counters = CounterBlock::new(first_counter(now), u32::MAX);
         let (key, authentication_key) = self.keys(index);
@@ -69,7 +81,7 @@ impl Fleet {
         if let Some((own, _)) = self.credentials(index) {
             channel = channel.with_credentials(own);
         }
-        Meter::new(meter, Arc::clone(settings), self.meter(index), channel, &identity.password)
+        Meter::new(meter, Arc::clone(settings), objects, channel, &identity.password)
             .with_fault(self.session_fault(index))
     }
 
