@@ -413,6 +413,13 @@ class Gate:
 
         Orders for more than `bulk` meters (25 at most) need two approvers.
         """
+    @staticmethod
+    def simulated(
+        *, stop_file: str | Path, principals: Sequence[tuple[str, bytes, bool, bool]], bulk: int = 25
+    ) -> Gate:
+        """For tests: a gate by the clock of this thread's `Simulation`, that looks for its stop file when told to."""
+    def look(self) -> bool:
+        """Look for the stop file now, stop if it is there, and say so. A thread does it where nothing is simulated."""
     def limit(self, per_day: int, reconnects_per_day: int, changes_per_day: int = 0) -> None:
         """How many commands may leave in 24 hours; none until this is said."""
     def protect(self, meters: Sequence[tuple[int, bytes]]) -> None:
@@ -563,6 +570,119 @@ class Reactor:
         """Take no more requests, finish those in work, release the associations, stop. Returns at once."""
     def stop(self) -> None:
         """Stop now. What is queued ends as cancelled."""
+
+@final
+class Simulation:
+    """For tests: virtual meters that live on, a head-end's reactor that may be killed, and the network between them.
+
+    Everything follows from the seed and from what is called, in the one thread that may call it; nothing happens by
+    itself. Meters are numbered from 0. Times are microseconds since the beginning, or of the wall clock. Never part of
+    a head-end that serves: its meters' keys follow from a seed too.
+    """
+
+    def __new__(
+        cls,
+        *,
+        seed: int,
+        wall_us: int,
+        meters: int = 4,
+        history_s: int = 21_600,
+        capture_period_s: int = 900,
+        max_pdu: int = 400,
+    ) -> Simulation:
+        """The world at `wall_us`, whose meters have measured for `history_s` and send blocks above `max_pdu` octets."""
+    def csv(self) -> str:
+        """The meters' fleet file. They and their keys are the same whatever the seed."""
+    @property
+    def wall_us(self) -> int: ...
+    @property
+    def trace(self) -> int:
+        """A number that depends on all that the network did: equal for equal runs."""
+    def start(
+        self,
+        gate: Gate,
+        *,
+        batch_rows: int = 1000,
+        batches: int = 64,
+        queue: int = 16,
+        connect_timeout_s: float = 10.0,
+        associate_timeout_s: float = 60.0,
+        frame_timeout_s: float = 30.0,
+        backoff_cap_s: float = 300.0,
+        authentication_pause_s: float = 450.0,
+    ) -> SimulatedReactor:
+        """A head-end's reactor, in place of any other."""
+    def kill(self, reset: bool) -> None:
+        """The head-end's reactor is no more; the meters are told (`reset`) or not."""
+    def cut(self, meter: int, reset: bool, down: bool) -> None:
+        """A meter's connections are no more, and it takes no others while it is `down`. It forgets nothing."""
+    def set_faults(
+        self,
+        *,
+        delay_ms: int = 0,
+        jitter_ms: int = 0,
+        split: int = 0,
+        reset: int = 0,
+        refused: int = 0,
+        unanswered: int = 0,
+        silence: int = 0,
+        partial_write: int = 0,
+        loss: int = 0,
+        duplication: int = 0,
+        reordering: int = 0,
+        corruption: int = 0,
+    ) -> None:
+        """How the network is from now on, per mille where it is no time."""
+    def advance(self, now_us: int) -> None:
+        """Move both clocks; nobody has a turn."""
+    def turn(self, now_us: int) -> int | None:
+        """Move both clocks and let everybody take turns until nothing is left to do. Returns when there is more.
+
+        Raises AssertionError if it does not come to rest.
+        """
+    def seen(self) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]], list[tuple[int, int]]]:
+        """What happened since the last call, in order.
+
+        What the gate let out (meter's number at the reactor, request, wall clock), what meters were told to switch
+        (meter, method of the disconnect control, wall clock), and every invocation counter that left twice under a
+        meter's key (meter, counter), whether or not the frames arrived.
+        """
+    def import_at(self, meter: int, wall_us: int) -> int | None:
+        """What the meter's active import register showed; None: there is no such meter."""
+
+@final
+class SimulatedReactor:
+    """For tests: a head-end's reactor in a `Simulation`, which gives it its turns. Its methods are `Reactor`'s."""
+
+    def fileno(self) -> int: ...
+    def add(self, meters: Sequence[Meter]) -> None: ...
+    def remove(self, meters: Sequence[int]) -> None: ...
+    def grant(self, grants: Sequence[tuple[int, int, int]]) -> None: ...
+    def confirm(self, pushes: Sequence[tuple[int, int]]) -> None: ...
+    def hear(self, pushes: Sequence[tuple[int, int, bytes]]) -> None: ...
+    def submit(
+        self,
+        plan: Plan | ModbusPlan,
+        meters: Sequence[int] | bytes | bytearray | memoryview,
+        *,
+        timeout_s: float,
+        priority: Priority = "scheduled",
+        attempts: int = 3,
+        from_us: int = 0,
+        to_us: int = 0,
+    ) -> int: ...
+    def admit(self, order: bytes, signatures: Sequence[tuple[str, str, int, bytes]]) -> None: ...
+    def release(self, order: bytes, command: bytes, timeout_s: float, made: bytes = ...) -> int: ...
+    def open_registers(self, meter: int, parts: Sequence[tuple[int, int, int]]) -> None: ...
+    def settle(self, request: int) -> bool: ...
+    def believe(self, wall_us: int) -> None: ...
+    def count(self, ages_s: Sequence[float], pool: str) -> None: ...
+    def cancel(self, requests: Sequence[tuple[int, int]]) -> None: ...
+    def take(self) -> Batch | None: ...
+    def finished(self) -> bool: ...
+    def stats(self) -> dict[str, int]: ...
+    def drain(self, timeout_s: float) -> None: ...
+    def stop(self) -> None: ...
 
 @final
 class VirtualFleet:

@@ -1,5 +1,6 @@
 //! The gate for critical commands on the Python side.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -36,14 +37,25 @@ impl PyGate {
     #[new]
     #[pyo3(signature = (*, stop_file, principals, bulk=25))]
     fn new(stop_file: PathBuf, principals: Vec<Person>, bulk: usize) -> PyResult<Self> {
-        let principals = principals
-            .into_iter()
-            .map(|(name, key, may_request, may_approve)| Principal { name, key, may_request, may_approve })
-            .collect();
-        let gate = Arc::new(Gate::new(Policy { principals, bulk }).leased(since_boot));
+        let gate = Arc::new(Gate::new(policy(principals, bulk)).leased(since_boot));
         let (weak, file) = (Arc::downgrade(&gate), stop_file.clone());
         std::thread::Builder::new().name("stop-switch".into()).spawn(move || watch(&weak, &file))?;
         Ok(Self { gate, stop_file })
+    }
+
+    /// No thread and no clock of the machine's: see `_core.pyi`.
+    #[staticmethod]
+    #[pyo3(signature = (*, stop_file, principals, bulk=25))]
+    fn simulated(stop_file: PathBuf, principals: Vec<Person>, bulk: usize) -> Self {
+        Self { gate: Arc::new(Gate::new(policy(principals, bulk)).leased(simulated_awake)), stop_file }
+    }
+
+    fn look(&self) -> bool {
+        let there = !is_absent(&self.stop_file);
+        if there {
+            self.gate.stop();
+        }
+        there
     }
 
     #[pyo3(signature = (per_day, reconnects_per_day, changes_per_day=0))]
@@ -111,6 +123,25 @@ impl PyGate {
     fn generation(&self) -> u64 {
         self.gate.generation()
     }
+}
+
+fn policy(principals: Vec<Person>, bulk: usize) -> Policy {
+    let named = |(name, key, may_request, may_approve)| Principal { name, key, may_request, may_approve };
+    Policy { principals: principals.into_iter().map(named).collect(), bulk }
+}
+
+thread_local! {
+    /// The clock that goes on, of the simulation in this thread.
+    static SIMULATED_AWAKE: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+fn simulated_awake() -> Duration {
+    SIMULATED_AWAKE.get()
+}
+
+/// Simulated gates of this thread take this for the time since the machine started.
+pub fn set_simulated_awake(since: Duration) {
+    SIMULATED_AWAKE.set(since);
 }
 
 /// Time since the machine started, asleep or not.

@@ -18,6 +18,7 @@ mod plan;
 mod profiles;
 mod reactor;
 mod rpc;
+mod simulation;
 mod sunspec;
 
 use ipss_session::Outcome;
@@ -83,6 +84,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<plan::PyPlan>()?;
     module.add_class::<reactor::PyReactor>()?;
     module.add_class::<rpc::PyScanner>()?;
+    module.add_class::<simulation::PySimulation>()?;
+    module.add_class::<simulation::PySimulatedReactor>()?;
     codec::add(module)?;
     maps::add(module)?;
     profiles::add(module)?;

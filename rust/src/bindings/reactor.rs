@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipss_dlms::head_end::{self as dlms, Bus, Control};
-use ipss_session::{Priority, WallTime};
+use ipss_session::{Now, Priority, WallTime};
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -18,16 +18,16 @@ use super::meter::{Device, PyMeter, not_one_of, seconds};
 use super::modbus::PyModbusPlan;
 use super::plan::PyPlan;
 use crate::control::{Gate, OpenPart, Policy, Pool};
-use crate::reactor::{Accepted, Config, Handle, MioNetwork, NO_METER, NewMeter, Reactor, Route, Stats, SubmitError};
+use crate::reactor::{
+    Accepted, Config, Handle, MioNetwork, NO_METER, Network, NewMeter, Reactor, Route, Stats, SubmitError,
+};
 use crate::sessions::{Peer, Work};
 
 /// See `_core.pyi`.
 #[pyclass(name = "Reactor", module = "ipss_headend._core", frozen)]
 pub struct PyReactor {
-    handle: Handle<Peer, MioNetwork>,
+    owner: Owner<MioNetwork>,
     reactor: Mutex<Reactor<Peer>>,
-    next: AtomicU64,
-    gate: Arc<Gate>,
     /// The number of the next line that is listened on.
     lines: AtomicU32,
 }
@@ -85,42 +85,34 @@ impl PyReactor {
         let gate = gate.map_or_else(|| Arc::new(Gate::new(Policy::default())), |gate| gate.gate.clone());
         let reactor = Reactor::start_guarded(config, Some(gate.clone()))?;
         Ok(Self {
-            handle: reactor.handle().clone(),
+            owner: Owner::new(reactor.handle().clone(), gate),
             reactor: Mutex::new(reactor),
-            next: AtomicU64::new(1),
-            gate,
             lines: AtomicU32::new(NO_METER - 1),
         })
     }
 
     fn fileno(&self) -> PyResult<i32> {
-        self.handle.waker_fd().ok_or_else(|| PyRuntimeError::new_err("this reactor has no descriptor"))
+        self.owner.fileno()
     }
 
     fn add(&self, meters: Vec<PyRef<'_, PyMeter>>) -> PyResult<()> {
-        let devices: Vec<Device> = meters.iter().map(|meter| meter.device().clone()).collect();
-        let meters = meters.iter().map(|meter| meter.take()).collect::<PyResult<Vec<_>>>()?;
-        meters.iter().zip(&devices).for_each(|(meter, device)| self.gate.know(meter.meter, &device.title, device.unit));
-        self.handle.add(meters).map_err(refused)
+        self.owner.add(&meters)
     }
 
     fn remove(&self, meters: Vec<u32>) -> PyResult<()> {
-        self.handle.remove(&meters).map_err(refused)
+        self.owner.remove(&meters)
     }
 
     fn grant(&self, grants: Vec<(u32, u32, u32)>) -> PyResult<()> {
-        let grants = grants.into_iter().map(|(meter, next, end)| (meter, Control::Grant { next, end })).collect();
-        self.handle.control(grants).map_err(refused)
+        self.owner.grant(grants)
     }
 
     fn confirm(&self, pushes: Vec<(u32, u32)>) -> PyResult<()> {
-        let words = pushes.into_iter().map(|(meter, number)| (meter, Control::Confirm(number))).collect();
-        self.handle.control(words).map_err(refused)
+        self.owner.confirm(pushes)
     }
 
     fn hear(&self, pushes: Vec<(u32, i64, Vec<u8>)>) -> PyResult<()> {
-        let words = pushes.into_iter().map(|(meter, number, wpdu)| (meter, Control::Hear { number, wpdu })).collect();
-        self.handle.control(words).map_err(refused)
+        self.owner.hear(pushes)
     }
 
     #[pyo3(signature = (plan, meters, *, timeout_s, priority="scheduled", attempts=3, from_us=0, to_us=0))]
@@ -137,75 +129,36 @@ impl PyReactor {
         to_us: i64,
     ) -> PyResult<u64> {
         let meters = numbers(py, meters)?;
-        let priority = match priority {
-            "backfill" => Priority::Backfill,
-            "scheduled" => Priority::Scheduled,
-            "on-demand" => Priority::OnDemand,
-            "critical" => Priority::Critical,
-            other => {
-                let wanted = "backfill, scheduled, on-demand, critical";
-                return Err(PyValueError::new_err(format!("priority: '{other}' is not one of {wanted}")));
-            }
-        };
-        let deadline = self.lock().now().monotonic + seconds("timeout_s", timeout_s)?;
-        let work = match plan.cast::<PyPlan>() {
-            Ok(plan) => {
-                let plan = plan.get().0.clone();
-                Work::Dlms(dlms::Work { plan, from: WallTime(from_us), to: WallTime(to_us) })
-            }
-            Err(_) => Work::Modbus(plan.cast::<PyModbusPlan>()?.get().0.clone()),
-        };
-        let first = self.next.fetch_add(meters.len() as u64, Ordering::Relaxed);
-        self.handle.submit(work, &meters, first, deadline, priority, attempts).map_err(refused)?;
-        Ok(first)
+        self.owner.submit(self.now(), work(plan, from_us, to_us)?, &meters, timeout_s, priority, attempts)
     }
 
     fn admit(&self, order: &[u8], signatures: Vec<Signed>) -> PyResult<()> {
-        let (signatures, now) = (control::signatures(signatures)?, self.lock().now());
-        self.gate.admit(order, &signatures, now).map(drop).map_err(|refusal| control::refused(&refusal))
+        self.owner.admit(self.now(), order, signatures)
     }
 
     #[pyo3(signature = (order, command, timeout_s, made=Vec::new()))]
     fn release(&self, order: [u8; 16], command: [u8; 16], timeout_s: f64, made: Vec<u8>) -> PyResult<u64> {
-        let now = self.lock().now();
-        let request = self.next.fetch_add(1, Ordering::Relaxed);
-        let armed = self.gate.arm(order, command, request, &made, now).map_err(|refusal| control::refused(&refusal))?;
-        let deadline = armed.deadline.min(now.monotonic + seconds("timeout_s", timeout_s)?);
-        // One try: what may have left is never sent again.
-        let submitted = self.handle.submit(armed.work, &[armed.meter], request, deadline, Priority::Critical, 1);
-        submitted.map_err(|error| {
-            self.gate.settle(request);
-            refused(error)
-        })?;
-        Ok(request)
+        self.owner.release(self.now(), order, command, timeout_s, &made)
     }
 
     fn open_registers(&self, meter: u32, parts: Vec<(u16, u16, u16)>) {
-        let parts: Vec<OpenPart> =
-            parts.into_iter().map(|(first, last, least)| OpenPart { first, last, least }).collect();
-        self.gate.open_registers(meter, &parts);
+        self.owner.open_registers(meter, parts);
     }
 
     fn settle(&self, request: u64) -> bool {
-        self.gate.settle(request)
+        self.owner.gate.settle(request)
     }
 
     fn believe(&self, wall_us: i64) {
-        let now = self.lock().now();
-        self.gate.believe(WallTime(wall_us), now);
+        self.owner.gate.believe(WallTime(wall_us), self.now());
     }
 
     fn count(&self, ages_s: Vec<f64>, pool: &str) -> PyResult<()> {
-        let pool = Pool::named(pool).ok_or_else(|| not_one_of("pool", pool, "cut, reconnect, change"))?;
-        let now = self.lock().now();
-        for age_s in ages_s {
-            self.gate.count(pool, seconds("age_s", age_s)?, now);
-        }
-        Ok(())
+        self.owner.count(self.now(), ages_s, pool)
     }
 
     fn cancel(&self, requests: Vec<(u32, u64)>) -> PyResult<()> {
-        self.handle.cancel(&requests).map_err(refused)
+        self.owner.cancel(&requests)
     }
 
     #[pyo3(signature = (address, *, transport="tcp", tls=None))]
@@ -229,27 +182,23 @@ impl PyReactor {
     }
 
     fn take(&self) -> Option<PyBatch> {
-        self.handle.take().map(PyBatch)
+        self.owner.take()
     }
 
     fn finished(&self) -> bool {
-        self.handle.finished()
+        self.owner.handle.finished()
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let stats = counts(py, &self.handle.stats())?;
-        stats.set_item("batches_waiting", self.handle.depth())?;
-        Ok(stats)
+        self.owner.stats(py)
     }
 
     fn drain(&self, timeout_s: f64) -> PyResult<()> {
-        let deadline = self.lock().now().monotonic + seconds("timeout_s", timeout_s)?;
-        self.handle.drain(deadline);
-        Ok(())
+        self.owner.drain(self.now(), timeout_s)
     }
 
     fn stop(&self) {
-        self.handle.stop();
+        self.owner.handle.stop();
     }
 }
 
@@ -265,8 +214,12 @@ impl PyReactor {
         let line = self.lines.fetch_sub(1, Ordering::Relaxed);
         let session = Peer::Bus(Box::new(Bus::new(line, address.split('?').next().unwrap_or(address))));
         let new = NewMeter { meter: line, session, route: Route::held(endpoint), identities: Vec::new() };
-        self.handle.add(vec![new]).map_err(refused)?;
+        self.owner.handle.add(vec![new]).map_err(refused)?;
         Ok(address.to_owned())
+    }
+
+    fn now(&self) -> Now {
+        self.lock().now()
     }
 
     fn lock(&self) -> MutexGuard<'_, Reactor<Peer>> {
@@ -274,8 +227,138 @@ impl PyReactor {
     }
 }
 
+/// What the owner of a reactor may do, over whichever network it runs; `now` is the reactor's own clock.
+pub struct Owner<N: Network> {
+    pub handle: Handle<Peer, N>,
+    pub gate: Arc<Gate>,
+    next: AtomicU64,
+}
+
+impl<N: Network> Owner<N> {
+    pub fn new(handle: Handle<Peer, N>, gate: Arc<Gate>) -> Self {
+        Self { handle, gate, next: AtomicU64::new(1) }
+    }
+
+    pub fn fileno(&self) -> PyResult<i32> {
+        self.handle.waker_fd().ok_or_else(|| PyRuntimeError::new_err("this reactor has no descriptor"))
+    }
+
+    pub fn add(&self, meters: &[PyRef<'_, PyMeter>]) -> PyResult<()> {
+        let devices: Vec<Device> = meters.iter().map(|meter| meter.device().clone()).collect();
+        let meters = meters.iter().map(|meter| meter.take()).collect::<PyResult<Vec<_>>>()?;
+        meters.iter().zip(&devices).for_each(|(meter, device)| self.gate.know(meter.meter, &device.title, device.unit));
+        self.handle.add(meters).map_err(refused)
+    }
+
+    pub fn remove(&self, meters: &[u32]) -> PyResult<()> {
+        self.handle.remove(meters).map_err(refused)
+    }
+
+    pub fn grant(&self, grants: Vec<(u32, u32, u32)>) -> PyResult<()> {
+        let grants = grants.into_iter().map(|(meter, next, end)| (meter, Control::Grant { next, end })).collect();
+        self.handle.control(grants).map_err(refused)
+    }
+
+    pub fn confirm(&self, pushes: Vec<(u32, u32)>) -> PyResult<()> {
+        let words = pushes.into_iter().map(|(meter, number)| (meter, Control::Confirm(number))).collect();
+        self.handle.control(words).map_err(refused)
+    }
+
+    pub fn hear(&self, pushes: Vec<(u32, i64, Vec<u8>)>) -> PyResult<()> {
+        let words = pushes.into_iter().map(|(meter, number, wpdu)| (meter, Control::Hear { number, wpdu })).collect();
+        self.handle.control(words).map_err(refused)
+    }
+
+    pub fn submit(
+        &self,
+        now: Now,
+        work: Work,
+        meters: &[u32],
+        timeout_s: f64,
+        priority: &str,
+        attempts: u8,
+    ) -> PyResult<u64> {
+        let priority = match priority {
+            "backfill" => Priority::Backfill,
+            "scheduled" => Priority::Scheduled,
+            "on-demand" => Priority::OnDemand,
+            "critical" => Priority::Critical,
+            other => {
+                let wanted = "backfill, scheduled, on-demand, critical";
+                return Err(PyValueError::new_err(format!("priority: '{other}' is not one of {wanted}")));
+            }
+        };
+        let deadline = now.monotonic + seconds("timeout_s", timeout_s)?;
+        let first = self.next.fetch_add(meters.len() as u64, Ordering::Relaxed);
+        self.handle.submit(work, meters, first, deadline, priority, attempts).map_err(refused)?;
+        Ok(first)
+    }
+
+    pub fn admit(&self, now: Now, order: &[u8], signatures: Vec<Signed>) -> PyResult<()> {
+        let signatures = control::signatures(signatures)?;
+        self.gate.admit(order, &signatures, now).map(drop).map_err(|refusal| control::refused(&refusal))
+    }
+
+    pub fn release(&self, now: Now, order: [u8; 16], command: [u8; 16], timeout_s: f64, made: &[u8]) -> PyResult<u64> {
+        let request = self.next.fetch_add(1, Ordering::Relaxed);
+        let armed = self.gate.arm(order, command, request, made, now).map_err(|refusal| control::refused(&refusal))?;
+        let deadline = armed.deadline.min(now.monotonic + seconds("timeout_s", timeout_s)?);
+        // One try: what may have left is never sent again.
+        let submitted = self.handle.submit(armed.work, &[armed.meter], request, deadline, Priority::Critical, 1);
+        submitted.map_err(|error| {
+            self.gate.settle(request);
+            refused(error)
+        })?;
+        Ok(request)
+    }
+
+    pub fn open_registers(&self, meter: u32, parts: Vec<(u16, u16, u16)>) {
+        let parts: Vec<OpenPart> =
+            parts.into_iter().map(|(first, last, least)| OpenPart { first, last, least }).collect();
+        self.gate.open_registers(meter, &parts);
+    }
+
+    pub fn count(&self, now: Now, ages_s: Vec<f64>, pool: &str) -> PyResult<()> {
+        let pool = Pool::named(pool).ok_or_else(|| not_one_of("pool", pool, "cut, reconnect, change"))?;
+        for age_s in ages_s {
+            self.gate.count(pool, seconds("age_s", age_s)?, now);
+        }
+        Ok(())
+    }
+
+    pub fn cancel(&self, requests: &[(u32, u64)]) -> PyResult<()> {
+        self.handle.cancel(requests).map_err(refused)
+    }
+
+    pub fn take(&self) -> Option<PyBatch> {
+        self.handle.take().map(PyBatch)
+    }
+
+    pub fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = counts(py, &self.handle.stats())?;
+        stats.set_item("batches_waiting", self.handle.depth())?;
+        Ok(stats)
+    }
+
+    pub fn drain(&self, now: Now, timeout_s: f64) -> PyResult<()> {
+        self.handle.drain(now.monotonic + seconds("timeout_s", timeout_s)?);
+        Ok(())
+    }
+}
+
+/// What a plan asks for, of a DLMS meter or of a Modbus unit.
+pub fn work(plan: &Bound<'_, PyAny>, from_us: i64, to_us: i64) -> PyResult<Work> {
+    Ok(match plan.cast::<PyPlan>() {
+        Ok(plan) => {
+            let plan = plan.get().0.clone();
+            Work::Dlms(dlms::Work { plan, from: WallTime(from_us), to: WallTime(to_us) })
+        }
+        Err(_) => Work::Modbus(plan.cast::<PyModbusPlan>()?.get().0.clone()),
+    })
+}
+
 /// Meters as a sequence of numbers, or as octets of unsigned 32-bit ones.
-fn numbers(py: Python<'_>, meters: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+pub fn numbers(py: Python<'_>, meters: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     let Ok(buffer) = PyBuffer::<u8>::get(meters) else {
         return meters.extract();
     };
