@@ -345,8 +345,9 @@ class Control:
             touch(self._settings.stop_file)
         elif self._gate.stopped and not self._open and self._asked is None:
             self._open = self._gate.resume(state.generation)
-        elif self._open and not self._gate.stopped and self._gate.generation != state.generation:
-            # Somebody resumed what was not seen stopped: approvals of before count no more, and later ones do.
+        elif self._open and self._asked is None and self._gate.generation != state.generation:
+            # Somebody resumed what was not seen stopped, or a stop that no look has seen: that stop is over, approvals
+            # of before count no more, and later ones do.
             self._gate.stop()
             self._admitted.clear()
             self._judged.clear()
