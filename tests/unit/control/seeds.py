@@ -14,64 +14,52 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
-from tests.unit.control.simulation import Ground, World, digest, simulate
+from tests.unit.control.simulation import Ground, digest, simulate
 
 from ipss_headend import log
 from ipss_headend.config import LogConfig
 
+W = TypeVar("W")
+
+Part = Callable[[list[int]], Counter[str]]
+"""Some seeds of a simulation, in this process; what was seen in them."""
+
 PART = 25
 """Seeds that a process takes at a time."""
+
+AGAIN = "python -m tests.unit.control.seeds --replay"
 
 
 class Failed(AssertionError):
     """A seed did what must not be."""
 
 
-def run(seed: int, ground: Ground) -> World:
+def run(seed: int, simulate: Callable[[int], W], again: str = AGAIN) -> W:
     """One seed.
 
     Raises:
         Failed: with the way to replay it.
     """
     try:
-        return simulate(seed, ground)
+        return simulate(seed)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise Failed(
-            f"seed {seed}: {_told(error)}; replay it with `python -m tests.unit.control.seeds --replay {seed}`"
-        ) from error
+        raise Failed(f"seed {seed}: {_told(error)}; replay it with `{again} {seed}`") from error
 
 
-def run_all(seeds: Iterable[int], processes: int = 1) -> Counter[str]:
-    """All of these; what was seen in them.
-
-    Raises:
-        Failed: the first that failed.
-    """
-    seen: Counter[str] = Counter()
-    parts = list(_parts(seeds))
-    if processes <= 1 or len(parts) <= 1:
-        for part in parts:
-            seen += _part(part)
-        return seen
-    # Processes of their own, not forked: trio and SQLite are theirs from the beginning.
-    with multiprocessing.get_context("spawn").Pool(min(processes, len(parts))) as pool:
-        for found in pool.imap_unordered(_part, parts):
-            seen += found
-    return seen
-
-
-def _part(seeds: list[int]) -> Counter[str]:
+def part(seeds: list[int]) -> Counter[str]:
+    """These, in this process; what was seen in them."""
     global _ground
     if _ground is None:
         log.configure(LogConfig(level="critical"))
         _ground = Ground()
     seen: Counter[str] = Counter()
     for seed in seeds:
-        world = run(seed, _ground)
+        world = run(seed, lambda seed: simulate(seed, _ground))
         seen += world.seen
         seen["seeds"] += 1
         seen["executed"] += world.executed.total()
@@ -81,6 +69,25 @@ def _part(seeds: list[int]) -> Counter[str]:
 
 _ground: Ground | None = None
 """This process's own."""
+
+
+def run_all(seeds: Iterable[int], processes: int = 1, part: Part = part) -> Counter[str]:
+    """All of these; what was seen in them.
+
+    Raises:
+        Failed: the first that failed.
+    """
+    seen: Counter[str] = Counter()
+    parts = list(_parts(seeds))
+    if processes <= 1 or len(parts) <= 1:
+        for some in parts:
+            seen += part(some)
+        return seen
+    # Processes of their own, not forked: trio and SQLite are theirs from the beginning.
+    with multiprocessing.get_context("spawn").Pool(min(processes, len(parts))) as pool:
+        for found in pool.imap_unordered(part, parts):
+            seen += found
+    return seen
 
 
 def _parts(seeds: Iterable[int]) -> Iterator[list[int]]:
@@ -102,7 +109,18 @@ def _told(error: BaseException) -> str:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description="Seeds of the simulated core (R43).")
+
+    def replay(seed: int) -> None:
+        with Ground() as ground:
+            world = run(seed, lambda seed: simulate(seed, ground))
+        print(*world.trace, f"digest {digest(world)}", sep="\n")
+
+    command("Seeds of the simulated core (R43).", part, replay)
+
+
+def command(what: str, part: Part, replay: Callable[[int], None]) -> None:
+    """What the command line asks for, of a simulation."""
+    parser = argparse.ArgumentParser(description=what)
     parser.add_argument("count", type=int, nargs="?", default=2_000, help="how many (2,000)")
     parser.add_argument("--first", type=int, default=0, help="the first one (0)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="how many at a time (all cores)")
@@ -110,12 +128,10 @@ def main() -> None:
     asked = parser.parse_args()
     log.configure(LogConfig(level="critical"))
     if asked.replay is not None:
-        with Ground() as ground:
-            world = run(asked.replay, ground)
-        print(*world.trace, f"digest {digest(world)}", sep="\n")
+        replay(asked.replay)
         return
     began = time.monotonic()
-    seen = run_all(range(asked.first, asked.first + asked.count), asked.processes)
+    seen = run_all(range(asked.first, asked.first + asked.count), asked.processes, part)
     taken_s = time.monotonic() - began
     print(*(f"{what}: {count}" for what, count in sorted(seen.items())), sep="\n")
     print(f"0 of {asked.count} failed, {taken_s:.0f} s")

@@ -111,6 +111,14 @@ class World:
     def now_us(self) -> int:
         return EPOCH_US + int(trio.current_time() * 1_000_000)
 
+    @property
+    def guest(self) -> Database:
+        """The store as people have it, whose processes are not the head-end's."""
+        return self.database
+
+    def title(self, meter: int) -> bytes:
+        return bytes([meter] * 8)
+
     async def transaction(self, work: Callable[..., Any], *arguments: object, **_: object) -> Any:
         """In place of the store's thread: whole or not at all, and the process may die on either side of it."""
         await trio.lowlevel.checkpoint()
@@ -354,7 +362,7 @@ async def act(world: World, office: Desk, settings: ControlConfig) -> None:
             elif what == "resume":
                 resume(world, office, settings)
             elif what == "protect":
-                protect(world, office, rng.randrange(1, METERS + 1))
+                protect(world, office, rng.choice(sorted(world.connected)))
             elif known:
                 on(world, office, what, rng.choice(known))
             world.seen[what] += 1
@@ -363,17 +371,17 @@ async def act(world: World, office: Desk, settings: ControlConfig) -> None:
 
 def propose(world: World, office: Desk) -> None:
     rng = world.rng
-    chosen = sorted(rng.sample(range(1, METERS + 1), rng.randrange(1, 4)))
+    chosen = sorted(rng.sample(sorted(world.connected), rng.randrange(1, 4)))
     made = orders.switch(
         rng.choice(["off", "on"]),
-        [(number, bytes([number] * 8)) for number in chosen],
+        [(number, world.title(number)) for number in chosen],
         reason="simulated",
         requester="ada",
         created_us=world.now_us(),
         life_s=rng.choice(LIVES_S),
     )
     signature = world.signers["ada"].sign("propose", 0, made.octets())
-    transact(world.database, lambda connection: office.propose(connection, made.octets(), signature))
+    transact(world.guest, lambda connection: office.propose(connection, made.octets(), signature))
     world.orders[made.order_id] = made
     world.of_command |= {target.command_id: made for target in made.targets}
 
@@ -382,13 +390,13 @@ def resume(world: World, office: Desk, settings: ControlConfig) -> None:
     settings.stop_file.unlink(missing_ok=True)
     signer = world.signers["bob"]
     world.ended[world.generation] = trio.current_time()
-    world.generation = transact(world.database, lambda connection: office.resume(connection, signer))
+    world.generation = transact(world.guest, lambda connection: office.resume(connection, signer))
     world.stopped_s = None
 
 
 def protect(world: World, office: Desk, meter: int) -> None:
-    title = bytes([meter] * 8)
-    transact(world.database, lambda connection: office.protect(connection, meter, title, f"m{meter}", "cyd", "clinic"))
+    title = world.title(meter)
+    transact(world.guest, lambda connection: office.protect(connection, meter, title, f"m{meter}", "cyd", "clinic"))
     world.protected.add(meter)
 
 
@@ -409,7 +417,7 @@ def on(world: World, office: Desk, what: str, order_id: bytes) -> None:
         office.approve(connection, order_id, signer)
         return generation
 
-    done = transact(world.database, work)
+    done = transact(world.guest, work)
     if what == "cancel":
         world.cancelled |= done
     elif what.startswith("approve"):

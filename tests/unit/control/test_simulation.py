@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import structlog
 from tests.unit.control.seeds import Failed, run, run_all
-from tests.unit.control.simulation import Ground, digest
+from tests.unit.control.simulation import Ground, digest, simulate
 
 from ipss_headend import log
 from ipss_headend.config import LogConfig
@@ -51,9 +51,9 @@ def test_r43_commands_are_safe_and_end_whatever_dies() -> None:
 
 
 def test_a_seed_replays_to_the_bit(ground: Ground) -> None:
-    first = run(3, ground)
-    run(4, ground)
-    assert digest(run(3, ground)) == digest(first)
+    first = simulate(3, ground)
+    simulate(4, ground)
+    assert digest(simulate(3, ground)) == digest(first)
     assert first.trace
 
 
@@ -102,7 +102,7 @@ def test_a_planted_fault_is_found(
 
     def search() -> None:
         for seed in range(60):
-            run(seed, ground)
+            run(seed, lambda seed: simulate(seed, ground))
 
     with pytest.raises(Failed, match=found):
         search()
