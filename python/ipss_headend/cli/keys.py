@@ -3,6 +3,7 @@
 import getpass
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +15,9 @@ from ipss_headend.cli.app import JSON, app, command
 from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.simulate import write_private
 from ipss_headend.config import KeystoreConfig
-from ipss_headend.errors import ConfigError, RequestError
+from ipss_headend.errors import ConfigError, RequestError, StoreError
 from ipss_headend.schedule import duration_s
-from ipss_headend.security import audit, ceremony, keystore, shares
+from ipss_headend.security import audit, ceremony, keystore, renewal, shares
 from ipss_headend.security.ceremony import Roles
 from ipss_headend.security.keystore import Keystore
 from ipss_headend.store import restore as restoring
@@ -199,20 +200,9 @@ def hold_ceremony(
       ipss-headend keys ceremony --answers rehearsal.toml --to shares --protocol rehearsal.md
     """
     loaded = places.load_config(config)
-    given = _answers(answers)
-    if answers is None and not sys.stdin.isatty():
-        raise RequestError("keys ceremony asks people, and nobody is here to answer; add --answers FILE")
-    if protocol.exists():
-        raise ConfigError(f"{protocol}: is there already; a protocol is not written over another")
+    given = _asked("keys ceremony", answers, protocol)
     roles = _roles(given)
     roles.check()
-
-    def confirm(check_value: str) -> bool:
-        if given is not None:
-            return given.get("confirm") is True
-        typed = str(typer.prompt(f"{roles.auditor}: the check value, as the custodians read it aloud", err=True))
-        return typed.replace("-", "").replace(" ", "").upper() == check_value.replace("-", "")
-
     with places.open_store(loaded, create=True) as database, database.writing(spend_reserve=True) as connection:
         done = ceremony.hold(
             connection,
@@ -220,7 +210,7 @@ def hold_ceremony(
             roles,
             need=need,
             directories=_directories(to, len(roles.custodians)),
-            confirm=confirm,
+            confirm=_confirmation(given, roles),
             tell=say,
         )
         write_private(protocol, done.protocol)
@@ -232,6 +222,101 @@ def hold_ceremony(
     output.line(f"check value: {done.check_value}")
     output.line(f"{protocol}: the protocol, to be printed and signed")
     say("hand the shares over and destroy the files here; next: `ipss-headend meters import`")
+
+
+@command(keys, "renew")
+def renew(
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the audit trail and the protocol.")] = "",
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            "--answers", help="TOML with operator, auditor, custodians, and confirm = true; asks for nothing."
+        ),
+    ] = None,
+    to: To = None,
+    protocol: Annotated[Path, typer.Option("--protocol", help="Where the protocol is written.")] = Path("renewal.md"),
+    need: Annotated[int, typer.Option("--need", help="How many shares restore the key.")] = 2,
+    old_config: Annotated[
+        Path | None,
+        typer.Option(
+            "--old-config",
+            help="A configuration whose [keystore] opens the keys as they are now, where the new key goes to another "
+            "place: another token, another file, a file instead of a passphrase.",
+        ),
+    ] = None,
+    config: places.CONFIG = places.DEFAULT_CONFIG,
+    json_output: JSON = False,
+) -> None:
+    r"""Make a new master key, put every key of the store under it in one transaction, and share it anew.
+
+    For when a custodian has left, a share is lost, a key in software may have been seen, or a token was replaced. The
+    head-end must be stopped. A process that is killed on the way leaves a store that opens with the old key or with
+    the new one, by this same configuration; `keys status` says which. Old shares, old key files and old copies of the
+    store still go together: destroy them.
+
+    \b
+    Examples:
+      ipss-headend keys renew --reason "Ben left" --to /media/anna --to /media/cleo --to /media/dan
+      ipss-headend keys renew --reason "rehearsal" --answers rehearsal.toml --to shares --protocol rehearsal.md
+    """
+    loaded = places.load_config(config)
+    old = loaded.keystore if old_config is None else places.load_config(old_config).keystore
+    given = _asked("keys renew", answers, protocol)
+    roles = _roles(given)
+    store = loaded.database
+    if not is_there(store.address):
+        raise ConfigError(f"{store.name}: no store yet; `ipss-headend keys ceremony` begins one")
+    with Database(store.address, own=True, reserve_bytes=0) as database:
+        made: renewal.Renewed | None = None
+        whole = False
+        try:
+            with database.writing(spend_reserve=True) as connection:
+                database.overwriting(connection)
+                made = renewal.renew(
+                    connection,
+                    old,
+                    loaded.keystore,
+                    roles,
+                    reason,
+                    need=need,
+                    directories=_directories(to, len(roles.custodians)),
+                    confirm=_confirmation(given, roles),
+                    tell=say,
+                )
+                write_private(protocol, made.done.protocol)
+                whole = True
+        except BaseException:
+            if not whole:  # so nothing was committed
+                keystore.discard(loaded.keystore)
+                for path in (*(made.done.share_files if made else ()), protocol):
+                    path.unlink(missing_ok=True)
+            else:
+                say(
+                    "`keys status` says by its check value which key the store is under: keep all shares until you know"
+                )
+            raise
+        with database.reading() as connection:
+            keystore.settle(connection, loaded.keystore)
+        try:
+            database.sweep(renewal.TABLES)
+        except StoreError as error:
+            say(f"the database's files may still have keys under the old key: {error}")
+    output = Output(json_output=json_output)
+    if json_output:
+        output.document(
+            {
+                "check_value": made.done.check_value,
+                "old_check_value": made.old_check_value,
+                "meters": made.meters,
+                "shares": [str(path) for path in made.done.share_files],
+                "protocol": str(protocol),
+            }
+        )
+        return
+    output.line(f"the keys of {made.meters} meters are under a new key; check value {made.done.check_value}")
+    output.line(f"{protocol}: the protocol, to be printed and signed")
+    say("hand the shares over and destroy the files here, and the old shares and old copies of the store and its key")
 
 
 @command(keys, "accept-restore")
@@ -273,6 +358,26 @@ def accept_restore(
         output.document({"meters": done.meters, "margin": done.margin, "age_s": done.age_s, "why": why})
     else:
         output.line(f"the counters of {done.meters} meters raised by {done.margin}; the store may send again")
+
+
+def _asked(what: str, answers: Path | None, protocol: Path) -> dict[str, object] | None:
+    # The answers' file, if there is one; else people are asked.
+    given = _answers(answers)
+    if answers is None and not sys.stdin.isatty():
+        raise RequestError(f"{what} asks people, and nobody is here to answer; add --answers FILE")
+    if protocol.exists():
+        raise ConfigError(f"{protocol}: is there already; a protocol is not written over another")
+    return given
+
+
+def _confirmation(given: dict[str, object] | None, roles: Roles) -> Callable[[str], bool]:
+    def confirm(check_value: str) -> bool:
+        if given is not None:
+            return given.get("confirm") is True
+        typed = str(typer.prompt(f"{roles.auditor}: the check value, as the custodians read it aloud", err=True))
+        return typed.replace("-", "").replace(" ", "").upper() == check_value.replace("-", "")
+
+    return confirm
 
 
 def _answers(path: Path | None) -> dict[str, object] | None:

@@ -4,7 +4,8 @@ No step shows a key. What people compare is the check value; what they sign is t
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,34 +83,63 @@ def hold(
     if config.key_file is None and config.pkcs11 is None:
         raise ConfigError("keys ceremony: a passphrase has no ceremony; configure pkcs11_module, or key_file")
     tell("1. the key-encryption key")
-    made = _make(config)
+    made = make(config)
     tell(f"   {made}")
     opened = Keystore.open(connection, config)
     tell(f"2. {len(roles.custodians)} shares, {need} needed")
+    with handed_out(opened, roles, need, directories, confirm=confirm, tell=tell) as handed:
+        audit.append(connection, "key ceremony", roles.operator, opened.check_value, handed.detail(roles))
+    return Done(opened.check_value, handed.files, protocol("a key ceremony", roles, handed, [made]))
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """Shares that were written and proven."""
+
+    parts: tuple[shares.Share, ...]
+    files: tuple[Path, ...]
+    groups: int
+    """How many groups of shares were put together."""
+
+    def detail(self, roles: Roles) -> dict[str, object]:
+        """What the audit trail says of them."""
+        digests = [part.digest() for part in self.parts]
+        people = {"auditor": roles.auditor, "custodians": list(roles.custodians)}
+        return {**people, "need": self.parts[0].need, "shares": digests}
+
+
+@contextmanager
+def handed_out(
+    opened: Keystore,
+    roles: Roles,
+    need: int,
+    directories: Sequence[Path],
+    *,
+    confirm: Callable[[str], bool],
+    tell: Callable[[str], None],
+) -> Iterator[Handed]:
+    """Write the shares, prove them, and ask the auditor; of a block that raises no share stays.
+
+    Raises:
+        NotAuthorised: the auditor did not confirm.
+        ConfigError: a share cannot be written.
+    """
     parts = opened.shares(need, len(roles.custodians), roles.custodians)
     files: list[Path] = []
     try:
-        for share, directory in zip(parts, directories, strict=True):
-            files.append(shares.save(share, directory))
-            tell(f"   {files[-1]} for {share.custodian}")
+        for part, directory in zip(parts, directories, strict=True):
+            files.append(shares.save(part, directory))
+            tell(f"   {files[-1]} for {part.custodian}")
         tell("3. every group of shares that is enough is read back and put together")
         groups = prove(files, need, opened.check_value)
         tell(f"   {groups} groups restore the key")
         tell(f"4. check value: {opened.check_value}")
         _insist(confirmed=confirm(opened.check_value))
-        digests = [share.digest() for share in parts]
-        audit.append(
-            connection,
-            "key ceremony",
-            roles.operator,
-            opened.check_value,
-            {"auditor": roles.auditor, "custodians": list(roles.custodians), "need": need, "shares": digests},
-        )
+        yield Handed(tuple(parts), tuple(files), groups)
     except BaseException:
         for path in files:
             path.unlink(missing_ok=True)
         raise
-    return Done(opened.check_value, tuple(files), _protocol(roles, parts, made, groups))
 
 
 def share(
@@ -145,11 +175,12 @@ def migrate(connection: Connection, old: Keystore, config: KeystoreConfig, opera
         KeyTampered: some key does not open; nothing was moved.
         ConfigError: out of a hardware module, which is not done.
     """
+    if config.pkcs11 is None:
+        raise ConfigError("keystore: keys move into a hardware module and not out of it")
     titles = {meter.meter_id: meter.system_title for meter in registry.all_meters(connection)}
     found = wrapped_keys.opened(connection, old, titles)
-    if config.pkcs11 is not None:
-        _make(config)
-    new = old.move(connection, config)
+    make(config)
+    new = old.renewed(connection, config)
     wrapped_keys.replace(connection, new, found)
     detail = {"from": old.check_value, "meters": len(found)}
     audit.append(connection, "keys migrated", operator, new.check_value, detail)
@@ -175,7 +206,13 @@ def _insist(*, confirmed: bool) -> None:
         raise NotAuthorised("keys ceremony: the auditor did not confirm the check value; no share was kept")
 
 
-def _make(config: KeystoreConfig) -> str:
+def make(config: KeystoreConfig) -> str:
+    """Make the key-encryption key in the module or file, if there is none; returns where it is, in words.
+
+    Raises:
+        ConfigError: the file cannot be written.
+        TokenError: the hardware module cannot be used.
+    """
     if config.pkcs11 is not None:
         where = f'"{config.pkcs11.label}" in token "{config.pkcs11.token}"'
         with hardware.token(config.pkcs11) as token:
@@ -193,22 +230,25 @@ def _make(config: KeystoreConfig) -> str:
     return f"{config.key_file}, made now: in software, as safe as this machine"
 
 
-def _protocol(roles: Roles, parts: Sequence[shares.Share], made: str, groups: int) -> str:
+def protocol(title: str, roles: Roles, handed: Handed, made: Sequence[str]) -> str:
+    """What was done, for people to sign; `made`: how the key was made, and what else is to be said of it."""
+    first = handed.parts[0]
     lines = [
-        "# Protocol of a key ceremony",
+        f"# Protocol of {title}",
         "",
         f"- time (UTC): {datetime.now(UTC).isoformat(timespec='seconds')}",
-        f"- key-encryption key: {made}",
-        f"- key check value: {parts[0].check_value}",
-        f"- set of shares: {parts[0].set_number}, {parts[0].need} of {parts[0].of} needed",
-        f"- groups of {parts[0].need} shares that were read back and restored the key: {groups}",
+        f"- key-encryption key: {made[0]}",
+        *(f"- {line}" for line in made[1:]),
+        f"- key check value: {first.check_value}",
+        f"- set of shares: {first.set_number}, {first.need} of {first.of} needed",
+        f"- groups of {first.need} shares that were read back and restored the key: {handed.groups}",
         "",
         "| role | name | share | digest of the share | signature |",
         "|---|---|---|---|---|",
         f"| operator | {roles.operator} | | | |",
         f"| auditor | {roles.auditor} | | | |",
     ]
-    lines += [f"| custodian | {part.custodian} | {part.place} | {part.digest()} | |" for part in parts]
+    lines += [f"| custodian | {part.custodian} | {part.place} | {part.digest()} | |" for part in handed.parts]
     lines += [
         "",
         "Each custodian has taken the share named here, keeps it apart from the others, and has compared the key check",

@@ -7,6 +7,7 @@ in a locked page (`locked.py`). What is wrapped carries the meter's number and s
 to another row is refused like a changed one.
 """
 
+import contextlib
 import hashlib
 import hmac
 import os
@@ -130,6 +131,7 @@ class Keystore:
             raise ConfigError(
                 f"keystore: this store's keys are under a key from a {row.kind}, the configuration gives a {kind}"
                 + ("; `ipss-headend keys migrate` moves them into the module" if kind == PKCS11 else "")
+                + ("; `ipss-headend keys renew` makes a new one" if "passphrase" in {kind, row.kind} else "")
             )
         salt = secrets.token_bytes(16) if row is None else row.salt
         cost = (SCRYPT_COST, SCRYPT_BLOCK_SIZE, SCRYPT_PARALLEL) if row is None else _stored_cost(row)
@@ -137,7 +139,8 @@ class Keystore:
         if config.pkcs11 is not None:
             master_key = _master_from_token(connection, config.pkcs11, make=row is None)
         elif config.key_file is not None:
-            master_key = _key_from_file(config.key_file)
+            renewed = None if row is None else _settled(config.key_file, row.check_value)
+            master_key = renewed or _key_from_file(config.key_file)
         else:
             master_key = _key_from_passphrase(config, salt, cost)
         opened = cls(master_key, _stored_fingerprint_key(connection, bytes(master_key)))
@@ -175,23 +178,35 @@ class Keystore:
         """
         return shares.split(bytes(self._master_key.view), need, of, custodians)
 
-    def move(self, connection: Connection, config: KeystoreConfig) -> Self:
-        """Make the hardware module's keystore of this store: a new master key. Needs a writing transaction.
+    def renewed(self, connection: Connection, config: KeystoreConfig) -> Self:
+        """Give this store a new master key of random octets. Needs a writing transaction.
 
-        The caller wraps every key anew in the same transaction. Fingerprints stay: their key moves along.
+        The caller wraps every key anew in the same transaction. A key file's key lies beside it until `settle`: a
+        process that dies in between leaves a store that opens, before the commit with the old key and after it with
+        the new one. Fingerprints stay, as keys that are gone have some, too: their key moves along.
 
         Raises:
             TokenError: the hardware module cannot be used.
+            ConfigError: the key file cannot be written; a passphrase is configured, which nobody makes but people; or
+                it would go out of a hardware module.
         """
-        if config.pkcs11 is None:
+        kind = kind_of(config)
+        if connection.scalar(select(keystore.c.kind)) == PKCS11 != kind:
             raise ConfigError("keystore: keys move into a hardware module and not out of it")
         connection.execute(delete(keystore_secrets))
-        master_key = _master_from_token(connection, config.pkcs11, make=True)
+        master_key: bytes | bytearray
+        if config.pkcs11 is not None:
+            master_key = _master_from_token(connection, config.pkcs11, make=True)
+        elif config.key_file is not None:
+            master_key = secrets.token_bytes(KEY_OCTETS)
+            _stage(config.key_file, master_key)
+        else:
+            raise ConfigError("keystore: a new master key goes into a key_file or a hardware module; configure one")
         [fingerprint_key] = key_wrap.wrap(bytes(master_key), [self._fingerprint_key])
         connection.execute(insert(keystore_secrets).values(name=_FINGERPRINT_NAME, wrapped=fingerprint_key))
-        moved = type(self)(master_key, self._fingerprint_key)
-        connection.execute(update(keystore).values(kind=PKCS11, check_value=moved._sealed_check()))
-        return moved
+        new = type(self)(master_key, self._fingerprint_key)
+        connection.execute(update(keystore).values(kind=kind, check_value=new._sealed_check()))
+        return new
 
     def _sealed_check(self) -> bytes:
         return key_wrap.wrap(self._master_key.view, [_CHECK])[0]
@@ -279,6 +294,22 @@ def restore(connection: Connection, config: KeystoreConfig, master_key: bytes) -
             connection.execute(update(keystore).values(kind=kind))
 
 
+def settle(connection: Connection, config: KeystoreConfig) -> None:
+    """End a renewal that was committed: the key file holds the new key, and the old key is overwritten.
+
+    Until then, and if this cannot be done, `Keystore.open` does it. Harmless at any other time.
+    """
+    row = connection.execute(select(keystore)).one_or_none()
+    if row is not None and config.key_file is not None:
+        _settled(config.key_file, row.check_value)
+
+
+def discard(config: KeystoreConfig) -> None:
+    """Forget the key of a renewal that was certainly not committed."""
+    if config.key_file is not None:
+        _beside(config.key_file).unlink(missing_ok=True)
+
+
 def create_key_file(path: Path, key: bytes | None = None) -> None:
     """Write a new key-encryption key, or this one, that only this user may read. An existing file is left alone.
 
@@ -314,6 +345,54 @@ def _master_from_token(connection: Connection, config: Pkcs11Config, *, make: bo
 def _stored_fingerprint_key(connection: Connection, master_key: bytes) -> bytes | None:
     wrapped = connection.scalar(select(keystore_secrets.c.wrapped).where(keystore_secrets.c.name == _FINGERPRINT_NAME))
     return None if wrapped is None else key_wrap.unwrap(master_key, [wrapped])[0]
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".renewed")
+
+
+def _stage(path: Path, key: bytes) -> None:
+    # One that lies there protects nothing: its store opens with another.
+    staged = _beside(path)
+    try:
+        staged.unlink(missing_ok=True)
+        create_key_file(staged, key)
+        if os.geteuid() == 0 and path.exists():
+            owner = path.stat()
+            os.chown(staged, owner.st_uid, owner.st_gid)  # or whoever serves could not read it
+        _sync_directory(path)
+    except OSError as error:
+        raise ConfigError(f"keystore.key_file: {staged}: {error.strerror or error}") from error
+
+
+def _settled(path: Path, check_value: bytes) -> bytes | None:
+    # The key of a renewal, if the store is under it.
+    staged = _beside(path)
+    if not staged.exists():
+        return None
+    try:
+        key = _key_from_file(staged)
+    except ConfigError:  # torn: it was never committed
+        return None
+    if not Keystore(key)._fits(check_value):
+        return None
+    with contextlib.suppress(OSError):  # whoever may not write there uses it where it is
+        if path.exists():
+            with path.open("r+b") as old:
+                old.write(b"0" * os.fstat(old.fileno()).st_size)
+                old.flush()
+                os.fsync(old.fileno())
+        staged.replace(path)
+        _sync_directory(path)
+    return key
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _key_from_file(path: Path) -> bytes:

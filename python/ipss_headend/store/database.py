@@ -6,7 +6,7 @@ store that opens with every ended transaction and nothing of the others.
 
 import os
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +49,8 @@ class _Backend(Protocol):
     def fate(self, ticket: str) -> bool | None: ...
     def place(self, connection: Connection | None = None) -> restore.Place: ...
     def octets(self) -> int: ...
+    def overwrite(self, connection: Connection) -> None: ...
+    def sweep(self, tables: Sequence[str]) -> None: ...
     def translated(self, error: DatabaseError) -> StoreError: ...
 
 
@@ -207,6 +209,21 @@ class Database:
     def octets(self) -> int:
         """How much of the disk the store takes."""
         return self._backend.octets()
+
+    def overwriting(self, connection: Connection) -> None:
+        """What this transaction replaces is overwritten in the file, where the database can: for keys, with `sweep`."""
+        self._backend.overwrite(connection)
+
+    def sweep(self, tables: Sequence[str]) -> None:
+        """Leave nothing of what these tables' rows were before in the database's files. After `overwriting`.
+
+        Raises:
+            StoreError: the database refused, or does not answer; the rows themselves are as they were.
+        """
+        try:
+            self._backend.sweep(tables)
+        except DatabaseError as error:
+            raise self._backend.translated(error) from error
 
     def _garbled(self) -> StoreDamaged:
         # Python cannot even say what SQLite found where its message quotes damaged text.

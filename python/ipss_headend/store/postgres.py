@@ -11,7 +11,7 @@ number when the database answers again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -128,6 +128,15 @@ class PostgresServer:
         with self.readers.connect() as connection:
             found: int = connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one()
             return found
+
+    def overwrite(self, connection: Connection) -> None:
+        """PostgreSQL keeps what rows were until `sweep`."""
+
+    def sweep(self, tables: Sequence[str]) -> None:
+        """Write the tables anew, without what their rows were. Its log of changes keeps that until it is recycled."""
+        with self.writer.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            for table in tables:
+                connection.exec_driver_sql(f'VACUUM FULL "{table}"')
 
     def translated(self, error: DatabaseError) -> StoreError:
         """What PostgreSQL's error means."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -131,6 +131,18 @@ class SqliteFile:
         """How much of the disk the store takes."""
         parts = (self.path, self.path.with_name(self.path.name + "-wal"))
         return sum(part.stat().st_size for part in parts if part.exists())
+
+    def overwrite(self, connection: Connection) -> None:
+        """Rows that this connection replaces from now on are zeroed in their pages."""
+        connection.exec_driver_sql("PRAGMA secure_delete=ON")
+
+    def sweep(self, tables: Sequence[str]) -> None:
+        """Empty the log of changes, which has the pages as they were."""
+        raw = self.writer.raw_connection()
+        try:
+            raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            raw.close()
 
     def translated(self, error: DatabaseError) -> StoreError:
         """What SQLite's error means."""

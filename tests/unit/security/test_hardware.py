@@ -222,7 +222,7 @@ def test_keys_move_into_the_token_and_not_out(database: Database, config: Keysto
         opened(database, config)
 
     with database.writing() as connection:
-        moved = before.move(connection, config)
+        moved = before.renewed(connection, config)
     again = opened(database, config)
 
     assert moved.check_value == again.check_value != before.check_value
@@ -230,7 +230,7 @@ def test_keys_move_into_the_token_and_not_out(database: Database, config: Keysto
     with pytest.raises(KeyTampered):
         again.unwrap([BoundKeys(1, None, before.wrap([(1, None, KEYS)])[0])])
     with pytest.raises(ConfigError, match="into a hardware module and not out of it"), database.writing() as connection:
-        again.move(connection, software)
+        again.renewed(connection, software)
     with pytest.raises(ConfigError):
         opened(database, software)
 
