@@ -56,6 +56,14 @@ class Network:
         self.nodes: Mapping[str, Node] = {node.name: node for node in nodes}
         self._places = places or {}
         self._areas: dict[str, str] = {}
+        self._above: dict[tuple[str, str], str] = {}
+
+    def prepare(self) -> Network:
+        """Count all that is counted once, before somebody waits for it."""
+        _ = self.sizes, self.fed, self.all_below, self.children
+        for node in self.meters:
+            self.above(node, FEEDER)
+        return self
 
     def place(self, meter: str) -> Place:
         """Where a meter stands."""
@@ -92,7 +100,10 @@ class Network:
 
     def above(self, node: str, kind: str) -> str:
         """The nearest node of a kind that this one is at or below; empty: there is none."""
-        return next((name for name in self.path(node) if self.nodes[name].kind == kind), "")
+        if (node, kind) not in self._above:
+            found = next((name for name in self.path(node) if self.nodes[name].kind == kind), "")
+            self._above[node, kind] = found
+        return self._above[node, kind]
 
     def feeder_of(self, meter: str) -> str:
         """The feeder of a meter; empty: that is not known."""

@@ -85,6 +85,9 @@ class Accounts:
         self._wall_us = wall_us
         self._layouts: dict[int, Layout] = {}
         self._labels: dict[tuple[str, ...], dict[str, str]] = {}
+        self._of_meters: dict[int, dict[str, str]] = {}
+        """Labels of meters in the network `_looked_in`: a look at all of them is short."""
+        self._looked_in: Network | None = None
         self._asked_when: trio.Event | None = None
         self._values: dict[str, set[str]] = defaultdict(set)
         self._told: dict[str, _Told] = {}
@@ -138,7 +141,9 @@ class Accounts:
             return
         told.looked_s = trio.current_time()
         changed = {}
-        for meter in list(self._meters.values()):
+        for place, meter in enumerate(list(self._meters.values())):
+            if place % PAGE == 0:
+                await trio.lowlevel.checkpoint()
             labels = await self._labels_of(meter)
             if told.labels.get(meter.name) != labels:
                 changed[meter.name] = labels
@@ -243,7 +248,13 @@ class Accounts:
             self._asked_when = self._manager.changed  # a plugin came, went or started: it may say something else
             self._labels.clear()
             self._values.clear()
+            self._looked_in = None
         network = self._network()
+        if self._looked_in is not network:
+            self._looked_in = network
+            self._of_meters.clear()
+        if meter.meter_id in self._of_meters:
+            return self._of_meters[meter.meter_id]
         node, feeder = network.place(meter.name).node, network.feeder_of(meter.name)
         account = {
             "name": meter.name,
@@ -260,6 +271,8 @@ class Accounts:
                 for name, value in list(said.items())[:LABELS]:
                     labels.setdefault(name[:LABEL_LETTERS], self._bounded(name, value[:LABEL_LETTERS]))
             self._labels[facts] = {"feeder": feeder or meter.group} | labels
+        if self._looked_in is network:
+            self._of_meters[meter.meter_id] = self._labels[facts]
         return self._labels[facts]
 
     def _bounded(self, name: str, value: str) -> str:

@@ -100,7 +100,9 @@ class Incidents:
         self._layouts: dict[int, Layout] = {}
         self._codes: dict[int, int] = {}
         """The place of the event code in lines of a layout."""
-        self._areas_: tuple[Network, int, Areas] | None = None
+        self._areas = Areas(network(), ())
+        self._fleet = 0
+        """How many meters were there when the areas were made."""
         self._silent: dict[str, int] = {}
         """Since when some meter of an area is silent; of these it is noted who is heard all the same."""
         self._heard: set[tuple[str, str]] = set()
@@ -128,6 +130,7 @@ class Incidents:
     async def said_of(self, entry: Entry) -> list[ClassRow]:
         """What plugins say that the codes of one entry of the log mean; nothing is kept."""
         named: list[ClassRow] = []
+        await self._look()
         if entry.topic == log.EVENTS:
             await self._noticed(entry, [], named)
         elif entry.topic == log.READINGS:
@@ -149,6 +152,7 @@ class Incidents:
             return True
         if not found:
             return False
+        await self._look()
         signals: list[Filed] = []
         named: list[ClassRow] = []
         for entry in found:
@@ -173,17 +177,17 @@ class Incidents:
         await self._store.change(write)
         return len(found) == ENTRIES
 
-    @property
-    def _areas(self) -> Areas:
+    async def _look(self) -> None:
+        """Make the areas anew if the network or the fleet is another one."""
         network, size = self._network(), len(self._meters)
-        if self._areas_ is None or self._areas_[0] is not network or self._areas_[1] != size:
-            self._areas_ = (network, size, Areas(network, self._meters.values()))
-        return self._areas_[2]
+        if self._areas.network is not network or self._fleet != size:
+            self._areas = await trio.to_thread.run_sync(Areas, network, list(self._meters.values()))
+            self._fleet = size
 
     def _file(self, signals: list[Filed], signal: Signal, *, opens: bool) -> None:
         signals.append(Filed(signal, opens, self._areas.of(signal.meter)))
         if signal.kind in SILENT:
-            area = self._network().area_of(signal.meter)
+            area = self._areas.network.area_of(signal.meter)
             if area:
                 self._silent.setdefault(area, signal.at_us)
 
@@ -191,7 +195,7 @@ class Incidents:
         """Note whose readings came while others of their area are silent; each meter once."""
         if not self._silent:
             return
-        network = self._network()
+        network = self._areas.network
         for row in entry.rows:
             meter = self._meters.get(row[0])
             area = "" if meter is None else network.area_of(meter.name)
@@ -272,7 +276,7 @@ class Incidents:
         for incident in await self._store.read(lambda connection: incidents.unclassified(connection, AT_ONCE)):
             if any(not plugin.figures.up for plugin in asked) and incident.changed_us > now - PATIENCE_US:
                 continue
-            classes = await self._manager.pipe(CLASSIFY, [], **self.asked_about(incident))
+            classes = await self._manager.pipe(CLASSIFY, [], **await self.asked_about(incident))
             said: list[dict[str, Any]] = msgspec.to_builtins(classes)
             await self._store.change(
                 lambda connection, incident=incident, said=said: incidents.classify(connection, incident, said)  # type: ignore[misc]
@@ -286,8 +290,9 @@ class Incidents:
         )
         self._forget(now - QUIET_US)
 
-    def asked_about(self, incident: Incident) -> dict[str, Any]:
+    async def asked_about(self, incident: Incident) -> dict[str, Any]:
         """What `dispatch_classify` is asked about an incident, behind the classes."""
+        await self._look()
         return {"incident": self._areas.told(incident), "signals": self._areas.signals(incident)}
 
 

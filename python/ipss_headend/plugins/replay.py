@@ -357,7 +357,7 @@ class Replay:
             for incident in found:
                 self._now_us = incident.changed_us
                 failed = self.report.failed
-                arguments = {"classes": [], **self._incidents.asked_about(incident)}
+                arguments = {"classes": [], **await self._incidents.asked_about(incident)}
                 said = await self._ask(CLASSIFY, arguments, 0)
                 if self.report.failed == failed:
                     opened = time_text(incident.opened_us)

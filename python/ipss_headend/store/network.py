@@ -22,7 +22,7 @@ def load(connection: Connection) -> Network:
         meters, meter_places, meters.c.meter_id == meter_places.c.meter_id
     )
     standing = {name: Place(node, phases) for name, node, phases in connection.execute(named)}
-    return Network(version(connection), nodes(connection).values(), standing)
+    return Network(version(connection), nodes(connection).values(), standing).prepare()
 
 
 def nodes(connection: Connection) -> dict[str, Node]:
