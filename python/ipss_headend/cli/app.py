@@ -53,6 +53,7 @@ def load_commands() -> None:
         read,
         probe,
         readings,
+        sla,
         rpc,
         plugin,
         plugin_trial,
