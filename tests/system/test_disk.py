@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from tests.system.fleet import fleet, head_end, opened
 from tests.system.test_serve import free_port, page, serving, turns, until
 from typer.testing import CliRunner
@@ -289,7 +290,7 @@ def looked_through(path: Path) -> list[scrub.Found]:
     return found
 
 
-def test_r3_a_head_end_finds_flipped_bits_while_nobody_asks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_r3_a_head_end_finds_flipped_bits_while_nobody_asks(tmp_path: Path) -> None:
     port = free_port()
     shown: dict[str, tuple[int, str]] = {}
     plan = '[[plans]]\nname = "registers"\nobjects = ["1.0.1.8.0.255"]\nevery = "1d"\n'
@@ -310,12 +311,11 @@ def test_r3_a_head_end_finds_flipped_bits_while_nobody_asks(tmp_path: Path, caps
         octets = file.read_bytes()
         assert cells in octets
         file.write_bytes(octets.replace(cells, _flipped(cells, len(cells) - 1, 3)))
-        capsys.readouterr()
-        serving(path, alarmed)
+        with capture_logs() as logged:
+            serving(path, alarmed)
 
-    log = capsys.readouterr()
-    damaged = [line for line in (log.out + log.err).splitlines() if "what is stored is damaged" in line]
-    assert any(f"meter {meter}, layout {layout}" in line for line in damaged)
+    damaged = [line["found"] for line in logged if line["event"] == "what is stored is damaged"]
+    assert any(f"meter {meter}, layout {layout}" in found for found in damaged)
     assert shown["healthz"] == (200, "ok\n")  # another start would mend nothing
     [value] = [line for line in shown["metrics"][1].splitlines() if line.startswith("head_end_store_damaged_records ")]
     assert float(value.split()[1]) == len(damaged)

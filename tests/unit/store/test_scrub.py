@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from ipss_headend.config import DatabaseConfig
 from ipss_headend.errors import StoreDamaged, StoreFailed
@@ -207,18 +208,17 @@ def scrubbing(
     return figures
 
 
-def test_damage_is_found_while_nobody_asks(
-    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damage_is_found_while_nobody_asks(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(database)
     change(database, _SPOIL, (b"\x91c", 2, T0 + 7))
 
-    figures = scrubbing(database, monkeypatch, lambda figures: figures.scrub_ended_us > 0)
+    with capture_logs() as logged:
+        figures = scrubbing(database, monkeypatch, lambda figures: figures.scrub_ended_us > 0)
 
     assert figures.events[EventKind.STORE_DAMAGED] == 1
     assert figures.damaged_records == 1
     assert figures.scrubbed_records > LINES
-    assert "what is stored is damaged" in capsys.readouterr().out
+    assert [(line["event"], line["log_level"]) for line in logged] == [("what is stored is damaged", "error")]
     # The next start knows it, and does not tell it again.
     again = scrubbing(database, monkeypatch, lambda figures: figures.scrubbed_records > LINES, every_s=0.05)
     assert (again.damaged_records, again.events) == (1, {})
