@@ -7,6 +7,7 @@ is older. No record holds a key or a secret. Where no record can be written, the
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +32,9 @@ FIRST_HASH = sha256(b"ipss-headend audit, form 1").digest()
 
 CHECKPOINT_RECORDS = 1_000
 CHECKPOINT_S = 60.0
+PAGE = 1_000
+LONGEST_LINE = 4_096
+"""More octets than a checkpoint's line has."""
 
 
 class AuditBroken(HeadEndError):
@@ -111,6 +115,31 @@ def records(connection: Connection, after: int = 0) -> Iterator[Record]:
     chosen = select(audit).where(audit.c.seq > after).order_by(audit.c.seq)
     found = connection.execute(chosen, execution_options={"yield_per": 5_000})
     return (Record(*row) for row in found)
+
+
+def page(connection: Connection, after: int) -> list[Record]:
+    """The next records behind this one."""
+    return [
+        Record(*row)
+        for row in connection.execute(select(audit).where(audit.c.seq > after).order_by(audit.c.seq).limit(PAGE))
+    ]
+
+
+def follow(found: Iterable[Record], before: bytes, seq: int, until: Checkpoint) -> tuple[bytes, int, str]:
+    """Compare a page of the chain that goes on behind record `seq` with hash `before`, up to a signed checkpoint.
+
+    Returns hash and number of the last record that was compared, and what is wrong; empty: nothing.
+    """
+    first = seq
+    for record in found:
+        if record.seq != seq + 1:
+            return before, seq, f"record {seq + 1} is missing; {record.seq} is in its place"
+        if record.hash != chained(before, record[:6]):
+            return before, seq, f"record {record.seq}, or its place in the chain, was altered"
+        before, seq = record.hash, record.seq
+        if seq == until.seq:
+            return before, seq, "" if before == until.hash else f"record {seq} is not the one that was signed"
+    return before, seq, f"records {seq + 1} to {until.seq} are missing" if seq == first else ""
 
 
 def newest(connection: Connection) -> tuple[int, int]:
@@ -205,14 +234,20 @@ class Notary:
         return checkpoint
 
     def copy(self, checkpoint: Checkpoint) -> None:
-        """Append it to the file in the second place, synced.
+        """Append it to the file in the second place, synced. What a crash has torn of a last line gives way.
 
         Raises:
             OSError: it could not be written.
         """
-        descriptor = os.open(self.copies, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        descriptor = os.open(self.copies, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(descriptor, checkpoint.line().encode())
+            end = os.fstat(descriptor).st_size
+            tail = os.pread(descriptor, LONGEST_LINE, max(end - LONGEST_LINE, 0))
+            if not tail.endswith(b"\n") and tail:
+                os.ftruncate(descriptor, end - len(tail) + tail.rfind(b"\n") + 1)
+            octets = checkpoint.line().encode()
+            if os.write(descriptor, octets) != len(octets):
+                raise OSError(errno.ENOSPC, "a part of the checkpoint was written")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

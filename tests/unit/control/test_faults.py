@@ -25,6 +25,7 @@ from ipss_headend.field.control.orders import Order
 from ipss_headend.field.control.readback import Seen
 from ipss_headend.metrics import Figures
 from ipss_headend.rings import Rings
+from ipss_headend.security.audit import AuditBroken
 from ipss_headend.security.principals import Signer
 from ipss_headend.store import Store
 from ipss_headend.store import commands as rows
@@ -48,6 +49,9 @@ class House:
 
     def __init__(self, world: World, office: Desk, control: task.Control) -> None:
         self.world, self.office, self.control = world, office, control
+        self.gate: Gate = control._gate  # type: ignore[assignment]
+        self.stop_file = office.settings.stop_file
+        self.broken: AuditBroken | None = None
 
     def approved(self, to: Any, *meters: int, life_s: float = 3_600.0) -> Order:
         """An order that two people want."""
@@ -75,7 +79,16 @@ class House:
         return {one.state for one in self.commands(order)}
 
 
-def run(ground: Ground, read_back: Callable[[World], Any], test: Callable[[House], Any], rates: Rates) -> None:
+NOTHING_FAILS = Rates(crash=0, lost_answer=0, undelivered=0, refused=0, unread=0)
+
+
+def run(
+    ground: Ground,
+    read_back: Callable[[World], Any],
+    *stories: Callable[[House], Any],
+    rates: Rates = NOTHING_FAILS,
+) -> None:
+    """One life of a head-end after another with the same store."""
     rng = random.Random(1)
     keys = {name: Key(name.encode()) for name in ALL}
     people = tuple(PrincipalConfig(name, key.public, may_approve=True) for name, key in keys.items())
@@ -109,14 +122,20 @@ def run(ground: Ground, read_back: Callable[[World], Any], test: Callable[[House
                         figures=Figures(),
                         wall_us=world.now_us,
                     )
-                    await control.prepare()
-                    world.arriving.start_soon(control.run)
-                    yield House(world, Desk(settings, people), control)
+                    house = House(world, Desk(settings, people), control)
+                    try:
+                        await control.prepare()
+                        world.arriving.start_soon(control.run)
+                    except AuditBroken as error:
+                        house.broken = error
+                    yield house
                 world.arriving.cancel_scope.cancel()
 
         async def main() -> None:
-            async with living() as house:
-                await test(house)
+            for story in stories:
+                world.lives += 1
+                async with living() as house:
+                    await story(house)
 
         with stand_ins(world, rng):
             trio.run(main, clock=MockClock(autojump_threshold=0))
@@ -142,7 +161,7 @@ def test_meters_that_went_dark_hold_up_no_other_command(ground: Ground, monkeypa
         assert house.states(other) == {State.CONFIRMED}
         assert all(one.alarmed for one in house.commands(dark))
 
-    run(ground, Silent, story, Rates(crash=0, lost_answer=1.0, undelivered=0, refused=0, unread=0))
+    run(ground, Silent, story, rates=Rates(crash=0, lost_answer=1.0, undelivered=0, refused=0, unread=0))
 
 
 class Preparing:
@@ -182,7 +201,7 @@ def test_images_under_way_hold_up_no_supply(ground: Ground, monkeypatch: pytest.
         await trio.sleep(60.0)
         assert house.states(supply) == {State.CONFIRMED}
 
-    run(ground, reading, story, Rates(crash=0, lost_answer=0, undelivered=0, refused=0, unread=0))
+    run(ground, reading, story)
 
 
 class Faulty(simulation.ReadBack):
@@ -205,7 +224,7 @@ def test_a_fault_of_ours_leaves_no_command_open_and_is_an_alarm(ground: Ground) 
         [one] = house.commands(order)
         assert (one.state, one.alarmed) == (State.CONFIRMED, 1)
 
-    run(ground, Faulty, story, Rates(crash=0, lost_answer=0, undelivered=0, refused=0, unread=0))
+    run(ground, Faulty, story)
 
 
 class Answers:

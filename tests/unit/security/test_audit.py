@@ -133,3 +133,19 @@ def test_r40_what_cannot_be_noted_is_not_done(tmp_path: Path) -> None:
 
         with database.reading() as connection:
             assert connection.exec_driver_sql("SELECT count(*) FROM control_state").scalar() == 0
+
+
+def test_r40_a_checkpoint_that_a_crash_has_torn_gives_way_to_the_next(notary: Notary) -> None:
+    """It made the next one's line unreadable, so that the head-end would not start any more."""
+    first, second = (signed(notary, record) for record in trail(2))
+    notary.copy(first)
+    with notary.copies.open("ab") as file:
+        file.write(second.line().encode()[:40])
+    assert audit.load_checkpoints(notary.copies) == [first]
+
+    notary.copy(second)
+
+    assert audit.load_checkpoints(notary.copies) == [first, second]
+    notary.copies.write_bytes(second.line().encode()[:40])
+    notary.copy(first)
+    assert audit.load_checkpoints(notary.copies) == [first]

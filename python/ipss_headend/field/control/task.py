@@ -10,7 +10,6 @@ UNKNOWN at the next start and is found out by reading; nothing is ever sent agai
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import trio
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from ipss_headend.config import Config
 from ipss_headend.errors import (
@@ -32,8 +31,8 @@ from ipss_headend.errors import (
     StoreFailed,
     StoreUnavailable,
 )
-from ipss_headend.field.control import budgets, clones, machine, orders
-from ipss_headend.field.control.desk import Desk, released_by_two
+from ipss_headend.field.control import budgets, clones, machine, orders, trail
+from ipss_headend.field.control.desk import Desk
 from ipss_headend.field.control.machine import State, Step
 from ipss_headend.field.control.orders import Effect, Order
 from ipss_headend.field.control.readback import ReadBack, Seen
@@ -46,13 +45,11 @@ from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
 from ipss_headend.security import audit, rotation
 from ipss_headend.security.audit import AuditBroken, Notary
-from ipss_headend.security.principals import Principal
 from ipss_headend.store import Store, log
 from ipss_headend.store import commands as rows
 from ipss_headend.store.commands import CommandRow, OrderRow
 from ipss_headend.store.database import now_us
 from ipss_headend.store.journal import EndRow
-from ipss_headend.store.schema import audit as audit_table
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -144,6 +141,8 @@ class Control:
         self._rules = rules
         self._doubted = {} if doubted is None else doubted
         self._held: set[int] = set()
+        self._held_titles: set[bytes] = set()
+        """Of these meters: one that was retired and came back has another number."""
         self._judged: set[bytes] = set()
         self._judging: set[bytes] = set()
         self._wall_us = wall_us
@@ -168,6 +167,8 @@ class Control:
         self._open = False
         self._asked: str | None = None
         self._trouble: str | None = None
+        self._older: audit.Checkpoint | None = None
+        """The records before this one are not compared yet."""
 
     def ask_stop(self, who: str) -> None:
         """Set the stop switch, from this process: a signal, the RPC. At once; the rows follow."""
@@ -182,16 +183,15 @@ class Control:
             AuditBroken: the audit trail is not what was written; somebody has to look before anything is switched.
         """
         copies = audit.load_checkpoints(self._notary.copies)
+        since = self._older = trail.start(copies, self._wall_us())
 
         def take_over(connection: Connection) -> tuple[rows.ControlRow, budgets.Budgets, int]:
-            since = copies[-1] if copies else None
-            verdict = audit.verify(
-                audit.records(connection, since.seq - 1 if since else 0), (), self._notary.public_key, since
-            )
+            found = audit.records(connection, since.seq - 1 if since else 0)
+            verdict = audit.verify(found, copies[-1:], self._notary.public_key, since)
             if verdict.first_bad is not None:
                 raise AuditBroken(f"audit trail: {verdict.problem}; `ipss-headend audit verify` shows more")
+            rows.set_control(connection, trail.switch_ever(connection))
             state = rows.control(connection)
-            rows.set_control(connection, state)
             lost = rows.commands_in(connection, (State.SENT,))
             for one in lost:
                 rows.move(connection, [one.command_id], (State.SENT,), State.UNKNOWN, detail="the head-end ended")
@@ -208,7 +208,7 @@ class Control:
         for name, pool in self._budgets.pools.items():
             ages_s = [age_us / 1e6 for age_us in pool.ages_us(self._clock.now_us())]
             self._reactor.count(ages_s, name)
-        self._gate.spend(await self._store.read(sent_ever))
+        self._gate.spend(await self._store.read(trail.sent_ever))
         await self._mirror()
         await self._confirm_owner()
 
@@ -217,6 +217,7 @@ class Control:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._checkpoints)
             nursery.start_soon(self._keep_lease)
+            nursery.start_soon(trail.look_back, self._store, self._older, self.ask_stop)
             for one in await self._store.read(lambda connection: rows.commands_in(connection, (State.UNKNOWN,))):
                 self._start(nursery, one, self._resolve)
             while True:
@@ -343,7 +344,8 @@ class Control:
             # Once only: a look that is later than a resume must not put the file back.
             self._gate.stop()
             touch(self._settings.stop_file)
-        elif self._gate.stopped and not self._open and self._asked is None:
+        elif self._gate.stopped and not state.stopped and not self._open and self._asked is None:
+            # A file that somebody took away is no resume: that is a row, and a signature.
             self._open = self._gate.resume(state.generation)
         elif self._open and self._asked is None and self._gate.generation != state.generation:
             # Somebody resumed what was not seen stopped, or a stop that no look has seen: that stop is over, approvals
@@ -495,7 +497,8 @@ class Control:
         order = await self._admit(row) if row is not None else None
         if order is None:
             return
-        if self._gate.holds(one.meter_id):
+        title = next((target.system_title for target in order.targets if target.meter_id == one.meter_id), b"")
+        if self._gate.holds(one.meter_id) or (title and title in self._held_titles):
             await self._end(one, Step.REFUSE, "held: two have proved to be this meter; `control clear` it first")
             return
         if order.expected == "ready":
@@ -714,7 +717,7 @@ class Control:
     async def _mirror(self) -> None:
         """The never-disconnect list into the gate: what the rows say and what the audit trail says, together."""
         self._version, listed, released = await self._store.read(
-            lambda connection: protected_ever(connection, self.desk.people)
+            lambda connection: trail.protected_ever(connection, self.desk.people)
         )
         self._gate.unprotect(released)
         self._gate.protect(listed)
@@ -722,6 +725,7 @@ class Control:
         self._gate.clear([meter for meter in self._held if meter not in held])
         self._gate.hold([(hold.meter_id, hold.why) for hold in held.values()])
         self._held = set(held)
+        self._held_titles = {hold.system_title for hold in held.values()}
 
     async def _keep_doubts(self) -> None:
         """Meters that two have proved to be: the gate holds them already, now it is durable."""
@@ -778,29 +782,3 @@ def touch(path: Path) -> None:
     """Make the stop file, if it is not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
-
-
-def sent_ever(connection: Connection) -> list[bytes]:
-    """Every command that the audit trail has seen sent: rows may be set back, it may not."""
-    found = connection.execute(select(audit_table.c.detail).where(audit_table.c.kind == "sent"))
-    return [bytes.fromhex(json.loads(detail)["command"].replace("-", "")) for (detail,) in found]
-
-
-def protected_ever(
-    connection: Connection, people: Sequence[Principal]
-) -> tuple[int, list[tuple[int, bytes]], list[tuple[int, bytes]]]:
-    """A version of the list, who is on it, and who was taken off it by two people whose signatures fit."""
-    listed = {(row.meter_id, row.system_title) for row in rows.protected_meters(connection)}
-    said: dict[tuple[int, bytes], int] = {}
-    kinds = ("protect", "unprotect")
-    query = select(audit_table.c.kind, audit_table.c.detail).where(audit_table.c.kind.in_(kinds))
-    for kind, detail in connection.execute(query.order_by(audit_table.c.seq)):
-        shown = json.loads(detail)
-        meter = (shown["meter"], bytes.fromhex(shown["title"]))
-        if kind == "protect":
-            said[meter] = shown["since"]
-        elif said.get(meter) and released_by_two(people, *meter, said[meter], shown["signatures"]):
-            said[meter] = 0
-    listed |= {meter for meter, since in said.items() if since}
-    released = [meter for meter, since in said.items() if not since and meter not in listed]
-    return rows.protected_version(connection), sorted(listed), released
