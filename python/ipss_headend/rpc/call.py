@@ -115,6 +115,8 @@ class Session:
     """When what proved who it is runs out, on trio's clock; None: it does not."""
     known: Callable[[], None] | None = None
     """Called when it is known who this is."""
+    limited: Callable[[str, str], None] | None = None
+    """Takes one call, of this caller and method, of the caller's rate; raises a fault if there is none left."""
     client: str = ""
     """What the client calls itself."""
     errors_as_arrays: bool = False

@@ -108,6 +108,7 @@ class Connection:
         self._log: Logger = logger("rpc").bind(session=session.number, peer=session.peer)
         session.send = self._push
         session.known = self.known
+        session.limited = self._limited
 
     async def run(self) -> None:
         """Serve it until it closes, breaks a rule, or is cancelled."""
@@ -233,11 +234,19 @@ class Connection:
                 raise Fault("E_DENIED", f"{name} needs the right {method.right}; your roles are {roles}")
         # One stranger's calls are no other stranger's.
         caller = principal.name if principal is not NOBODY else f"{NOBODY.name}:{self.session.peer.rpartition(':')[0]}"
+        self._limited(caller, name, now)
+        return method
+
+    def _limited(self, caller: str, name: str, now: float | None = None) -> None:
+        """Take one call of the caller's rate.
+
+        Raises:
+            Fault: it may not go on.
+        """
         wait_s = self._limit.take(caller, name, now)
         if wait_s:
             self._counts.limited += 1
             raise Fault("E_RATE", f"{name}: too many calls; retry_after_ms={int(wait_s * 1000) + 1}")
-        return method
 
     async def _wait(self, kind: int, number: int, method: Method, call: Call, params: Any, octets: bytes) -> None:
         try:

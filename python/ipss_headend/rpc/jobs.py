@@ -17,6 +17,8 @@ import trio
 from ipss_headend.log import Logger, logger
 
 KEPT = 10_000
+KEPT_EACH = 500
+"""Of one owner; then those that ended first give way, and nobody else's."""
 KEPT_S = 3600.0
 
 Work = Callable[["Job"], Awaitable[None]]
@@ -75,6 +77,12 @@ class Jobs:
             RuntimeError: the head-end is stopping, or has too many jobs.
         """
         self._forget()
+        own = [job for job in self._jobs.values() if job.owner == owner]
+        if len(own) >= KEPT_EACH:
+            ended = [job for job in own if job.over.is_set()]
+            if not ended:
+                raise RuntimeError(f"{KEPT_EACH} jobs of {owner} are under way already")
+            del self._jobs[min(ended, key=lambda job: job.ended_at).name]
         if self._nursery is None:
             raise RuntimeError("the head-end is stopping")
         if len(self._jobs) >= KEPT:

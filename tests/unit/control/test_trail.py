@@ -15,6 +15,7 @@ from ipss_headend.field.control import clones, trail
 from ipss_headend.field.control.desk import transact
 from ipss_headend.field.control.machine import State
 from ipss_headend.security.audit import page
+from ipss_headend.store import commands as rows
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def by_hand(house: House, *statements: str) -> None:
 
 def switched(house: House) -> tuple[int, int]:
     with house.world.database.reading() as connection:
-        row = trail.rows.control(connection)
+        row = rows.control(connection)
         return int(row.stopped), row.generation
 
 

@@ -343,7 +343,7 @@ def _title(text: str) -> bytes:
 async def _import(call: Call, text: str, source: str, *, strict: bool) -> Imported:
     services = call.services
     config = services.config
-    refuse_groups(call, text)
+    refuse_groups(call, text, source)
 
     def write(connection: object) -> tuple[Imported, list[FleetMeter]]:
         keystore = Keystore.open(connection, config.keystore)  # type: ignore[arg-type]
@@ -366,15 +366,15 @@ async def _import(call: Call, text: str, source: str, *, strict: bool) -> Import
     return report
 
 
-def refuse_groups(call: Call, text: str) -> None:
-    """A caller with a scope adds meters to its groups only.
+def refuse_groups(call: Call, text: str, source: str) -> None:
+    """A caller with a scope adds meters to its groups only: the meters that the import finds, by its own reading.
 
     Raises:
         Fault: a line's group is outside.
+        ConfigError: the first line does not name the columns.
     """
     if call.principal.everywhere(Right.MANAGE):
         return
-    for row in csv.DictReader(io.StringIO(text)):
-        group = (row.get("group") or "").strip()
-        if not call.principal.may(Right.MANAGE, group):
-            raise Fault("E_DENIED", f'group "{group}" is not in your scope')
+    for line in fleet_file.read(io.StringIO(text), source):
+        if not isinstance(line, str) and not call.principal.may(Right.MANAGE, line.group):
+            raise Fault("E_DENIED", f'group "{line.group}" is not in your scope')

@@ -15,6 +15,8 @@ from ipss_headend.store.schema import event_acknowledgements, events
 from ipss_headend.store.statements import run
 
 LONGEST_PAGE = 1000
+MOST_LOOKED_AT = 20_000
+"""Rows of one page, seen by the caller or not: a page may be short, and go on at its cursor."""
 
 
 class Query(Params, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -74,6 +76,7 @@ async def query(call: Call, params: Query) -> Events:
         .join(event_acknowledgements, events.c.event_id == event_acknowledgements.c.event_id, isouter=True)
         .where(events.c.event_id > params.cursor)
         .order_by(events.c.event_id)
+        .limit(MOST_LOOKED_AT)
     )
     if params.device is not None:
         selected = selected.where(events.c.meter_id == call.meter(params.device, Right.VIEW).meter_id)
@@ -89,7 +92,9 @@ async def query(call: Call, params: Query) -> Events:
 
     def read(connection: Connection) -> Events:
         found: list[Event] = []
+        looked = event_id = 0
         for event_id, meter_id, at_us, kind, number, detail, principal, acknowledged_us in connection.execute(selected):
+            looked += 1
             meter = meters.get(meter_id)
             if not who.may(Right.VIEW, "" if meter is None else meter.group):
                 continue
@@ -107,7 +112,7 @@ async def query(call: Call, params: Query) -> Events:
                     None if acknowledged_us is None else acknowledged_us // 1000,
                 )
             )
-        return Events(events=found, cursor=None)
+        return Events(events=found, cursor=event_id if looked == MOST_LOOKED_AT else None)
 
     return await services.store.read(read)
 

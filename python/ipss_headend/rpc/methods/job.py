@@ -76,7 +76,10 @@ def _of(call: Call, name: str) -> Job:
 
 
 def _sees(call: Call, job: Job) -> bool:
-    return job.owner == call.principal.name or Role.OPERATOR in call.principal.roles
+    # What came of each target is told, so whoever sees others' jobs sees every group.
+    return job.owner == call.principal.name or (
+        Role.OPERATOR in call.principal.roles and call.principal.everywhere(Right.OPERATE)
+    )
 
 
 @method("job.get", Right.VIEW)
@@ -87,7 +90,7 @@ def get(call: Call, params: Named) -> State:
 
 @method("job.list", Right.VIEW, example={})
 def list_(call: Call, params: Params) -> States:
-    """The caller's jobs; an operator's: all."""
+    """The caller's jobs; those of an operator of all groups: all."""
     return States(jobs=[state(job, outcomes=False) for job in call.services.jobs.all() if _sees(call, job)])
 
 

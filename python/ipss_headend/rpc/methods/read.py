@@ -416,6 +416,9 @@ async def set_schedule(call: Call, params: Schedule) -> OnePlan:
     The fields are those of `[[plans]]` in the configuration; its own plans are changed there.
     """
     _reach(call, params.groups)
+    for known, configured in call.services.schedules.plans:
+        if known.name == params.name and not configured:
+            _reach(call, list(known.groups))  # what it replaces
     own = ("name", "key", "deadline_ms")
     given = {
         field.name: value

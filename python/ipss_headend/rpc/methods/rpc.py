@@ -14,6 +14,8 @@ from ipss_headend.rpc.faults import Fault, fault_of
 
 VERSION = 1
 LONGEST_BATCH = 1000
+MOST_OCTETS = 4 << 20
+"""Of a batch's answers; those behind are told to come in another one."""
 
 
 class Hello(Params, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -146,9 +148,12 @@ async def batch(call: Call, params: Calls) -> Answers:
     if len(params.calls) > LONGEST_BATCH:
         raise Fault("E_PARAMS", f"calls: {len(params.calls)}; at most {LONGEST_BATCH}")
     answers: list[tuple[Any, Any]] = []
+    octets = 0
     for one in params.calls:
         try:
-            answers.append((None, await _one(call, one)))
+            said = msgspec.Raw(msgspec.msgpack.encode(await _one(call, one, octets)))
+            octets += len(memoryview(said))
+            answers.append((None, said))
         except Exception as error:
             fault = fault_of(error)
             if fault is None:
@@ -157,12 +162,16 @@ async def batch(call: Call, params: Calls) -> Answers:
     return Answers(answers=answers)
 
 
-async def _one(call: Call, one: OneCall) -> Result:
+async def _one(call: Call, one: OneCall, before: int) -> Result:
+    if before > MOST_OCTETS:
+        raise Fault("E_PARAMS", f"the answers before this one have {before} octets; make it in another batch")
     found = call.services.methods.get(one.method)
     if found is None or found.name == "rpc.batch":
         raise Fault("E_METHOD", f'no method of a batch is called "{one.method[:128]}"; rpc.methods lists them')
     if not call.principal.may(found.right):
         raise Fault("E_DENIED", f"{found.name} needs the right {found.right}")
+    if call.session.limited is not None:
+        call.session.limited(call.principal.name, found.name)
     octets = msgspec.msgpack.encode([one.params])
     inner = Call(call.services, call.session, found.name)
     params = found.decode(octets)
