@@ -5,8 +5,8 @@ it: so a transaction sees all that was written before it, as with SQLite, number
 deadlock. Rows go in by hundreds of thousands a second through one connection; more would not make the index quicker.
 
 The ownership is a lock of the session's, so it ends with the connection, however that ends; behind it stands the
-fencing epoch, which each transaction compares. A commit whose connection breaks is asked after by its transaction
-number when the database answers again.
+fencing epoch, which each transaction compares. A commit whose connection breaks is asked after when the database
+answers again: by its transaction's number as long as that is under way, then by a number that it leaves in the store.
 """
 
 from __future__ import annotations
@@ -95,22 +95,37 @@ class PostgresServer:
 
     def ticket(self, connection: Connection) -> str | None:
         """What to ask after this transaction's commit by; None: it has written nothing."""
-        return connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar()
+        if not self._owns:
+            return connection.exec_driver_sql("SELECT pg_current_xact_id_if_assigned()::text").scalar()
+        found = connection.exec_driver_sql(_TICKET).one_or_none()
+        return None if found is None else ":".join(map(str, found))
 
     def fate(self, ticket: str) -> bool | None:
         """Whether the transaction of this ticket was committed; None: that is not decided yet.
 
+        A transaction's number alone says that of a guest only: a server that crashed, or was replaced by its standby,
+        may give the number of one that it lost to another. The head-end's own leave a number of theirs in the store.
+
         Raises:
             StoreUnavailable: the database does not answer.
         """
+        number, _, own = ticket.partition(":")
         try:
             with self.readers.connect() as connection:
                 query = "SELECT CASE WHEN %s::text::xid8 < pg_snapshot_xmax(pg_current_snapshot()) "
-                query += "THEN pg_xact_status(%s::text::xid8) ELSE 'aborted' END"
-                status = connection.exec_driver_sql(query, (ticket, ticket)).scalar()
+                query += "THEN pg_xact_status(%s::text::xid8) ELSE 'aborted' END, pg_is_in_recovery()"
+                status, standby = connection.exec_driver_sql(query, (number, number)).one()
+            if standby or status == "in progress":
+                return None
+            if not own:
+                return {"committed": True, "aborted": False}.get(status or "")
+            # A snapshot of its own: that of the question before may be older than the commit.
+            with self.readers.connect() as connection:
+                last, epoch = connection.exec_driver_sql(_LAST_COMMIT).one()
         except DatabaseError as error:
             raise self.translated(error) from error
-        return {"committed": True, "aborted": False}.get(status or "")
+        turn, owner = map(int, own.split(":"))
+        return bool(epoch == owner and last is not None and last >= turn)
 
     def place(self, connection: Connection | None = None) -> restore.Place:
         """What tells this store from a copy of it: the cluster's own number and the database's."""
@@ -223,3 +238,12 @@ def _owner_session(connection: Any) -> str | None:
     ).fetchone()
     connection.rollback()
     return None if row is None else f"{row[0] or 'a session'} ({row[1]})"
+
+
+_TICKET = """
+WITH own AS (SELECT pg_current_xact_id_if_assigned() AS number)
+INSERT INTO numbers (name, last) SELECT 'commits', 1 FROM own WHERE number IS NOT NULL
+ON CONFLICT (name) DO UPDATE SET last = numbers.last + 1
+RETURNING (SELECT number::text FROM own), last, (SELECT epoch FROM owner)
+"""
+_LAST_COMMIT = "SELECT (SELECT last FROM numbers WHERE name = 'commits'), (SELECT epoch FROM owner)"

@@ -384,6 +384,30 @@ def test_commit_of_unknown_fate_is_not_retried_by_who_does_not_ask(
     assert database.settle(caught.value) is False
 
 
+def test_r7_number_of_a_lost_transaction_that_another_one_got_is_no_proof(
+    database: Database, address: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that crashed, or was replaced by its standby, gives the numbers of what it lost to others."""
+    with monkeypatch.context() as patched:
+
+        def lost(raw: Any) -> None:
+            raw.driver_connection.close()
+            raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+        patched.setattr(database._writer.dialect, "do_commit", lost)
+        with pytest.raises(StoreUncertain) as caught:
+            write(database, NOW_US)
+    with psycopg.connect(address.url) as other:
+        other.execute("CREATE TABLE anothers (n int)")
+        [number] = other.execute("SELECT pg_current_xact_id()::text").fetchone() or [""]
+        other.commit()
+    caught.value.ticket = ":".join([number, *caught.value.ticket.split(":")[1:]])
+
+    assert database.settle(caught.value) is False
+    write(database, NOW_US)
+    assert count(database, "readings") == 1
+
+
 def test_server_that_would_lose_what_it_acknowledged_is_refused() -> None:
     class Unsafe:
         def execute(self, *_: object) -> Unsafe:
