@@ -6,7 +6,7 @@ import pytest
 import structlog
 import trio
 from tests.unit.control import simulation
-from tests.unit.control.simulation import Ground, Rates, ReadBack
+from tests.unit.control.simulation import Ground, ReadBack
 from tests.unit.control.test_faults import House, run
 
 from ipss_headend import log
@@ -37,7 +37,7 @@ def test_a_resume_stands_though_no_look_saw_the_stop_before_it() -> None:
             assert not rows.control(connection).stopped
 
     with Ground() as ground:
-        run(ground, ReadBack, stop_and_resume, Rates(0, 0, 0, 0, 0))
+        run(ground, ReadBack, stop_and_resume)
 
 
 def test_a_stop_behind_a_resume_stands_though_one_look_saw_both() -> None:
@@ -55,4 +55,4 @@ def test_a_stop_behind_a_resume_stands_though_one_look_saw_both() -> None:
             assert rows.control(connection).stopped
 
     with Ground() as ground:
-        run(ground, ReadBack, resume_and_stop, Rates(0, 0, 0, 0, 0))
+        run(ground, ReadBack, resume_and_stop)

@@ -347,7 +347,7 @@ class Control:
         elif self._gate.stopped and not state.stopped and not self._open and self._asked is None:
             # A file that somebody took away is no resume: that is a row, and a signature.
             self._open = self._gate.resume(state.generation)
-        elif self._open and self._asked is None and self._gate.generation != state.generation:
+        elif self._open and not state.stopped and self._asked is None and self._gate.generation != state.generation:
             # Somebody resumed what was not seen stopped, or a stop that no look has seen: that stop is over, approvals
             # of before count no more, and later ones do.
             self._gate.stop()
