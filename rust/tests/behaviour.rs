@@ -3,12 +3,12 @@
 mod echo;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use echo::{Grant, HeadEnd, Meter, Work};
-use ipss_core::reactor::simulated::{Faults, World};
+use ipss_core::reactor::simulated::{Faults, SimulatedListener, World};
 use ipss_core::reactor::{Accepted, Config, NewMeter, Route, SimulatedReactor, Stats, SubmitError};
 use ipss_session::batch::{End, Event};
 use ipss_session::{
@@ -100,6 +100,9 @@ impl Session for Asker {
     }
 }
 
+/// Where meters dial in.
+const CALL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9)), PORT + 1);
+
 struct Pair {
     world: World,
     head_end: SimulatedReactor<Asker>,
@@ -169,6 +172,24 @@ impl Pair {
             identities: vec![meter.to_be_bytes().to_vec()],
         });
         self.head_end.handle().add(meters.collect()).unwrap();
+    }
+
+    /// Have the head-end greet who calls.
+    fn listen(&mut self) -> SimulatedListener {
+        let listener = self.world.listener(self.head_end.network(), CALL);
+        self.head_end.listen(listener, Arc::new(|_, _| Accepted::Greet(Asker::Good(HeadEnd::greeter()))));
+        listener
+    }
+
+    /// Have peers call it, which say who they are, or nothing.
+    fn dial_in(&mut self, meters: std::ops::Range<MeterId>, says: bool) {
+        let new = meters.map(|meter| NewMeter {
+            meter: 1_000 + meter,
+            session: Peer::Good(Meter::new(meter, says)),
+            route: Route::held(CALL),
+            identities: vec![],
+        });
+        self.fleet.handle().add(new.collect()).unwrap();
     }
 
     fn submit(&mut self, meters: &[MeterId], within: u64, attempts: u8) -> RequestId {
@@ -309,12 +330,10 @@ fn peers_that_dawdle_are_cut_at_the_absolute_deadlines() {
 fn unknown_and_mute_callers_are_refused_and_a_claim_displaces_nobody() {
     let dialling = |meter| Peer::Good(Meter::new(meter, true));
     let mut pair = Pair::new(config(), [dialling(0), dialling(77), Peer::Silent, dialling(0)]);
-    let call = SocketAddr::from(([192, 0, 2, 9], PORT + 1));
-    let listener = pair.world.listener(pair.head_end.network(), call);
-    pair.head_end.listen(listener, Arc::new(|_, _| Accepted::Greet(Asker::Good(HeadEnd::greeter()))));
+    pair.listen();
     pair.add(0..1, |_| Route::inbound());
     let dial = |pair: &mut Pair, peer: MeterId, session: Peer| {
-        let meter = NewMeter { meter: 100 + peer, session, route: Route::held(call), identities: vec![] };
+        let meter = NewMeter { meter: 100 + peer, session, route: Route::held(CALL), identities: vec![] };
         pair.fleet.handle().add(vec![meter]).unwrap();
     };
 
@@ -344,13 +363,11 @@ fn unknown_and_mute_callers_are_refused_and_a_claim_displaces_nobody() {
 #[test]
 fn meter_whose_old_connection_is_dead_gets_in_after_the_probe() {
     let mut pair = Pair::new(config(), []);
-    let call = SocketAddr::from(([192, 0, 2, 9], PORT + 1));
-    let listener = pair.world.listener(pair.head_end.network(), call);
-    pair.head_end.listen(listener, Arc::new(|_, _| Accepted::Greet(Asker::Good(HeadEnd::greeter()))));
+    pair.listen();
     pair.add(0..1, |_| Route::inbound());
     let dial = || {
         let session = Peer::Good(Meter::new(0, true));
-        NewMeter { meter: 0, session, route: Route::held(call), identities: vec![] }
+        NewMeter { meter: 0, session, route: Route::held(CALL), identities: vec![] }
     };
     pair.fleet.handle().add(vec![dial()]).unwrap();
     pair.run(seconds(1));
@@ -372,12 +389,10 @@ fn meter_whose_old_connection_is_dead_gets_in_after_the_probe() {
 /// A head-end that greets, with these meters of its own, each of which has dialled in from 198.51.100.0/24.
 fn greeted(config: Config, count: MeterId) -> (Pair, impl Fn(&mut Pair, MeterId, u8, Peer)) {
     let mut pair = Pair::new(config, []);
-    let call = SocketAddr::from(([192, 0, 2, 9], PORT + 1));
-    let listener = pair.world.listener(pair.head_end.network(), call);
-    pair.head_end.listen(listener, Arc::new(|_, _| Accepted::Greet(Asker::Good(HeadEnd::greeter()))));
+    pair.listen();
     pair.add(0..count, |_| Route::inbound());
     let dial = move |pair: &mut Pair, number: MeterId, from: u8, session: Peer| {
-        let route = Route { local: Some([198, 51, 100, from].into()), ..Route::held(call) };
+        let route = Route { local: Some([198, 51, 100, from].into()), ..Route::held(CALL) };
         pair.fleet.handle().add(vec![NewMeter { meter: number, session, route, identities: vec![] }]).unwrap();
     };
     (0..count).for_each(|meter| dial(&mut pair, 100 + meter, meter as u8, Peer::Good(Meter::new(meter, true))));
@@ -479,6 +494,37 @@ fn connections_start_no_faster_than_the_token_bucket_gives() {
     }
     let (full, _) = pair.connects.iter().find(|(_, connects)| *connects == 2_000).unwrap();
     assert!(full.since(start) < Duration::from_millis(3_850));
+}
+
+#[test]
+fn peers_wait_for_the_token_bucket_with_us_and_not_in_the_kernel() {
+    let mut pair = Pair::new(Config { connects_per_second: 50, connect_burst: 10, ..config() }, []);
+    let listener = pair.listen();
+    pair.add(0..300, |_| Route::inbound());
+
+    pair.dial_in(0..300, true);
+    pair.run(Duration::from_millis(100));
+    assert_eq!(pair.world.waiting(listener), 0);
+    assert!((1..=15).contains(&pair.stats().accepts), "{}", pair.stats().accepts);
+
+    pair.run(seconds(7));
+    assert_eq!(pair.stats().associated, 300);
+}
+
+#[test]
+fn crowd_of_strangers_leaves_room_for_meters_that_are_dialled() {
+    let mut pair = Pair::good(Config { connections: 64, ..config() }, 1);
+    let listener = pair.listen();
+    pair.add(0..1, |meter| Route::on_demand(address(meter), seconds(1)));
+
+    pair.dial_in(1..301, false);
+    pair.run(seconds(1));
+    assert!(pair.world.waiting(listener) > 0, "there are more than fit");
+    let id = pair.submit(&[0], 60, 3);
+    pair.run(seconds(60));
+
+    assert_eq!(pair.outcome(id), Some(Outcome::Done));
+    assert!(pair.most_open <= 64);
 }
 
 #[test]

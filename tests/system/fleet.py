@@ -1,13 +1,20 @@
-"""A virtual fleet whose events are read all the time, and a directory for the head-end that reads it."""
+"""A virtual fleet whose events are read all the time, and a directory for the head-end that reads it.
+
+`python -m tests.system.fleet COUNT ADDRESS DAYS` is such a fleet by itself, which does what its input says.
+"""
 
 import io
+import json
 import select
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ipss_headend import _core, config
 from ipss_headend.config import Config
@@ -67,10 +74,64 @@ def fleet(
         meters.stop()
 
 
+class Elsewhere:
+    """A fleet in a process of its own, which has descriptors of its own. It is its own `meters`."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        self.meters = self
+
+    def csv(self, *, dials_in: bool = False) -> str:
+        """As of `VirtualFleet`."""
+        return str(self._asked(["csv", dials_in]))
+
+    def dial(self, address: str) -> None:
+        """As of `VirtualFleet`."""
+        self._asked(["dial", address])
+
+    def reused(self) -> list[tuple[int, int, str]]:
+        """As of `Running`."""
+        return [tuple(frame) for frame in self._asked(["reused"])]
+
+    def _asked(self, question: list[object]) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(question), file=self._process.stdin, flush=True)
+        return json.loads(self._process.stdout.readline())
+
+
+@contextmanager
+def fleet_elsewhere(count: int, first_address: str, *, history_days: int = 5) -> Iterator[Elsewhere]:
+    """As `fleet`, in a process of its own."""
+    command = [sys.executable, "-m", __name__, str(count), first_address, str(history_days)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Elsewhere(process)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+            process.wait(30)
+
+
+def main(count: str, first_address: str, history_days: str) -> None:
+    """Answer each line of the input: csv, dial, reused; until it ends."""
+    with fleet(int(count), first_address, history_days=int(history_days)) as running:
+        for line in sys.stdin:
+            what, *said = json.loads(line)
+            answer: object = None
+            if what == "csv":
+                answer = running.meters.csv(dials_in=said[0])
+            elif what == "dial":
+                running.meters.dial(said[0])
+            else:
+                answer = running.reused()
+            print(json.dumps(answer), flush=True)
+
+
 def head_end(
     directory: Path,
     plans: str,
-    running: Running,
+    running: Running | Elsewhere,
     *,
     metrics_port: int = 0,
     reactor: str = "",
@@ -106,3 +167,7 @@ def head_end(
 def opened(loaded: Config) -> Database:
     """The head-end's store, as a guest."""
     return Database(loaded.database.address, reserve_bytes=0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -60,11 +60,11 @@ def serving(path: Path, use: Callable[[HeadEnd], Awaitable[None]], *, limit_s: f
     return trio.run(main)
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool], every_s: float = 0.02) -> None:
     while True:
         if condition():
             return
-        await trio.sleep(0.02)
+        await trio.sleep(every_s)
 
 
 async def turns(head_end: HeadEnd) -> None:

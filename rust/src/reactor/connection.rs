@@ -47,12 +47,22 @@ where
 
     /// Whether anything waits for [`Engine::admit`].
     pub(super) fn wants_admission(&self) -> bool {
-        !self.urgent.is_empty() || !self.ordinary.is_empty() || self.listeners.iter().any(|listening| listening.pending)
+        !self.urgent.is_empty()
+            || !self.ordinary.is_empty()
+            || !self.lobby.is_empty()
+            || self.listeners.iter().any(|listening| listening.pending)
     }
 
     /// Whether one more connection fits under the bound on descriptors.
     pub(super) fn has_room(&self) -> bool {
         self.shared.connections.load(Ordering::Relaxed) < self.config.connections
+    }
+
+    /// The same for one that a peer opens: while meters wait to be dialled, the last sixteenth of the room is theirs.
+    pub(super) fn has_room_for_peers(&self) -> bool {
+        let dials = !self.urgent.is_empty() || !self.ordinary.is_empty();
+        let kept = if dials { self.config.connections / 16 + 1 } else { 0 };
+        self.shared.connections.load(Ordering::Relaxed) + kept < self.config.connections
     }
 
     /// Start as many new connections, in and out in turn, as the token bucket and the descriptors allow.
@@ -62,7 +72,8 @@ where
         }
         while self.wants_admission() {
             let now = self.now.monotonic;
-            if now < self.exhausted_until || !self.has_room() || !self.bucket.take(now) {
+            let possible = !self.lobby.is_empty() || self.has_room();
+            if now < self.exhausted_until || !possible || !self.bucket.take(now) {
                 self.stats.admission_delays += 1;
                 return;
             }
@@ -76,10 +87,10 @@ where
                 }
             };
             let Some(slot) = next else {
-                if !accepted {
-                    self.bucket.put_back();
+                if accepted {
+                    continue;
                 }
-                continue;
+                return self.bucket.put_back();
             };
             if !accepted || (self.has_room() && self.bucket.take(now)) {
                 self.connect(slot);

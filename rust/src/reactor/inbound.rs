@@ -12,7 +12,7 @@ use super::command::{Accepted, Acceptor, Adoption, Command};
 use super::connection::{DESCRIPTOR_PAUSE, out_of_descriptors};
 use super::entry::{Entry, Route, State};
 use super::network::{Inbound, Network, Token};
-use super::turn::{Engine, LISTENER, Listening};
+use super::turn::{Engine, LISTENER, Listening, Phase};
 
 /// Stands for the meter in rows about a peer that is not known to be one.
 pub const NO_METER: MeterId = MeterId::MAX;
@@ -32,32 +32,51 @@ where
         self.listeners.push(Listening { listener, acceptor, pending: true });
     }
 
-    /// Take one inbound connection from whichever listener has one; false if none has.
-    pub(super) fn accept_one(&mut self) -> bool {
+    /// Take connections from their listeners as soon as they come, as many as there is room for. They wait in the lobby
+    /// until the token bucket admits them: the kernel's own queue is short, and a connection that it drops once its
+    /// peer believes to have it (SYN cookies) is missed by nobody here, while the peer waits for ever.
+    pub(super) fn take_in(&mut self) {
+        if self.phase != Phase::Running || self.now.monotonic < self.exhausted_until {
+            return;
+        }
         for index in 0..self.listeners.len() {
-            while self.listeners[index].pending {
+            while self.listeners[index].pending && self.has_room_for_peers() {
                 match self.network.accept(&self.listeners[index].listener) {
                     Ok(inbound) => {
-                        self.arrived(index, inbound);
-                        return true;
+                        self.shared.connections.fetch_add(1, Ordering::Relaxed);
+                        self.lobby.push_back((index, inbound));
                     }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => self.listeners[index].pending = false,
                     Err(error) if out_of_descriptors(&error) => {
                         self.exhausted_until = self.now.monotonic + DESCRIPTOR_PAUSE;
-                        return false;
+                        return;
                     }
                     // The peer gave up while it waited; the next one may have more patience.
                     Err(_) => {}
                 }
             }
         }
-        false
+    }
+
+    /// Begin with the connection that has waited longest; false if none waits.
+    pub(super) fn accept_one(&mut self) -> bool {
+        let Some((listener, inbound)) = self.lobby.pop_front() else { return false };
+        self.arrived(listener, inbound);
+        true
+    }
+
+    /// No connections come any more, and those that wait go.
+    pub(super) fn stop_listening(&mut self) {
+        for (_, inbound) in std::mem::take(&mut self.lobby) {
+            self.network.close(inbound.socket);
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.listeners.clear();
     }
 
     fn arrived(&mut self, listener: usize, inbound: Inbound<N::Socket>) {
         self.stats.accepts += 1;
         self.stats.connections += 1;
-        self.shared.connections.fetch_add(1, Ordering::Relaxed);
         match (self.listeners[listener].acceptor)(inbound.local, inbound.peer) {
             Accepted::Meter { meter, newest_wins } => {
                 let claim = inbound.peer.to_string();

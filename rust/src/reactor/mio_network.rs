@@ -339,8 +339,8 @@ fn connected(tcp: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// A listener on `address`, ready to be given to a network. The backlog is as long as the kernel lets it be:
-/// connections that the token bucket does not admit yet wait there and cost us nothing.
+/// A listener on `address`, ready to be given to a network. The backlog is as long as the kernel lets it be: it has to
+/// last for one turn, and for as long as there is no room for one connection more.
 pub fn listener(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -428,8 +428,8 @@ const HUB_MASK: usize = !((1 << 30) - 1);
 const DATAGRAM: usize = 65_536;
 /// Events taken in one turn.
 const EVENTS: usize = 1_024;
-/// Linux bounds it by net.core.somaxconn.
-const BACKLOG: i32 = 4_096;
+/// As many as there are; Linux bounds it by net.core.somaxconn.
+const BACKLOG: i32 = 65_535;
 /// Descriptors kept for the store, the console and what else the process opens.
 const RESERVE: usize = 64;
 /// What every Unix gives, where the bound cannot be read.

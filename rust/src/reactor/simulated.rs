@@ -171,6 +171,11 @@ impl World {
         SimulatedListener(state.listeners.len() - 1)
     }
 
+    /// Connections that `listener` has not been asked for yet, as in a kernel's queue.
+    pub fn waiting(&self, listener: SimulatedListener) -> usize {
+        self.state().listeners[listener.0].backlog.len()
+    }
+
     /// The serial line `path` leads to the listener on `address`.
     pub fn serial(&self, path: impl Into<PathBuf>, address: SocketAddr) {
         self.state().serial.insert(path.into(), address);

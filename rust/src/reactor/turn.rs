@@ -20,7 +20,7 @@ use super::endpoint::LineKey;
 use super::entry::{Entry, NewMeter, State};
 use super::handover::Wake;
 use super::line::SharedLine;
-use super::network::{Network, Ready, Token};
+use super::network::{Inbound, Network, Ready, Token};
 use super::queue::Waiting;
 use super::slab::Slab;
 use super::stats::Stats;
@@ -35,6 +35,8 @@ pub(super) struct Engine<S: Session, N: Network> {
     pub(super) meters: HashMap<MeterId, u32, BuildHasherDefault<IdHasher>>,
     pub(super) wheel: Wheel,
     pub(super) listeners: Vec<Listening<S, N>>,
+    /// Connections that wait for the token bucket, each with the number of its listener.
+    pub(super) lobby: VecDeque<(usize, Inbound<N::Socket>)>,
     pub(super) bucket: TokenBucket,
     /// Pushes of refused connections that may be handed over.
     pub(super) unclaimed: TokenBucket,
@@ -108,6 +110,7 @@ where
             meters: HashMap::default(),
             wheel: Wheel::new(now.monotonic),
             listeners: Vec::new(),
+            lobby: VecDeque::new(),
             bucket: TokenBucket::new(rate, burst, now.monotonic),
             unclaimed: TokenBucket::new(
                 config.unclaimed_per_second.div_ceil(share),
@@ -165,6 +168,7 @@ where
         }
         self.ready = ready;
         self.serve_lines();
+        self.take_in();
         self.admit();
         if let Phase::Draining(deadline) = self.phase {
             if self.stats.connections == 0 || deadline <= self.now.monotonic {
@@ -216,7 +220,7 @@ where
             return;
         }
         self.phase = Phase::Draining(Instant::ORIGIN);
-        self.listeners.clear();
+        self.stop_listening();
         let _ = self.shared.inboxes[self.shard].collect(&mut self.backlog);
         let backlog = std::mem::take(&mut self.backlog);
         let mut cursor = std::mem::take(&mut self.cursor);
@@ -388,7 +392,7 @@ where
 
     fn drain(&mut self, deadline: Instant) {
         self.phase = Phase::Draining(deadline);
-        self.listeners.clear();
+        self.stop_listening();
         for slot in self.entries.slots() {
             self.end_queue(slot, Outcome::Cancelled, "the reactor is stopping");
             self.drain_one(slot);
