@@ -54,6 +54,7 @@ def load_commands() -> None:
         probe,
         readings,
         sla,
+        capacity,
         rpc,
         plugin,
         plugin_trial,

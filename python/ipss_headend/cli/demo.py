@@ -192,6 +192,15 @@ def prepare(directory: Path, fleet: Fleet, meters: int, seed: int, days: int, se
         profile=demo_result.PROFILE,
         objects=", ".join(f'"{name}"' for name in demo_result.REGISTERS),
     )
+    return enrolled(directory, text, fleet, meters)
+
+
+def enrolled(directory: Path, text: str, fleet: Fleet, meters: int) -> Config:
+    """The configuration of this text, its store, and the fleet in the registry.
+
+    Raises:
+        ConfigError: the directory cannot be written to, or the fleet's file was refused.
+    """
     path, _ = make_head_end(directory, text)
     config = configuration.load(path)
     with places.open_store(config) as database, database.writing() as connection:
