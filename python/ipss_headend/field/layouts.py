@@ -1,6 +1,7 @@
 """What the lines of each meter mean: learnt by asking the meters, once, and stored as layouts.
 
-A register's scaler and unit are asked of one meter of each model. What a profile captures is asked of every meter the
+A register's scaler and unit are asked of a few meters of each model, and two that say the same are believed: one meter
+alone, defect or stolen, scales the values of no other (R32). What a profile captures is asked of every meter the
 first time that it is read after a start: a meter whose capture objects were changed would otherwise have its values
 stored under other names. Meters that answer the same share a layout. A meter without a model is a model of its own.
 """
@@ -45,8 +46,19 @@ CAPTURE_TIME = {(4, 2): 5, (5, 3): 6}
 CANDIDATES = 3
 """How many meters of a model are asked for a scaler at once: one of them may be silent until its deadline."""
 
+AGREE = 2
+"""So many that say the same are believed at once; one, if no other of those asked answers."""
+
 CANDIDATE_ROUNDS = 3
 """How often others are asked when none of them knew, before the model's meters wait for the next turn."""
+
+LOGICAL_NAME_OCTETS = 6
+
+MOST_COLUMNS = 1_000
+"""Of a profile; a meter that says more is not believed."""
+
+LONGEST_PERIOD_S = 366 * 86_400
+"""Between two captures."""
 
 ROUND_S = 0.5
 """How long meters that have said what they capture wait for others, to be read together with them."""
@@ -132,6 +144,8 @@ class LayoutBook:
         self._timeout_s = timeout_s
         self._log: Logger = logger("layouts")
         self._scalers: dict[tuple[str, int, bytes], _ScalerUnit] = {}
+        self._votes: dict[tuple[str, int, bytes], dict[int, _ScalerUnit]] = {}
+        """What meters said of a scaler that is not known yet."""
         self._registers: dict[tuple[str, Register], int] = {}
         self._shapes: dict[tuple[bytes, tuple[Register, ...]], dict[int, ProfileShape]] = {}
 
@@ -279,7 +293,8 @@ class LayoutBook:
         try:
             _, entries = self._native.decode_data(said.capture_objects)
             parts = [[value for _, value in fields] for _, fields in entries]
-            found = [(int(part[0]), bytes.fromhex(part[1]), int(part[2]), int(part[3])) for part in parts]
+            _whole(len(parts), 0, MOST_COLUMNS)
+            found = [_capture_object(*part[:4]) for part in parts]
         except (ValueError, TypeError, IndexError) as error:
             self._log.warning(
                 "capture objects not understood", profile=dotted(profile), model=said.model, why=str(error)
@@ -289,7 +304,7 @@ class LayoutBook:
 
     def _period_s(self, said: _Profile) -> int:
         try:
-            return int(self._native.decode_data(said.period)[1])
+            return _whole(self._native.decode_data(said.period)[1], 0, LONGEST_PERIOD_S)
         except (ValueError, TypeError, IndexError):
             return 0  # a meter that does not say is asked by the plan's period
 
@@ -345,6 +360,33 @@ class LayoutBook:
             finally:
                 for submission in submissions:
                     self._requests.withdraw(submission)
+            self._count_votes([(model, *part) for model in needed for part in needed[model]])
+
+    def _vote(self, meter: int, part: tuple[int, bytes], said: _ScalerUnit) -> None:
+        key = (self._model(meter), *part)
+        if key in self._scalers:
+            return
+        votes = self._votes.setdefault(key, {})
+        votes[meter] = said
+        if list(votes.values()).count(said) >= AGREE:
+            self._scalers[key] = said
+            if len(set(votes.values())) > 1:
+                self._differ(key, votes)
+            del self._votes[key]
+
+    def _count_votes(self, asked: Iterable[tuple[str, int, bytes]]) -> None:
+        """A round is over: what one meter alone has said holds; where they differ, others are asked."""
+        for key in asked:
+            votes = self._votes.get(key)
+            if votes is not None and len(votes) == 1:
+                [self._scalers[key]] = votes.values()
+                del self._votes[key]
+            elif votes is not None:
+                self._differ(key, votes)
+
+    def _differ(self, key: tuple[str, int, bytes], votes: Mapping[int, _ScalerUnit]) -> None:
+        said = {self._meters[meter].name: f"10^{scaler} {unit}" for meter, (scaler, unit) in votes.items()}
+        self._log.warning("meters of one model scale differently", model=key[0], object=dotted(key[2]), said=said)
 
     def _hear_scaler(self, missing: Sequence[tuple[int, bytes]], answer: AnswerRow) -> None:
         meter, _, item, *_, cells = answer
@@ -352,15 +394,15 @@ class LayoutBook:
         if cells and isinstance(cells[0], bytes):
             try:
                 _, [(_, scaler), (_, unit)] = self._native.decode_data(cells[0])
-                found = (int(scaler), self._native.unit_symbol(int(unit)))
+                found = (_whole(scaler, -128, 127), self._native.unit_symbol(_whole(unit, 0, 255)))
             except (ValueError, TypeError) as error:
                 name = dotted(missing[item][1])
                 self._log.warning("scaler and unit not understood", object=name, meter_id=meter, why=str(error))
-        self._scalers[(self._model(meter), *missing[item])] = found
+        self._vote(meter, missing[item], found)
 
     def _hear_refusal(self, missing: Sequence[tuple[int, bytes]], refusal: RefusalRow) -> None:
         meter, _, item, _ = refusal
-        self._scalers.setdefault((self._model(meter), *missing[item]), (None, ""))
+        self._vote(meter, missing[item], (None, ""))
 
     async def _compare(self, logical_name: str, known: Mapping[int, ProfileShape], asked: Iterable[int]) -> None:
         """Tell when meters of one model do not capture the same."""
@@ -388,6 +430,24 @@ class LayoutBook:
 
     def _model(self, meter: int) -> str:
         return self._meters[meter].model or f"#{meter}"
+
+
+def _whole(value: object, least: int, most: int) -> int:
+    """A number as its type in the standard can be: a meter may say any other, in any type.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{str(value)[:40]} is not from {least} to {most}")
+    return value
+
+
+def _capture_object(class_id: object, logical_name: str, attribute: object, data_index: object) -> CaptureColumn:
+    name = bytes.fromhex(logical_name)
+    if len(name) != LOGICAL_NAME_OCTETS:
+        raise ValueError(f"a logical name of {len(name)} octets")
+    return _whole(class_id, 0, 0xFFFF), name, _whole(attribute, -128, 127), _whole(data_index, 0, 0xFFFF)
 
 
 async def _over_within(seconds: float, submissions: Iterable[Submission]) -> bool:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ipss_headend.field.fleet import FleetMeter
     from ipss_headend.store.journal import EventRow, Written
 
+TITLE_OCTETS = 8
+"""Of a system title. Nobody who says another can ever be adopted."""
+
 OPENED_S = 10.0
 """How long sessions may take to open what was kept; they need no answer of anybody's for it."""
 
@@ -82,7 +85,8 @@ class Quarantine:
             meter, at_us, kind, number, detail = event
             if kind == EventKind.PUSH_UNCLAIMED:
                 address, _, octets = detail.rpartition(" ")
-                pushes = self._native.unopened_pushes(bytes.fromhex(octets))
+                said = self._native.unopened_pushes(bytes.fromhex(octets))
+                pushes = [push for push in said if len(push[0]) == TITLE_OCTETS]
                 if not pushes:
                     event = (meter, at_us, int(EventKind.CLAIM_REFUSED), 0, f"{address}: {len(octets) // 2} octets")
                 found.unclaimed += [(title, address, received_us, wpdu) for title, _, _, wpdu in pushes]

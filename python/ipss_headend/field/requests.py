@@ -11,18 +11,21 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from ipss_headend import errors
 from ipss_headend.field.questions import Plans, Question
 from ipss_headend.field.reactor import AnswerRow, Native, Outcome, Reactor
+from ipss_headend.log import Logger, logger
 from ipss_headend.store.journal import EndRow, RefusalRow
 from ipss_headend.store.marks import MarkRow
 
 if TYPE_CHECKING:
     from ipss_headend._core import Priority
+
+T = TypeVar("T")
 
 OnAnswer = Callable[[AnswerRow], None]
 OnRefusal = Callable[[RefusalRow], None]
@@ -85,6 +88,7 @@ class Requests:
         self._submissions: list[Submission] = []
         self._room = trio.Event()
         self._draining = False
+        self._log: Logger = logger("requests")
 
     def drain(self) -> None:
         """From now on nothing is withdrawn: the reactor finishes what is in work, and its marks are still made."""
@@ -250,7 +254,10 @@ class Requests:
         for end in ends:
             submission = self._find(end[0])
             if submission is not None and submission.marks is not None:
-                found += submission.marks(end[1], Outcome(end[2]))
+                try:
+                    found += submission.marks(end[1], Outcome(end[2]))
+                except Exception:  # noqa: BLE001 - as in `_tell`
+                    self._log.exception("what was read cannot be marked", meter_id=end[1])
         return found
 
     def route(self, answers: Iterable[AnswerRow], refusals: Iterable[RefusalRow], ends: Iterable[EndRow]) -> None:
@@ -258,11 +265,11 @@ class Requests:
         for answer in answers:
             submission = self._find(answer[1])
             if submission is not None and submission.on_answer is not None:
-                submission.on_answer(answer)
+                self._tell(submission.on_answer, answer, answer[0])
         for refusal in refusals:
             submission = self._find(refusal[1])
             if submission is not None and submission.on_refusal is not None:
-                submission.on_refusal(refusal)
+                self._tell(submission.on_refusal, refusal, refusal[0])
         ended = False
         for end in ends:
             ended = True
@@ -270,7 +277,7 @@ class Requests:
             if submission is None:
                 continue
             if submission.on_end is not None:
-                submission.on_end(end)
+                self._tell(submission.on_end, end, end[1])
             submission.pending -= 1
             if submission.pending == 0:
                 submission.over.set()
@@ -278,6 +285,13 @@ class Requests:
         if ended:
             self._room.set()
             self._room = trio.Event()
+
+    def _tell(self, callback: Callable[[T], None], row: T, meter: int) -> None:
+        """What one meter says, and what somebody makes of it, stops nobody else's answers (R32)."""
+        try:
+            callback(row)
+        except Exception:  # noqa: BLE001 - round a subject's callback
+            self._log.exception("an answer could not be taken", meter_id=meter)
 
     def _find(self, request: int) -> Submission | None:
         place = bisect_right(self._firsts, request) - 1

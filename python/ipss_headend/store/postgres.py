@@ -47,7 +47,7 @@ WRITER_LOCK = 0x69707373_00000002
 """Advisory locks of the database's: `ipss` in ASCII, and a number."""
 
 _UNAVAILABLE = ("08", "57P", "53300", "53200", "55P03", "40001", "40P01", "57014", "25P03")
-_OURS = ("22", "23", "25", "42", "0A", "26", "34")
+_OURS = ("22", "23", "25", "42", "54", "0A", "26", "34")
 
 
 class PostgresServer:

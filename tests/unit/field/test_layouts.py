@@ -4,12 +4,12 @@ from collections.abc import Mapping
 import pytest
 import trio
 from structlog.testing import capture_logs
-from tests.unit.field.fakes import FakeReactor, by_number, fleet, meter
+from tests.unit.field.fakes import FakeReactor, by_number, fleet, meter, scaler_unit
 from tests.unit.field.world import ENERGY, PROFILE, World, numbers
 
 from ipss_headend.errors import UnknownLogicalName
 from ipss_headend.field.fleet import FleetMeter
-from ipss_headend.field.layouts import ProfileShape, Register
+from ipss_headend.field.layouts import MOST_COLUMNS, ProfileShape, Register
 from ipss_headend.field.questions import Attributes
 from ipss_headend.names import ObjectName
 from ipss_headend.store import Layout, LayoutColumn, Store
@@ -147,6 +147,86 @@ def test_capture_objects_that_make_no_sense_are_told_and_not_read(store: Store, 
 
     assert list(found.values()) == [[1]]
     assert [line["event"] for line in logs] == ["capture objects not understood"]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        [["long64-unsigned", 2**63], ["octet-string", "0100010800ff"], ["integer", 2], ["long-unsigned", 0]],
+        [["long-unsigned", 3], ["octet-string", "01" * 300], ["integer", 2], ["long-unsigned", 0]],
+        [["long-unsigned", 3], ["octet-string", "0100010800ff"], ["long", 1_000], ["long-unsigned", 0]],
+        [["long-unsigned", 3], ["octet-string", "0100010800ff"], ["integer", 2], ["long64-unsigned", 2**64 - 1]],
+        [["long-unsigned", 3], ["octet-string", "0100010800ff"], ["integer", 2]],
+    ],
+)
+def test_r32_capture_objects_beyond_their_types_leave_that_meter_out_and_no_other(
+    store: Store, reactor: FakeReactor, entry: list[list[object]]
+) -> None:
+    world = world_of(store, reactor, fleet(2))
+    world.fleet.columns[2] = b"odd"
+    world.native.values[b"odd"] = ["array", [["structure", entry]]]
+
+    assert list(profiles(world, 1, 2).values()) == [[1]]
+
+
+def test_r32_more_columns_than_a_profile_has_and_odd_periods_are_not_believed(
+    store: Store, reactor: FakeReactor
+) -> None:
+    world = world_of(store, reactor, fleet(2))
+    world.native.values[b"900"] = ["long64-unsigned", 2**63]
+    world.fleet.columns[2] = b"many"
+    one = ["structure", [["long-unsigned", 1], ["octet-string", "0000600a01ff"], ["integer", 2], ["long-unsigned", 0]]]
+    world.native.values[b"many"] = ["array", [one] * (MOST_COLUMNS + 1)]
+
+    [(shape, members)] = profiles(world, 1, 2).items()
+
+    assert (members, shape.period_s) == ([1], 0)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ["structure", [["integer", -3], ["long-unsigned", 300]]],
+        ["structure", [["double-long", 2**31 - 1], ["enum", 30]]],
+        ["structure", [["boolean", True], ["enum", 30]]],
+    ],
+)
+def test_r32_scaler_beyond_its_type_scales_nothing_and_stops_nothing(
+    store: Store, reactor: FakeReactor, said: list[object]
+) -> None:
+    world = world_of(store, reactor, fleet(1))
+    world.native.values[b"scaler"] = said
+
+    assert list(registers(world, 1).values()) == [[1]]
+    [layout] = stored(store)
+    assert (layout.columns[0].scaler, layout.columns[0].unit) == (None, "")
+
+
+@pytest.mark.parametrize("liar", [1, 2, 3])
+def test_r32_one_meter_scales_no_others_values(store: Store, reactor: FakeReactor, liar: int) -> None:
+    world = world_of(store, reactor, fleet(6))
+    world.fleet.scalers[liar] = b"lie"
+    world.native.values[b"lie"] = scaler_unit(3, 30)
+
+    with capture_logs() as logs:
+        registers(world, 1, 2, 3, 4, 5, 6)
+
+    [layout] = stored(store)
+    assert layout.columns[0].scaler == -3
+    assert liar == 3 or "meters of one model scale differently" in [line["event"] for line in logs]
+
+
+def test_r32_where_two_differ_others_are_asked(store: Store, reactor: FakeReactor) -> None:
+    world = world_of(store, reactor, fleet(6))
+    world.fleet.silent.add(1)
+    world.fleet.scalers[2] = b"lie"
+    world.native.values[b"lie"] = scaler_unit(3, 30)
+
+    registers(world, 1, 2, 3, 4, 5, 6)
+
+    assert [asked.meters for asked in world.asked("attributes")] == [[1, 2, 3], [4, 5, 6]]
+    [layout] = stored(store)
+    assert layout.columns[0].scaler == -3
 
 
 def test_forgotten_meter_is_asked_again(store: Store, reactor: FakeReactor) -> None:

@@ -39,6 +39,26 @@ def test_rows_go_to_the_submission_of_their_request(reactor: FakeReactor) -> Non
     assert len(requests) == 1
 
 
+def test_r32_a_callback_that_fails_keeps_no_other_from_its_answer(reactor: FakeReactor) -> None:
+    requests = Requests(reactor, FakeNative())
+    heard: list[int] = []
+
+    def fails(*_: object) -> None:
+        raise OverflowError("out of range integral type conversion attempted")
+
+    odd = requests.submit(
+        [ENERGY], array("I", [5]), timeout_s=1, on_answer=fails, on_refusal=fails, on_end=fails, marks=fails
+    )
+    requests.submit([ENERGY], array("I", [6]), timeout_s=1, on_answer=lambda answer: heard.append(answer[0]))
+
+    assert requests.marks([(1, 5, 0, 1, 5, "")]) == []
+    answers = [(5, 1, 0, None, 0, 0, []), (6, 2, 0, None, 0, 0, [])]
+    requests.route(answers, [(5, 1, 0, 4)], [(1, 5, 0, 1, 5, "")])  # type: ignore[arg-type]
+
+    assert heard == [6]
+    assert odd.over.is_set()
+
+
 def test_rows_that_nobody_waits_for_are_passed_over(reactor: FakeReactor) -> None:
     requests = Requests(reactor, FakeNative())
     submission = requests.submit([ENERGY], array("I", [5]), timeout_s=1)

@@ -48,6 +48,7 @@ class FakeFleet:
     hanging: set[int] = field(default_factory=set)
     """Neither answer nor end comes."""
     columns: dict[int, bytes] = field(default_factory=dict)
+    scalers: dict[int, bytes] = field(default_factory=dict)
     captured_until_us: dict[int, int] = field(default_factory=dict)
     """A meter captured nothing later than this."""
     clock_ahead_s: dict[int, int] = field(default_factory=dict)
@@ -84,7 +85,7 @@ class FakeFleet:
             clock_us = self.now_us + self.clock_ahead_s.get(meter, 0) * SECOND_US
             batch.said.append((meter, request, item, clock_us, -60, 0, []))
         elif attribute == 3:
-            batch.said.append((meter, request, item, None, -32768, 255, [b"scaler"]))
+            batch.said.append((meter, request, item, None, -32768, 255, [self.scalers.get(meter, b"scaler")]))
         else:
             batch.readings.append((meter, layout, -(2**63), [meter * 1000]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from ipss_headend.errors import (
     RequestError,
     StaleOwner,
     StoreError,
+    StoreFailed,
     StoreRestored,
     StoreUnavailable,
     StoreUncertain,
@@ -35,6 +37,7 @@ from ipss_headend.store import (
     journal,
     log,
     partitions,
+    quarantine,
     reading_row,
     readings,
 )
@@ -382,6 +385,15 @@ def test_commit_of_unknown_fate_is_not_retried_by_who_does_not_ask(
         write(database, NOW_US)
 
     assert database.settle(caught.value) is False
+
+
+def test_what_is_too_long_for_an_index_is_refused_and_ends_nothing(database: Database) -> None:
+    title = bytes(random.Random(1).randbytes(3_000))
+    with pytest.raises(StoreError) as caught, database.writing() as connection:
+        quarantine.keep(connection, [(title, "192.0.2.1:4059", NOW_US, b"")], NOW_US)
+
+    assert not isinstance(caught.value, StoreFailed)
+    write(database, NOW_US)
 
 
 def test_r7_number_of_a_lost_transaction_that_another_one_got_is_no_proof(

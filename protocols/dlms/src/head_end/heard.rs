@@ -33,7 +33,8 @@ impl<'a> Unopened<'a> {
             _ => return None,
         };
         let wpdu = octets.get(..HEADER + apdu.len())?;
-        (!system_title.is_empty()).then_some(Self { system_title, source, destination, wpdu })
+        // What is no system title is nobody's: kept, it could be as long as the APDU.
+        (system_title.len() == 8).then_some(Self { system_title, source, destination, wpdu })
     }
 
     /// All that stand one behind the other in `octets`; what follows the last is left out.
@@ -105,6 +106,26 @@ mod tests {
 
         assert_eq!(Unopened::all(&octets).count(), 2);
         assert_eq!(Unopened::all(b"").count(), 0);
+    }
+
+    #[test]
+    fn general_ciphering_of_an_originator_that_is_no_title_is_nobodys() {
+        let push = |title: &[u8]| {
+            let mut apdu = vec![tags::GENERAL_CIPHERING, 1, 7];
+            for field in [title, &[8; 8], &[], &[]] {
+                crate::axdr::write_length(&mut apdu, field.len());
+                apdu.extend_from_slice(field);
+            }
+            apdu.extend_from_slice(&[0, 5, 0x30, 0, 0, 0, 1]);
+            let mut wpdu = vec![0, 1, 0, 1, 0, 16];
+            wpdu.extend_from_slice(&u16::try_from(apdu.len()).unwrap().to_be_bytes());
+            wpdu.extend_from_slice(&apdu);
+            wpdu
+        };
+
+        assert_eq!(Unopened::first(&push(b"MMM\0\0\0\0\x01")).unwrap().system_title, b"MMM\0\0\0\0\x01");
+        assert_eq!(Unopened::first(&push(b"MMM")), None);
+        assert_eq!(Unopened::first(&push(&[0xA5; 3_000])), None);
     }
 
     #[test]
