@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ipss_headend.errors import HeadEndError, KeyTampered, RequestError
+from ipss_headend.errors import HeadEndError, KeyTampered, RequestError, StaleOwner, StoreDamaged, StoreFailed
 from ipss_headend.field.connect import needs_counters
 from ipss_headend.field.counters import Counters
 from ipss_headend.field.enrolment import Enrolment
@@ -173,8 +173,14 @@ class Rekeying:
         pause_s = AGAIN_S
         try:
             while (meter := self._meters.get(meter_id)) is not None:
+                done = False
                 async with self._room:
-                    done = await self._try_all(meter, old_first=old_first)
+                    try:
+                        done = await self._try_all(meter, old_first=old_first)
+                    except (StoreFailed, StaleOwner, StoreDamaged):
+                        raise
+                    except Exception:  # noqa: BLE001 - round a subject's task: tampered keys of one meter stop no other
+                        self._log.exception("which keys a meter has cannot be tried", meter=meter.name)
                 if done:
                     break
                 old_first = False

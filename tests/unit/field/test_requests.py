@@ -1,4 +1,5 @@
 from array import array
+from typing import NoReturn
 
 import pytest
 import trio
@@ -7,7 +8,7 @@ from trio.testing import MockClock
 
 from ipss_headend import errors
 from ipss_headend.field.questions import Attributes, Set
-from ipss_headend.field.reactor import Outcome
+from ipss_headend.field.reactor import AnswerRow, Outcome
 from ipss_headend.field.requests import LARGEST_SUBMISSION, Answer, Requests
 
 ENERGY = Attributes(0, ((3, b"\x01\x00\x01\x08\x00\xff", 2),))
@@ -43,7 +44,7 @@ def test_r32_a_callback_that_fails_keeps_no_other_from_its_answer(reactor: FakeR
     requests = Requests(reactor, FakeNative())
     heard: list[int] = []
 
-    def fails(*_: object) -> None:
+    def fails(*_: object) -> NoReturn:
         raise OverflowError("out of range integral type conversion attempted")
 
     odd = requests.submit(
@@ -52,8 +53,8 @@ def test_r32_a_callback_that_fails_keeps_no_other_from_its_answer(reactor: FakeR
     requests.submit([ENERGY], array("I", [6]), timeout_s=1, on_answer=lambda answer: heard.append(answer[0]))
 
     assert requests.marks([(1, 5, 0, 1, 5, "")]) == []
-    answers = [(5, 1, 0, None, 0, 0, []), (6, 2, 0, None, 0, 0, [])]
-    requests.route(answers, [(5, 1, 0, 4)], [(1, 5, 0, 1, 5, "")])  # type: ignore[arg-type]
+    answers: list[AnswerRow] = [(5, 1, 0, None, 0, 0, []), (6, 2, 0, None, 0, 0, [])]
+    requests.route(answers, [(5, 1, 0, 4)], [(1, 5, 0, 1, 5, "")])
 
     assert heard == [6]
     assert odd.over.is_set()
