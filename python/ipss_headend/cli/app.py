@@ -14,6 +14,7 @@ from typing import Annotated, ParamSpec
 import typer
 
 from ipss_headend import __version__
+from ipss_headend.cli.help import dress
 from ipss_headend.cli.output import Output, say
 from ipss_headend.errors import FAULT, HeadEndError, MeterError
 
@@ -77,6 +78,8 @@ def load_commands() -> None:
         modbus_scan,
     )
 
+    dress(app)
+
 
 def command(group: typer.Typer, name: str) -> Callable[[Callable[P, int | None]], Callable[P, None]]:
     """Register a function as a command that ends as CLI commands do; it returns its exit status, None for 0."""
@@ -121,8 +124,9 @@ def options(
     \b
     Start here:
       ipss-headend demo                      a virtual fleet and a head-end on this machine, live
-      ipss-headend init DIRECTORY            a configuration to begin with
-      ipss-headend decode frame.hex          explain the bytes of a meter
+      ipss-headend init DIRECTORY            a configuration to begin with, and what to type next
+      ipss-headend read METER 1.0.1.8.0.255  one value of one meter, now
+      ipss-headend COMMAND --help            each command, with an example
 
     Exit status: 0 done, 1 a fault of ours, 2 usage, 3 configuration or input file, 4 unreachable or timed out,
     5 authentication or security, 6 the device refused, 7 the device broke its protocol, 8 partly done.

@@ -35,7 +35,12 @@ def new(
     name: Annotated[str, typer.Argument(help="Small letters, digits and _.")],
     directory: Annotated[Path, typer.Option(help="Where to write it.")] = Path(),
 ) -> None:
-    """Write a plugin to begin with: a package with one hook and a test that passes."""
+    r"""Write a plugin to begin with: a package with one hook and a test that passes.
+
+    \b
+    Example:
+      ipss-headend plugin new night_rule
+    """
     for path in scaffold.write(name, directory):
         say(f"wrote {path}")
     place = str(directory / name)
@@ -46,7 +51,12 @@ def new(
 
 @command(plugins, "list")
 def list_(*, json_output: JSON = False) -> None:
-    """List the plugins that are installed. None is imported for it."""
+    r"""List the plugins that are installed. None is imported for it.
+
+    \b
+    Example:
+      ipss-headend plugin list
+    """
     found = sorted(metadata.entry_points(group=GROUP), key=lambda entry: entry.name)
     if json_output:
         Output(json_output=True).document(

@@ -101,9 +101,10 @@ def serve(config: ConfigFile) -> None:
 
 @command(app, "check-config")
 def check_config(config: ConfigFile, *, json_output: JSON = False) -> int:
-    r"""Tell every mistake of a configuration, with its file and key, and of the register maps in its data directory.
+    r"""Tell every mistake of a configuration, with its file and key, and of the files that it names.
 
-    Nothing is opened or made.
+    Keys and certificates are looked at, plugins are looked for, ports are compared with each other; nothing is made,
+    and no database, port or module is opened.
 
     \b
     Examples:
@@ -112,24 +113,20 @@ def check_config(config: ConfigFile, *, json_output: JSON = False) -> int:
     """
     output = Output(json_output=json_output)
     mistakes: tuple[str, ...] = ()
+    said: list[str] = []
     try:
         loaded = configuration.load(config)
     except ConfigError as error:
         mistakes = error.mistakes
     else:
-        for path in (loaded.keystore.key_file, loaded.keystore.passphrase_file):
-            if path is not None and not path.is_file():
-                mistakes += (f"{config.name}: keystore: {path} is not there; make it, or name the right file",)
-        from ipss_headend.field.devices import load_maps
+        from ipss_headend.cli import config_check
 
-        try:
-            load_maps(loaded.data_directory / "maps")
-        except ConfigError as error:
-            mistakes += error.mistakes
+        mistakes = tuple(config_check.inspected(loaded, config.name))
+        said = config_check.remarks(loaded)
     if json_output:
-        output.document({"file": str(config), "ok": not mistakes, "mistakes": list(mistakes)})
-    for mistake in mistakes:
-        say(mistake)
+        output.document({"file": str(config), "ok": not mistakes, "mistakes": list(mistakes), "remarks": said})
+    for line in (*mistakes, *said):
+        say(line)
     if not mistakes and not json_output:
         output.line(f"{config}: good")
     return BAD_INPUT if mistakes else DONE

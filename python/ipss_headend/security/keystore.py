@@ -411,7 +411,29 @@ def _key_from_file(path: Path) -> bytes:
     return key
 
 
+def check_source(config: KeystoreConfig) -> None:
+    """See that the files are there, and are what `Keystore.open` wants, without opening anything with them.
+
+    Raises:
+        ConfigError: with the remedy.
+    """
+    if config.pkcs11 is not None:
+        if not config.pkcs11.module.is_file():
+            raise ConfigError(f"keystore.pkcs11_module: {config.pkcs11.module} is not there; name the maker's library")
+        private_text(config.pkcs11.pin_file, "pin_file")
+    elif config.key_file is not None:
+        _key_from_file(config.key_file)
+    else:
+        _passphrase(config)
+
+
 def _key_from_passphrase(config: KeystoreConfig, salt: bytes, cost: tuple[int, int, int]) -> bytes:
+    passphrase = _passphrase(config)
+    n, r, p = cost
+    return hashlib.scrypt(passphrase.encode(), salt=salt, n=n, r=r, p=p, maxmem=_SCRYPT_MEMORY_LIMIT, dklen=KEY_OCTETS)
+
+
+def _passphrase(config: KeystoreConfig) -> str:
     if config.passphrase_file is not None:
         place = f"keystore.passphrase_file: {config.passphrase_file}"
         passphrase = private_text(config.passphrase_file, "passphrase_file")
@@ -422,8 +444,7 @@ def _key_from_passphrase(config: KeystoreConfig, salt: bytes, cost: tuple[int, i
             raise ConfigError(f"{place} is not in the environment; set it, or use key_file")
     if len(passphrase) < SHORTEST_PASSPHRASE:
         raise ConfigError(f"{place} has {len(passphrase)} characters; a passphrase has at least {SHORTEST_PASSPHRASE}")
-    n, r, p = cost
-    return hashlib.scrypt(passphrase.encode(), salt=salt, n=n, r=r, p=p, maxmem=_SCRYPT_MEMORY_LIMIT, dklen=KEY_OCTETS)
+    return passphrase
 
 
 def _stored_cost(row: Row[tuple[object, ...]]) -> tuple[int, int, int]:

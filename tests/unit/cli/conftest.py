@@ -31,6 +31,7 @@ def native(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A module in the native one's place; tests give it what they need."""
     module = ModuleType("ipss_headend._core")
     module.catalogue = CATALOGUE.get  # type: ignore[attr-defined]
+    module.check_maps = lambda _: []  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "ipss_headend._core", module)
     monkeypatch.setattr(ipss_headend, "_core", module, raising=False)
     return SimpleNamespace(set=lambda name, value: setattr(module, name, value))

@@ -25,6 +25,7 @@ oak street 2,192.0.2.2:4060,4d4d4d0000000002,959b2ecfbfd633a7a4cb8e9a908e89fb,81
 
 CATALOGUE: dict[bytes, dict[str, Any]] = {
     bytes((1, 0, 1, 8, 0, 255)): {"class_id": 3, "name": "active energy import", "unit": "Wh"},
+    bytes((1, 0, 2, 8, 0, 255)): {"class_id": 3, "name": "active energy export", "unit": "Wh"},
     bytes((0, 0, 96, 3, 10, 255)): {"class_id": 70, "name": "disconnect control", "unit": None},
     bytes((0, 0, 1, 0, 0, 255)): {"class_id": 8, "name": "clock", "unit": None},
 }

@@ -1,5 +1,8 @@
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -7,6 +10,7 @@ from tests.unit.cli.support import Run
 
 from ipss_headend import errors
 from ipss_headend.cli import app as root
+from ipss_headend.cli.help import SECTIONS
 
 
 @pytest.mark.parametrize(
@@ -60,29 +64,56 @@ def test_error_under_json_is_one_document_and_a_line_for_people(run: Run, tmp_pa
     assert "none.toml" in ran.err
 
 
+def commands() -> Iterator[tuple[str, Any]]:
+    """Every command by its whole name."""
+    root.load_commands()
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), typer.main.get_command(root.app))]
+    while waiting:
+        path, found = waiting.pop()
+        inner = getattr(found, "commands", None)
+        if inner is None:
+            yield " ".join(path), found
+        else:
+            waiting += [((*path, name), one) for name, one in inner.items()]
+
+
 def test_every_command_has_help_with_an_example(run: Run) -> None:
-    commands = [
-        "init",
-        "serve",
-        "check-config",
-        "demo",
-        "simulate",
-        "read",
-        "decode",
-        "push learn",
-        "meters import",
-        "meters list",
-        "meters show",
-        "meters export",
-        "readings query",
-        "readings export",
-    ]
-    for command in commands:
-        ran = run(*command.split(), "--help")
-        assert ran.status == 0, command
-        assert "Example" in ran.out, command
-        assert f"ipss-headend {command}" in ran.out, command
-        assert "\\b" not in ran.out, command
+    found = list(commands())
+
+    assert len(found) > 80
+    for name, command in found:
+        assert re.search(r"^ *Examples?:$", command.help, re.MULTILINE), name
+        assert f"  ipss-headend {name}" in command.help, name
+        assert "\\b" not in command.help.replace("\b", ""), name
+    for name in ("init", "meters import", "control switch", "store retire"):
+        ran = run(*name.split(), "--help")
+        assert ran.status == 0
+        assert f"ipss-headend {name}" in ran.out
+
+
+def test_examples_are_commands_that_exist() -> None:
+    known = dict(commands())
+    options = re.compile(r"(--[a-z][a-z-]*)")
+
+    for name, command in known.items():
+        for line in re.findall(r"^ *ipss-headend (.*?)(?:  +.*)?$", command.help, re.MULTILINE):
+            words = line.split()
+            named = next((one for end in (3, 2, 1) if (one := " ".join(words[:end])) in known), None)
+            assert named is not None, (name, line)
+            taken = {option for one in known[named].params for option in (*one.opts, *one.secondary_opts)}
+            assert set(options.findall(line.partition("|")[0].partition("&&")[0])) <= taken | {"--help"}, (name, line)
+
+
+def test_root_has_every_command_under_a_heading_and_whole_sentences(run: Run) -> None:
+    named = [name for _, names in SECTIONS for name in names]
+
+    shown = run("--help").out
+
+    assert len(named) == len(set(named))
+    assert set(named) == set(typer.main.get_command(root.app).commands)  # type: ignore[attr-defined]
+    assert shown.index("First steps:") < shown.index("Operation:")
+    assert "..." not in shown.partition("First steps:")[2]
+    assert "More:" not in shown
 
 
 def test_wrong_usage_ends_with_2(run: Run) -> None:

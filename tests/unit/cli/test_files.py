@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow import parquet
@@ -44,14 +45,14 @@ def read(run: Run, head_end: Path, fleet: Path) -> Path:
     return head_end
 
 
-def test_init_makes_what_check_config_calls_good(run: Run, tmp_path: Path) -> None:
+def test_init_makes_what_check_config_calls_good(run: Run, native: Any, tmp_path: Path) -> None:
     made = run("init", tmp_path / "new", "--json")
     config = json.loads(made.out)["config"]
 
     checked = run("check-config", config, "--json")
 
     assert (made.status, checked.status) == (0, 0)
-    assert json.loads(checked.out) == {"file": config, "ok": True, "mistakes": []}
+    assert json.loads(checked.out) == {"file": config, "ok": True, "mistakes": [], "remarks": []}
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"head_end.toml", "key_encryption.key", "data"}
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "new").iterdir())
 
@@ -87,13 +88,80 @@ def test_check_config_tells_every_mistake_with_its_key(run: Run, head_end: Path)
     assert "plans[1].every" in ran.err
 
 
-def test_check_config_misses_the_key_file(run: Run, head_end: Path) -> None:
-    (head_end.parent / "key_encryption.key").unlink()
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("key_encryption.key", "other.key"), "keystore.key_file: {0}/other.key: No such file or directory"),
+        (
+            ("[reactor]", "[[listeners]]\nport = 9466\n[reactor]"),
+            "metrics: 127.0.0.1:9466 is listeners[0]'s too",
+        ),
+        (
+            ('"1.0.2.8.0.255"', '"0.0.199.199.0.255"'),
+            "plans[0].objects[1]: 0.0.199.199.0.255: the catalogue does not know",
+        ),
+        (("[reactor]", '[modbus]\nauthorities = "ca.pem"\n[reactor]'), "modbus.authorities: {0}/ca.pem is not there"),
+        (
+            ("[reactor]", '[plugins]\nenabled = ["nightrule"]\n[reactor]'),
+            'plugins.enabled: no plugin "nightrule" is installed',
+        ),
+        (('data_directory = "data"', 'data_directory = "head_end.toml"'), "head_end.toml is no directory"),
+        (
+            ("[reactor]", '[[listeners]]\ntransport = "mbus"\nline = "/dev/none"\n[reactor]'),
+            "listeners[0].line: /dev/none is not",
+        ),
+        (
+            ("[reactor]", '[rpc]\nport = 4060\ncertificate = "c"\nkey = "k"\nclient_authority = "a"\n[reactor]'),
+            "rpc.certificate: {0}/c: [Errno 2] No such file or directory",
+        ),
+        (
+            ("sqlite:///head_end.sqlite", 'postgresql://u@h/d"\npassword_file = "db.password'),
+            "database.password_file: {0}/db.password is not there",
+        ),
+        (
+            ('key_file = "key_encryption.key"', 'pkcs11_module = "p.so"\ntoken = "t"\npin_file = "pin"'),
+            "keystore.pkcs11_module: {0}/p.so is not there",
+        ),
+        (
+            ('key_file = "key_encryption.key"', 'passphrase_env = "IPSS_NO_SUCH_VARIABLE"'),
+            "keystore.passphrase_env: IPSS_NO_SUCH_VARIABLE is not in the environment",
+        ),
+    ],
+)
+def test_check_config_tells_what_serve_would_stumble_over(
+    run: Run, native: Any, head_end: Path, change: tuple[str, str], said: str
+) -> None:
+    text = head_end.read_text()
+    assert change[0] in text
+    head_end.write_text(text.replace(*change))
+
+    ran = run("check-config", head_end, "--json")
+
+    [mistake] = json.loads(ran.out)["mistakes"]
+    assert (ran.status, mistake) == (3, ran.err.strip())
+    assert mistake.startswith("head_end.toml: ")
+    assert said.format(head_end.parent) in mistake
+
+
+def test_check_config_sees_a_key_that_others_may_read(run: Run, native: Any, head_end: Path) -> None:
+    (head_end.parent / "key_encryption.key").chmod(0o644)
 
     ran = run("check-config", head_end)
 
     assert ran.status == 3
-    assert "key_encryption.key is not there" in ran.err
+    assert "chmod 600" in ran.err
+
+
+def test_check_config_remarks_what_may_not_be_meant(run: Run, native: Any, head_end: Path) -> None:
+    head_end.write_text(head_end.read_text().partition("[[plans]]")[0] + "[metrics]\nport = 0\n")
+
+    ran = run("check-config", head_end)
+
+    assert ran.status == 0
+    assert ran.err.splitlines() == [
+        "no [[plans]]: nothing is read by itself",
+        "[metrics] port = 0: nobody is told when something goes wrong",
+    ]
 
 
 def test_import_refuses_lines_with_their_numbers_and_takes_the_rest(run: Run, head_end: Path, fleet: Path) -> None:
