@@ -71,7 +71,7 @@ WATCHED = 1
 class Host:
     """A machine with a head-end, its people, and a wall clock that anybody may set."""
 
-    def __init__(self, clock: WallClock, office: Office, site: Site, context: Any) -> None:
+    def __init__(self, clock: WallClock, office: Office, site: Site | None, context: Any) -> None:
         self.clock, self.office, self.site, self._context = clock, office, site, context
         self.fresh = itertools.count(WATCHED + 1)
         """Meters that nobody has switched yet."""
@@ -124,6 +124,7 @@ class Host:
 
     def connection(self) -> AsyncClient:
         """Over TLS, with Ada's certificate."""
+        assert self.site is not None
         return AsyncClient(self.site.address, tls=self._context)
 
 
@@ -231,3 +232,73 @@ def test_r42_clock_that_jumps_sends_nothing_late_reads_nothing_twice_and_gives_n
     read = Counter(host.captured())
     assert set(read.values()) == {1}, f"turns that were taken twice: {read}"
     assert set(read) <= host.hours
+
+
+@pytest.mark.timeout(240)
+def test_r42_a_head_end_that_began_in_the_future_switches_again_when_two_people_say_so(tmp_path: Path) -> None:
+    """The clock was a year ahead while a head-end began; now it is right: running on, and after a restart."""
+    people, clock = People(tmp_path), WallClock(tmp_path)
+    ipss = [sys.executable, "-m", "ipss_headend.cli", "control"]
+
+    def says(*words: str, status: int = 0) -> str:
+        line = [*ipss, *words, "--config", str(path)]
+        ran = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, env=clock.environment)
+        assert ran.returncode == status, ran.stderr
+        return ran.stdout + ran.stderr
+
+    def accepted() -> None:
+        assert "control accept-clock" in says("status")
+        accept = ("accept-clock", "--reason", "the time server was wrong", "--key")
+        assert "a second person" in says(*accept, str(people.files["ada"]))
+        assert "a second person" in says(*accept, str(people.files["ada"]), status=5)
+        says(*accept, str(people.files["bob"]))
+        assert "right, as far as" in says("status")
+        assert "nothing to accept" in says(*accept, str(people.files["bob"]), status=2)
+
+    async def confirmed(order_id: bytes) -> None:
+        await host.ended(order_id, State.CONFIRMED)
+
+    async def began_in_the_future() -> None:
+        with host.wrong(YEAR_S), clock.here():
+            await confirmed(office.switch("off", [name(1)]))
+        held = office.switch("off", [name(2)], life_s=600.0)
+        await trio.sleep(1.0)
+        assert office.states(held) == [State.APPROVED], "behind the clock that it began by"
+        accepted()
+        await host.ended(held, State.EXPIRED)
+        await confirmed(office.switch("off", [name(2)]))
+
+    async def began_again() -> None:
+        held = office.switch("off", [name(3)], life_s=600.0)
+        await trio.sleep(1.0)
+        assert office.states(held) == [State.APPROVED]
+        accepted()
+        await host.ended(held, State.EXPIRED)
+        await confirmed(office.switch("off", [name(4)]))
+
+    async def goes_on() -> None:
+        await confirmed(office.switch("off", [name(5)]))
+
+    with fleet(5, "127.76.0.1") as running:
+        path = head_end(tmp_path, CONTROL + people.config(), running)
+        office = Office(path, people)
+        host = Host(clock, office, None, None)
+        clock.set(YEAR_S)
+        with head_end_of(clock, path):
+            trio.run(began_in_the_future)
+        clock.set(YEAR_S)
+        with head_end_of(clock, path), host.wrong(YEAR_S):
+            trio.run(host.until, lambda: office.audit_kinds().count("start") == 2, "its beginning")
+        with head_end_of(clock, path):
+            trio.run(began_again)
+        with head_end_of(clock, path):
+            trio.run(goes_on)
+        done = actions(running)
+        verified = subprocess.run(
+            [sys.executable, "-m", "ipss_headend.cli", "audit", "verify", "--config", str(path)],
+            check=False,
+            timeout=60,
+        )
+
+    assert verified.returncode == 0
+    assert done == {0: 1, 1: 1, 3: 1, 4: 1}

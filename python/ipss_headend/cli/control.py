@@ -30,7 +30,7 @@ from ipss_headend.cli.control_tools import (
 from ipss_headend.cli.output import Output, say
 from ipss_headend.config import Config
 from ipss_headend.errors import DONE, PARTLY_DONE, REFUSED, UNREACHABLE, NotAuthorised, RequestError
-from ipss_headend.field.control import clones, machine, orders
+from ipss_headend.field.control import clock, clones, machine, orders
 from ipss_headend.field.control.desk import Desk, transact
 from ipss_headend.field.control.machine import State
 from ipss_headend.field.control.orders import Order, RegisterWrite
@@ -434,6 +434,9 @@ def status(*, config: places.CONFIG = places.DEFAULT_CONFIG, json_output: JSON =
             },
             "protected": len(rows.protected_meters(connection)),
             "held": len(clones.held(connection, loaded.principals)),
+            "clock": str(
+                clock.doubt(connection, loaded.principals, now_us()) or "right, as far as the audit trail knows"
+            ),
             "principals": [one.name for one in loaded.principals],
             "audit": {
                 "records": audit.newest(connection)[0],
@@ -566,6 +569,40 @@ def clear(
 
         pushes = transact(database, settle)
     show(json_output, {"cleared": len(meters), "pushes_thrown_away": pushes})
+
+
+@command(control, "accept-clock")
+def accept_clock(
+    *,
+    reason: Annotated[str, typer.Option("--reason", help="What had happened to the clock; stands in the audit trail.")],
+    key: KeyFile = None,
+    config: places.CONFIG = places.DEFAULT_CONFIG,
+    json_output: JSON = False,
+) -> None:
+    r"""Say that this host's clock is right and was ahead before, so that critical commands leave again. For two people.
+
+    The gate lets nothing out while the clock is behind the newest record of the audit trail. Look at the clock first:
+    compare what this prints with one that you trust. The first person asks, the second agrees within an hour; then all
+    orders that wait are expired, as nobody knows whose time was over, and approvals of before count no more. Budgets do
+    not follow the wall clock and stay as they are.
+
+    \b
+    Example:
+      ipss-headend control accept-clock --reason "the time server was wrong" --key ada.key
+      ipss-headend control accept-clock --reason "the time server was wrong" --key bob.key
+    """
+    loaded = places.load_config(config)
+    signer = signer_of(loaded, key)
+    with places.open_store(loaded) as database:
+        with database.reading() as connection:
+            found = clock.doubt(connection, loaded.principals, now_us())
+        if found is not None:
+            say(str(found))
+        done = transact(database, lambda connection: clock.accept(connection, loaded.principals, signer, reason))
+    if done is None:
+        show(json_output, {"accepted": False, "waits_for": "a second person who may approve"})
+    else:
+        show(json_output, {"accepted": True, "commands_ended": done[1]})
 
 
 @command(protect, "add")

@@ -20,7 +20,7 @@ from Crypto.Signature import eddsa
 from ipss_headend.config import PrincipalConfig
 from ipss_headend.errors import ConfigError, NotAuthorised
 
-Purpose = Literal["propose", "approve", "unquarantine", "unprotect", "resume", "clear"]
+Purpose = Literal["propose", "approve", "unquarantine", "unprotect", "resume", "clear", "clock"]
 """What a signature says: I ask for it; I want it done; it may go on within the budget; it may be cut again; commands
 may leave again; it is known which one the meter is."""
 

@@ -364,7 +364,7 @@ def protected_meters(connection: Connection) -> list[ProtectedRow]:
 
 
 def protected_version(connection: Connection) -> int:
-    """Another number whenever the list, or what the audit trail says of it or of held meters, may have changed."""
+    """Another number whenever the list, or what the audit trail says of it, of held meters or the clock, may differ."""
     return hash(found_rows(connection, _PROTECTED)[0])
 
 
@@ -415,5 +415,6 @@ _COUNTS = "SELECT state, COUNT(*) FROM commands WHERE state IN ({}) GROUP BY sta
 _CONTROL = "SELECT stopped, generation, budget_us FROM control_state"
 _PROTECTED = (
     "SELECT COUNT(*), MAX(changed_us), "
-    "(SELECT COUNT(*) FROM audit WHERE kind IN ('protect', 'unprotect', 'clone', 'clear')) FROM protected"
+    "(SELECT COUNT(*) FROM audit WHERE kind IN ('protect', 'unprotect', 'clone', 'clear', 'clock-accepted')) "
+    "FROM protected"
 )

@@ -53,7 +53,9 @@ pub enum Refusal {
     #[error("not-after has passed")]
     Expired,
     /// The wall clock is behind what was seen already.
-    #[error("the wall clock went back: nothing critical leaves until it is right")]
+    #[error(
+        "the wall clock is behind what was seen: nothing critical leaves until it is right; if it is right, and was ahead before, two people say so with `control accept-clock`"
+    )]
     ClockInDoubt,
     /// Its times do not fit together.
     #[error("written in the future, or to live longer than its kind may")]

@@ -31,7 +31,7 @@ from ipss_headend.errors import (
     StoreFailed,
     StoreUnavailable,
 )
-from ipss_headend.field.control import budgets, clones, machine, orders, trail
+from ipss_headend.field.control import budgets, clock, clones, machine, orders, trail
 from ipss_headend.field.control.desk import Desk
 from ipss_headend.field.control.machine import State, Step
 from ipss_headend.field.control.orders import Effect, Order
@@ -82,6 +82,8 @@ SLOWEST_S = 60.0
 
 TEMPORARY_FAILURE = "action-result 2"
 
+SAY_AGAIN_S = 60.0
+"""How often a trouble that stays is logged."""
 CLOCK_S = 30.0
 """How often the budgets' clock is stored: a crash makes it no more than this slower."""
 
@@ -164,11 +166,13 @@ class Control:
         """Of those: what is being found out by reading, for as long as a meter is silent. It takes no place."""
         self._places: tuple[set[bytes], ...] = tuple(set() for _ in PLACES)
         self._version = -1
+        self._accepted: tuple[clock.Statement | None] | None = None
         self._open = False
         self._asked: str | None = None
         self._trouble: str | None = None
         self._older: audit.Checkpoint | None = None
         """The records before this one are not compared yet."""
+        self._said = ("", 0.0)
 
     def ask_stop(self, who: str) -> None:
         """Set the stop switch, from this process: a signal, the RPC. At once; the rows follow."""
@@ -200,8 +204,10 @@ class Control:
 
         state, self._budgets, fleet = await self._store.change(take_over, spend_reserve=True)
         self._clock = budgets.BudgetClock(state.budget_us, time.monotonic)
-        _, newest_us = await self._store.read(audit.newest)
-        self._reactor.believe(newest_us)
+        await self._believe()
+        found = await self._store.read(lambda connection: clock.doubt(connection, self.desk.people, self._wall_us()))
+        if found is not None:
+            self._complain(str(found))
         cut, reconnect = self.desk.limits("cut", fleet), self.desk.limits("reconnect", fleet)
         change = self.desk.limits("change", fleet)
         self._gate.limit(cut.fleet_per_day, reconnect.fleet_per_day, change.fleet_per_day)
@@ -726,6 +732,19 @@ class Control:
         self._gate.hold([(hold.meter_id, hold.why) for hold in held.values()])
         self._held = set(held)
         self._held_titles = {hold.system_title for hold in held.values()}
+        await self._believe()
+
+    async def _believe(self) -> None:
+        """Tell the gate what time it is at least; again only when people have said that this was wrong."""
+        accepted, newest_us = await self._store.read(
+            lambda connection: (
+                clock.accepted(connection, self.desk.people),
+                clock.believed_us(connection, self.desk.people),
+            )
+        )
+        if self._accepted is None or accepted != self._accepted[0]:
+            self._accepted = (accepted,)
+            self._reactor.believe(newest_us)
 
     async def _keep_doubts(self) -> None:
         """Meters that two have proved to be: the gate holds them already, now it is durable."""
@@ -765,8 +784,10 @@ class Control:
         rows.set_control(connection, rows.control(connection)._replace(budget_us=self._clock.now_us()))
 
     def _complain(self, why: str) -> None:
-        if self._trouble != why:
+        # Each look finds the same again: it is said once, and again after a while.
+        if self._trouble != why and (self._said[0] != why or trio.current_time() >= self._said[1]):
             self._log.error("no critical command leaves", why=why)
+            self._said = (why, trio.current_time() + SAY_AGAIN_S)
         self._trouble = why
 
 

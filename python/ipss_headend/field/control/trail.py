@@ -54,10 +54,13 @@ async def look_back(store: Store, until: Checkpoint | None, stop: Callable[[str]
 def switch_ever(connection: Connection) -> rows.ControlRow:
     """The stop switch as the row and the audit trail say it together: rows may be set back, the trail may not."""
     state = rows.control(connection)
-    query = select(audit_table.c.kind, audit_table.c.detail).where(audit_table.c.kind.in_(("stop", "resume")))
+    query = select(audit_table.c.kind, audit_table.c.detail).where(
+        audit_table.c.kind.in_(("stop", "resume", "clock-accepted"))
+    )
     said = connection.execute(query.order_by(audit_table.c.seq)).all()
-    generations = [json.loads(detail)["generation"] for kind, detail in said if kind == "resume"]
-    stopped = state.stopped or bool(said and said[-1][0] == "stop")
+    generations = [json.loads(detail)["generation"] for kind, detail in said if kind != "stop"]
+    switched = [kind for kind, _ in said if kind != "clock-accepted"]
+    stopped = state.stopped or switched[-1:] == ["stop"]
     return state._replace(stopped=stopped, generation=max(generations, default=state.generation))
 
 
