@@ -46,8 +46,8 @@ class Doubt(NamedTuple):
     def __str__(self) -> str:
         return (
             f"the wall clock says {_shown(self.now_us)} and the audit trail has seen {_shown(self.newest_us)}: "
-            "nothing critical leaves, at the latest from a restart on. Set the clock; if it is right and was ahead, two "
-            "people say so with `ipss-headend control accept-clock`"
+            "nothing critical leaves, at the latest from a restart on. Set the clock; if it is right and was ahead, "
+            "two people say so with `ipss-headend control accept-clock`"
         )
 
 
