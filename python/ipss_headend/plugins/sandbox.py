@@ -1,7 +1,9 @@
-"""What a plugin's process may not do: start processes, signal others, look into them, or open a connection.
+"""What a plugin's process may not do: start processes, signal others, look into them, open a connection, change a file.
 
-A seccomp filter (seccomp(2)) that refuses the calls with EPERM; threads stay allowed. It needs no rights. Where the
-kernel or the machine's architecture has none, the process goes on with its resource limits alone and says so.
+A seccomp filter (seccomp(2)) that refuses the calls with EPERM; threads stay allowed. And a Landlock ruleset
+(landlock(7)) that refuses every change of the file system with EACCES: the store, the configuration and the stop file
+are files of its user's. Neither needs rights. Where the kernel or the machine's architecture has none, the process goes
+on with what is there and says so.
 """
 
 from __future__ import annotations
@@ -23,11 +25,14 @@ CLONE_THREAD = 0x00010000
 _MACHINES: dict[str, tuple[int, int, int, tuple[int, ...]]] = {
     # fork vfork execve execveat kill tkill ptrace process_vm_readv process_vm_writev pidfd_open pidfd_send_signal
     # socket connect setsid setpgid unshare setns bpf io_uring_setup
+    # chmod fchmod fchmodat fchmodat2 chown fchown lchown fchownat, which Landlock lets through
     "x86_64": (0xC000003E, 56, 435, (
         57, 58, 59, 322, 62, 200, 101, 310, 311, 434, 424, 41, 42, 112, 109, 272, 308, 321, 425,
+        90, 91, 268, 452, 92, 93, 94, 260,
     )),
     "aarch64": (0xC00000B7, 220, 435, (
         221, 281, 129, 130, 117, 270, 271, 434, 424, 198, 203, 157, 154, 97, 268, 280, 425,
+        52, 53, 452, 55, 54,
     )),
 }  # fmt: skip
 
@@ -60,10 +65,43 @@ def program(machine: str) -> bytes | None:
     return b"".join(struct.pack("=HBBI", *step) for step in steps)
 
 
+CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
+VERSION, BENEATH = 1, 1
+WRITE_FILE, TRUNCATE = 1 << 1, 1 << 14
+CHANGES = ((1, WRITE_FILE | 0b1_1111_1111_0000), (2, 1 << 13), (3, TRUNCATE))
+"""Landlock's version, and the rights that it knows: write, remove, make; link elsewhere; truncate."""
+
+
+def change_nothing(library: ctypes.CDLL) -> bool:
+    """Let this process change no file from now on, but write to /dev/null. Returns whether that holds.
+
+    Memory files that it was handed stay writable. Needs no_new_privs.
+    """
+    version = library.syscall(CREATE_RULESET, None, 0, VERSION)
+    if version < 1:
+        return False
+    rights = sum(known for since, known in CHANGES if version >= since)
+    ruleset = library.syscall(CREATE_RULESET, ctypes.create_string_buffer(struct.pack("=Q", rights), 8), 8, 0)
+    if ruleset < 0:
+        return False
+    try:
+        nowhere = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
+        try:
+            rule = struct.pack("=Qi", rights & (WRITE_FILE | TRUNCATE), nowhere)
+            library.syscall(ADD_RULE, ruleset, BENEATH, ctypes.create_string_buffer(rule, len(rule)), 0)
+        finally:
+            os.close(nowhere)
+        return bool(library.syscall(RESTRICT_SELF, ruleset, 0) == 0)
+    finally:
+        os.close(ruleset)
+
+
 def enter() -> bool:
     """Give up the rights of this process, for ever. Returns whether the filter is on."""
     library = ctypes.CDLL(None, use_errno=True)
     library.prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if library.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 or not change_nothing(library):
+        sys.stderr.write(f"files are not kept from changes: {os.strerror(ctypes.get_errno())}\n")
     steps = program(platform.machine())
     if steps is None or library.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         sys.stderr.write("no filter of system calls on this machine\n")

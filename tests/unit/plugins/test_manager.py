@@ -163,11 +163,21 @@ def thread():
     one.start()
     one.join()
 def secret(): return os.environ["SECRET"]
+def create(): open(PLACE + "/new", "x")
+def append(): open(PLACE + "/store", "a")
+def truncate(): os.truncate(PLACE + "/store", 0)
+def remove(): os.unlink(PLACE + "/store")
+def move(): os.rename(PLACE + "/store", PLACE + "/other")
+def directory(): os.mkdir(PLACE + "/directory")
+def mode(): os.chmod(PLACE + "/store", 0o777)
+def nowhere(): open(os.devnull, "w").write("x")
+def read(): open(PLACE + "/store").read()
+FILES = (create, append, truncate, remove, move, directory, mode, nowhere, read)
 
 @hook
 def plugin_health(ctx):
     found = {}
-    for try_ in (fork, start, connect, kill, session, thread, secret):
+    for try_ in (fork, start, connect, kill, session, thread, secret, *FILES):
         try:
             try_()
             found[try_.__name__] = "done"
@@ -177,15 +187,20 @@ def plugin_health(ctx):
 """
 
 
-def test_a_process_may_start_threads_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_may_start_threads_and_read_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "key")
+    place = tmp_path / "data"
+    place.mkdir()
+    (place / "store").write_text("readings")
 
     async def use(manager: Manager) -> None:
         ((_, found),) = await manager.all("plugin_health")
-        refused = dict.fromkeys(("fork", "start", "connect", "kill", "session"), "PermissionError")
-        assert found == refused | {"thread": "done", "secret": "KeyError"}
+        changes = ("create", "append", "truncate", "remove", "move", "directory", "mode")
+        refused = dict.fromkeys(("fork", "start", "connect", "kill", "session", *changes), "PermissionError")
+        done = dict.fromkeys(("thread", "nowhere", "read"), "done")
+        assert found == refused | done | {"secret": "KeyError"}
 
-    with installed(tmp_path, curious=CURIOUS):
+    with installed(tmp_path, curious=f"PLACE = {str(place)!r}\n" + CURIOUS):
         running(["curious"], use)
 
 
