@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select
 from tests.unit.control import simulation as core
 
 from ipss_headend.field.control import machine, orders
+from ipss_headend.field.reactor import EventKind
 from ipss_headend.store import commands as rows
 from ipss_headend.store import log, readings, schema
 
@@ -111,6 +112,8 @@ def end(world: World) -> None:
         missing = _missing(world, connection)
         assert not missing, f"{len(missing)} readings never came, such as {min(missing)}"
         _judge_readings(world, connection)
+        for kind in connection.scalars(select(schema.events.c.kind)):
+            world.seen[f"event {EventKind(kind).label}"] += 1
 
 
 def _judge_readings(world: World, connection: Connection) -> None:

@@ -82,6 +82,8 @@ class World(core.World):
     rates: Rates = field(default_factory=Rates)
     calm: bool = False
     told: trio.Event = field(default_factory=trio.Event)
+    stop: server.Stop = field(default_factory=server.Stop)
+    """This life's, for whoever ends it in good order."""
     full: bool = False
     failed: bool = False
     """This life's disk has failed."""
@@ -187,14 +189,19 @@ async def live(world: World, settings: Config) -> None:
         world.lives += 1
         world.life, world.failed = None, False
         world.ground.reopen()
+        world.stop = server.Stop()
         with trio.CancelScope() as world.life:
             try:
-                await server._run(settings, server.Stop(), Store(world.database), trio.TASK_STATUS_IGNORED)
+                await server._run(settings, world.stop, Store(world.database), trio.TASK_STATUS_IGNORED)
             except* StoreFailed:
                 assert world.failed, "the head-end ended though its disk did not fail"
                 world.note("ended itself")
                 world.seen["ended themselves"] += 1
-                world.die()
+            else:
+                assert world.stop.drain.is_set(), "the head-end ended though nobody asked"
+                world.note("drained")
+                world.seen["drained"] += 1
+            world.die()
         await trio.sleep(world.rng.uniform(0.1, 2.0))
 
 
@@ -226,6 +233,19 @@ async def weather(world: World) -> None:
             native.cut(down, rng.random() < 0.5, down=False)
 
 
+async def fate(world: World) -> None:
+    """Ends lives at any moment, one way or the other, until cancelled."""
+    while True:
+        await trio.sleep(world.rng.uniform(5.0, 60.0))
+        if world.rng.random() < 0.5:
+            world.note("asked to end")
+            world.stop.ask()
+        elif world.life is not None:
+            world.note("killed in the midst")
+            world.seen["kills in the midst"] += 1
+            world.die()
+
+
 def clear_up(world: World) -> None:
     """From now on nothing fails."""
     world.rates = Rates(*[0.0] * 6)
@@ -255,6 +275,7 @@ def simulate(seed: int, ground: Ground) -> World:
                 with trio.move_on_after(FUSS_S):
                     async with trio.open_nursery() as fuss:
                         fuss.start_soon(weather, world)
+                        fuss.start_soon(fate, world)
                         await core.act(world, office, ground.config.control)
                 clear_up(world)
                 core.resume(world, office, ground.config.control)
