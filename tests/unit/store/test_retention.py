@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -227,6 +228,72 @@ def test_killed_process_loses_nothing_and_the_next_ends_it(path: Path, directory
             assert sorted([*archived(directory), *stored(connection)]) == sorted(rows)
             assert readings.verify(connection).sound
         assert {found.suffix for found in directory.glob("readings-*")} == {".sqlite"}
+
+
+ANYWHERE = """
+import os, random, signal, sys
+from pathlib import Path
+from ipss_headend.store import Database, archive, retention
+from ipss_headend.store.partitions import Month
+
+path, directory, seed = sys.argv[1:]
+dice = random.Random(int(seed))
+left, after = dice.randrange(1, 40), dice.random() < 0.5
+
+def counted(owner, name):
+    original = getattr(owner, name)
+
+    def call(*arguments, **named):
+        global left
+        left -= 1
+        if left == 0 and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        found = original(*arguments, **named)
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return found
+
+    setattr(owner, name, call)
+
+for owner, name in (
+    (os, "fsync"), (Path, "rename"), (Path, "unlink"), (retention, "_rows"), (retention, "_delete"),
+    (archive.Writing, "add"), (Database, "writing"), (Database, "reading"),
+):
+    counted(owner, name)
+retention.PIECE = 20
+database = Database(Path(path), reserve_bytes=0)
+retention.run(database, retention.retire(Month(2024, 3), Path(directory), lambda *_, **__: None), pause=0)
+"""
+
+KILLS = int(os.environ.get("IPSS_RETIREMENT_KILLS", "5"))
+
+
+def test_killed_anywhere_beside_a_head_end_that_writes_nothing_is_lost(path: Path, directory: Path) -> None:
+    """Kills at any transaction, file or sync of a retirement, again and again, while late lines come."""
+    killed, seed = 0, 0
+    with Database(path, own=True, reserve_bytes=0) as database:
+        rows = fill(database)
+        while killed < KILLS:
+            seed += 1
+            child = subprocess.Popen([sys.executable, "-c", ANYWHERE, path, directory, str(seed)])
+            while child.poll() is None:
+                late = row(len(rows) % 80, meter=7, layout=1, value=len(rows) + 1000)
+                with database.writing() as connection:
+                    journal.write(connection, WriteBatch([late]), late[6], database.epoch or 0)
+                rows.append(late)
+                time.sleep(0.02)
+            killed += child.returncode == -signal.SIGKILL
+            assert child.returncode in (0, -signal.SIGKILL)
+            with database.reading() as connection:
+                assert readings.verify(connection).sound
+
+        retire(database, directory)
+
+        with database.reading() as connection:
+            kept = stored(connection)
+            assert sorted([*archived(directory), *kept]) == sorted(rows)
+            assert all(one[2] >= MARCH.from_us for one in kept)
+            assert readings.verify(connection).sound
 
 
 def test_line_that_comes_while_the_month_is_retired_stays_and_goes_next_time(
