@@ -11,6 +11,12 @@ from pathlib import Path
 import pytest
 from tests.system.fleet import fleet
 
+from ipss_headend.cli.serve import make_head_end
+from ipss_headend.config import load
+from ipss_headend.security import audit
+from ipss_headend.store import Database, WriteBatch, archive, journal, reading_row, readings
+from ipss_headend.store.database import now_us
+
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 TIMEOUT_S = 400
 
@@ -72,3 +78,37 @@ def test_units_of_the_page_run_commands_that_exist() -> None:
         )
         for option in (word for word in words if word.startswith("--")):
             assert option in helped.stdout, option
+
+
+@pytest.mark.timeout(180)
+def test_head_end_with_retention_retires_what_is_too_old_and_says_so(tmp_path: Path) -> None:
+    ipss = (sys.executable, "-m", "ipss_headend.cli")
+    path, _ = make_head_end(tmp_path / "utility", accept_software_key=True)
+    text = path.read_text().replace("# [retention]\n# months = 36", "[retention]\nmonths = 2")
+    path.write_text(text.replace("port = 9466", "port = 0").replace("backfill_days = 40", "backfill_days = 30"))
+    month_us = 31 * 86_400_000_000
+    with (
+        Database(load(path).database.address, own=True, reserve_bytes=0) as database,
+        database.writing() as connection,
+    ):
+        rows = [reading_row(1, 1, now_us() - age * month_us, [age], received_us=1) for age in range(12)]
+        journal.write(connection, WriteBatch(rows), 1, database.epoch or 0)
+
+    with subprocess.Popen([*ipss, "serve", str(path)], stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stderr is not None
+            said = next(line for line in server.stderr if "readings retired" in line)
+            server.terminate()
+            assert server.wait(60) == 0
+        finally:
+            server.kill()
+
+    archives = sorted((path.parent / "data" / "archive").glob("readings-*.sqlite"))
+    with Database(load(path).database.address, reserve_bytes=0) as database, database.reading() as connection:
+        assert readings.verify(connection).sound
+        left = readings.line_count(connection)
+        noted = [one.subject for one in audit.records(connection) if one.kind == "retire"]
+    assert f"lines={12 - left}" in re.sub(r"\x1b\[[0-9;]*m", "", said)
+    assert left in (2, 3)
+    assert noted == [one.name.removeprefix("readings-").removesuffix(".sqlite") for one in archives]
+    assert sum(archive.check(one).readings for one in archives) == 12 - left

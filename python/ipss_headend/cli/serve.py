@@ -73,6 +73,10 @@ name = "clock check"
 objects = ["8/0.0.1.0.0.255:2"]
 every = "1h"
 
+# How long readings stay; older months go into archives. Without this all stay. See docs/operations.md.
+# [retention]
+# months = 36
+
 [metrics]
 host = "127.0.0.1"              # /metrics for Prometheus, /healthz
 port = 9466
