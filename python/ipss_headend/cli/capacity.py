@@ -94,7 +94,8 @@ def capacity(
     raise_descriptor_limit()
     address = loaded.database.address
     disk = address.parent if isinstance(address, Path) else loaded.data_directory
-    disk.mkdir(parents=True, exist_ok=True, mode=0o700)
+    while not disk.is_dir():
+        disk = disk.parent
     with scratch(disk) as directory:
         measured = measure(loaded, directory, meters, seconds)
         here = machine(loaded)

@@ -96,6 +96,17 @@ def test_what_it_says_is_the_least(run: Run, native: Any, head_end: Path, monkey
     assert [one.name for one in (head_end.parent / "data").iterdir() if one.name.startswith(".")] == []
 
 
+def test_data_directory_that_is_not_there_is_not_made(
+    run: Run, native: Any, head_end: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capacity, "measure", lambda *_: MEASURED)
+    head_end.write_text(head_end.read_text().replace('data_directory = "data"', 'data_directory = "later/data"'))
+
+    assert run("capacity", "--config", head_end).status == 0
+
+    assert {path.name for path in head_end.parent.iterdir()} == {"head_end.toml", "key_encryption.key", "data"}
+
+
 def test_without_plans_nothing_can_be_said(run: Run, native: Any, head_end: Path) -> None:
     head_end.write_text(head_end.read_text().partition("[[plans]]")[0])
 
