@@ -459,6 +459,12 @@ def key_transfer(suite: int, master_key: bytes, encryption_key: bytes, authentic
     Raises ValueError if a key is not the suite's.
     """
 
+def master_key_transfer(suite: int, master_key: bytes, new_master_key: bytes) -> bytes:
+    """The parameters of two key_transfers, one behind the other: the new key under the one in use, and under itself.
+
+    A meter takes the second one only if it has the new key: that is the proof. Raises ValueError as `key_transfer`.
+    """
+
 def signed_octets(purpose: str, generation: int, principal: str, octets: bytes) -> bytes:
     """What a principal signs to "propose" or "approve" the order with these canonical octets."""
 

@@ -63,9 +63,9 @@ class Office:
         """Propose; returns the order's number."""
         return self._ask(functools.partial(orders.switch, to), names, who=who, life_s=life_s, order_id=order_id)  # type: ignore[arg-type]
 
-    def ask_for_keys(self, names: list[str], *, who: str = "ada", life_s: float = 900) -> bytes:
+    def ask_for_keys(self, names: list[str], *, who: str = "ada", life_s: float = 900, master: bool = False) -> bytes:
         """Propose new keys; returns the order's number."""
-        return self._ask(orders.change_keys, names, who=who, life_s=life_s)
+        return self._ask(functools.partial(orders.change_keys, master=master), names, who=who, life_s=life_s)
 
     def _ask(self, make: Callable[..., Order], names: list[str], *, who: str, **more: object) -> bytes:
         with self.open() as database:
@@ -90,9 +90,9 @@ class Office:
         assert approved[-1]
         return order_id
 
-    def rekey(self, names: list[str], *, approvers: tuple[str, ...] = ("bob",)) -> bytes:
+    def rekey(self, names: list[str], *, approvers: tuple[str, ...] = ("bob",), master: bool = False) -> bytes:
         """Ask for new keys, and approve."""
-        order_id = self.ask_for_keys(names)
+        order_id = self.ask_for_keys(names, master=master)
         assert [self.approve(order_id, who) for who in approvers][-1]
         return order_id
 

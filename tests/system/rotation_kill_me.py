@@ -31,6 +31,22 @@ POINTS = (
 """Before, in and behind the transactions that store NEW, note that it is sent, and make it the key in use; the reactor
 has the transfer; it is on the way; it was answered; a try was taken, is made, was made; the command is at its end."""
 
+MASTER_POINTS = (
+    "before-stored",
+    "torn-stored",
+    "stored",
+    "before-sent",
+    "torn-sent",
+    "sent",
+    "given",
+    "on-wire",
+    "answered",
+    "torn-proven",
+    "proven",
+    "ended",
+)
+"""The same of a master key, where the answer is the proof and nothing is tried."""
+
 
 def arm(bomb: Bomb) -> None:
     """Put the points into the code."""
@@ -59,11 +75,16 @@ def arm(bomb: Bomb) -> None:
         setattr(rotation, name, patched)
 
     around(Rekeying, "prepare", "before-stored", "stored")
+    around(Rekeying, "prepare_master", "before-stored", "stored")
+    around(Rekeying, "master_answered", behind="proven")
     around(Rekeying, "_proves", "before-try", "tried")
     around(Rekeying, "_try_all", behind="proven")
     around(Control, "_mark_sent", "before-sent", "sent")
     around(Control, "_end", behind="ended")
     within("begin", "torn-stored")
+    within("begin_master", "torn-stored")
+    within("sending_master", "torn-sent")
+    within("proven_master", "torn-proven")
     within("sending", "torn-sent")
     within("block", "taken")
     within("proven", "torn-proven")

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -11,10 +12,12 @@ from tests.system.people import Office
 from tests.system.test_control import FAST, name, world
 from tests.system.test_serve import serving, until
 
-from ipss_headend.errors import HeadEndError
+from ipss_headend.errors import HeadEndError, RequestError
 from ipss_headend.field.control.desk import Refused, transact
 from ipss_headend.field.control.machine import State
+from ipss_headend.field.control.task import Control
 from ipss_headend.field.questions import Attributes
+from ipss_headend.field.reactor import Outcome
 from ipss_headend.field.rekeying import DEVICE_NAME
 from ipss_headend.security import Keystore, MeterKeys, rotation
 from ipss_headend.security.keystore import BoundKeys
@@ -79,6 +82,119 @@ def test_r22_two_people_change_keys_and_the_meters_answer_to_the_new_ones_alone(
         assert old.authentication_key != new.authentication_key
     kinds = office.audit_kinds()
     assert [kinds.count(kind) for kind in ("key change begun", "sent", "key changed", "confirmed")] == [2, 2, 2, 2]
+
+
+def test_r22_two_people_change_master_keys_and_new_keys_go_under_the_new_ones(tmp_path: Path) -> None:
+    async def use(head_end: HeadEnd) -> None:
+        before.extend(keys_of(office, *names))
+        asked = await trio.to_thread.run_sync(partial(office.ask_for_keys, names, master=True))
+        with pytest.raises(Refused, match="cannot approve"):
+            office.approve(asked, "ada")
+        assert office.approve(asked)
+        await until(lambda: office.over(asked))
+        states.extend(office.states(asked))
+        between.extend(keys_of(office, *names))
+        rekeyed = await trio.to_thread.run_sync(office.rekey, names)
+        await until(lambda: office.over(rekeyed))
+        states.extend(office.states(rekeyed))
+        answers.extend([await reads(head_end, meter) for meter in (1, 2, 3)])
+
+    names = [name(1), name(2)]
+    before: list[MeterKeys] = []
+    between: list[MeterKeys] = []
+    states: list[State] = []
+    answers: list[bool] = []
+    with world(tmp_path, 3, "127.80.0.1", control=FAST + QUICK) as (running, office, path):
+        serving(path, use)
+        after = keys_of(office, *names)
+        assert running.reused() == []
+
+    assert states == [State.CONFIRMED] * 4
+    assert answers == [True] * 3
+    for old, new, last in zip(before, between, after, strict=True):
+        assert old == replace(new, master_key=old.master_key) != new, "the master key alone"
+        assert new == replace(last, encryption_key=new.encryption_key, authentication_key=new.authentication_key)
+        assert new.encryption_key != last.encryption_key
+    kinds = office.audit_kinds()
+    assert [kinds.count(kind) for kind in ("master key change begun", "master key changed", "key changed")] == [2, 2, 2]
+
+
+def test_r22_a_lost_answer_leaves_the_master_key_in_doubt_and_the_next_order_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile the meter is read as ever, and nothing is sent under either master key."""
+    whole = Control._await_end
+
+    async def loses(self: Control, request: int, meter: int) -> Any:
+        ended = await whole(self, request, meter)
+        return (Outcome.UNKNOWN, "lost", {}) if lost else ended
+
+    async def use(head_end: HeadEnd) -> None:
+        first = await trio.to_thread.run_sync(partial(office.rekey, [name(1)], master=True))
+        await until(lambda: office.states(first) == [State.UNKNOWN])
+        lost.clear()
+        with office.open() as database, database.reading() as connection:
+            assert rotation.masters_in_doubt(connection) == [1]
+            with pytest.raises(RequestError, match="being changed"):
+                registry.remove_meter(connection, 1)
+        answers.append(await reads(head_end, 1))
+        other = await trio.to_thread.run_sync(office.rekey, [name(1)])
+        await until(lambda: office.over(other))
+        [refused] = office.commands(other)
+        assert (refused.state, "in doubt" in refused.detail) == (State.FAILED, True)
+        again = await trio.to_thread.run_sync(partial(office.rekey, [name(1)], master=True))
+        await until(lambda: office.over(again))
+        await until(lambda: office.over(first))
+        assert office.states(again) == office.states(first) == [State.CONFIRMED]
+        last = await trio.to_thread.run_sync(office.rekey, [name(1)])
+        await until(lambda: office.over(last))
+        assert office.states(last) == [State.CONFIRMED]
+        answers.append(await reads(head_end, 1))
+
+    monkeypatch.setattr(Control, "_await_end", loses)
+    lost = [True]
+    answers: list[bool] = []
+    with world(tmp_path, 1, "127.81.0.1", control=FAST + QUICK) as (running, office, path):
+        [before] = keys_of(office, name(1))
+        serving(path, use, limit_s=90)
+        [after] = keys_of(office, name(1))
+        assert running.reused() == []
+
+    assert answers == [True, True]
+    assert before.master_key != after.master_key
+
+
+def test_r22_meter_that_refuses_a_new_master_key_keeps_its_old_one_and_takes_other_keys(tmp_path: Path) -> None:
+    """Its master key is not what the head-end has; once that is put right, its keys are changed as ever."""
+
+    async def use(head_end: HeadEnd) -> None:
+        asked = await trio.to_thread.run_sync(partial(office.rekey, [name(1)], master=True))
+        await until(lambda: office.over(asked))
+        states.extend(office.states(asked))
+        answers.append(await reads(head_end, 1))
+
+    async def right(head_end: HeadEnd) -> None:
+        asked = await trio.to_thread.run_sync(office.rekey, [name(1)])
+        await until(lambda: office.over(asked))
+        states.extend(office.states(asked))
+        answers.append(await reads(head_end, 1))
+
+    states: list[State] = []
+    answers: list[bool] = []
+    with world(tmp_path, 1, "127.82.0.1", control=FAST + QUICK) as (_, office, path):
+        with office.open() as database, database.reading() as connection:
+            kept = connection.scalar(select(meter_keys.c.wrapped))
+        forget_master_keys(office)
+        serving(path, use)
+        with office.open() as database, database.writing() as connection:
+            waiting = rotation.pending(connection, 1)
+            connection.execute(update(meter_keys).values(wrapped=kept))
+        serving(path, right)
+
+    assert waiting is not None
+    assert (waiting.state, waiting.tries) == (rotation.MASTER_STORED, 0)
+    assert states == [State.FAILED, State.CONFIRMED]
+    assert answers == [True, True]
 
 
 def test_r22_meter_that_did_not_take_the_keys_goes_on_with_its_old_ones_and_gets_the_same_again(tmp_path: Path) -> None:

@@ -45,6 +45,9 @@ def rotate(
     order: Annotated[
         str, typer.Option("--order", help="The order's number (UUID): the same again changes nothing.")
     ] = "",
+    master: Annotated[
+        bool, typer.Option("--master", help="Their master keys, which wrap the others, in place of those.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do.")] = False,
     key: KeyFile = None,
     config: places.CONFIG = places.DEFAULT_CONFIG,
@@ -55,12 +58,16 @@ def rotate(
     Each meter's keys are made when its turn comes, go to it under its master key, and replace the old ones once it has
     answered under them. Many meters change in rings: 10, 100, 1 %, 10 %, all; too many failures halt it.
 
+    A new master key goes wrapped under the one in use, and under itself, which only a meter that has it takes: that is
+    the proof. Without an answer both are kept, the meter is talked to as ever, and the next such order tells.
+
     \b
     Examples:
       ipss-headend keys rotate meter-7 --reason "installer left" --key ada.key
       ipss-headend keys rotate --group district-3 --reason yearly --dry-run
       ipss-headend keys rotate --due --reason "counters run out" --key ada.key
       ipss-headend keys rotate --again 3f1c --reason "the rest" --key ada.key
+      ipss-headend keys rotate --master meter-7 --reason "the manufacturer's key" --key ada.key
     """
     loaded = places.load_config(config)
     wanted = [*(targets or []), *(f"group:{name}" for name in group or [])]
@@ -77,7 +84,7 @@ def rotate(
     many = len(wanted) > FEW or any(word.startswith(("group:", "@")) for word in wanted)
 
     def make(meters: list[tuple[int, bytes]], **common: Any) -> Order:
-        return orders.change_keys(meters, **common)
+        return orders.change_keys(meters, master=master, **common)
 
     life = not_after or (LIFE_OF_MANY if many else LIFE_OF_FEW)
     ask(make, wanted, reason, life, order, key, config, dry_run=dry_run, json_output=json_output)
@@ -110,9 +117,10 @@ def status(
             )
             listed = [_progress(connection, desk, row) for row in found]
             doubt = _names(connection, rotation.in_doubt(connection))
+            masters = _names(connection, rotation.masters_in_doubt(connection))
             due = _names(connection, counters.near_end(connection))
     if json_output:
-        output.document({"orders": listed, "in_doubt": doubt, "due": due})
+        output.document({"orders": listed, "in_doubt": doubt, "masters_in_doubt": masters, "due": due})
         return
     output.table(
         ("order", "ring", "changed", "failed", "waiting", "of", "state"),
@@ -122,7 +130,12 @@ def status(
             for one in listed
         ],
     )  # fmt: skip
-    for title, names in (("in doubt, tried at most twice in 15 minutes", doubt), ("counters run out", due)):
+    told = "master key in doubt, ask again with `keys rotate --master`"
+    for title, names in (
+        ("in doubt, tried at most twice in 15 minutes", doubt),
+        (told, masters),
+        ("counters run out", due),
+    ):
         if names:
             output.line(f"{title}: {', '.join(names[:20])}{' ...' if len(names) > 20 else ''}")
 
@@ -174,7 +187,9 @@ def _unchanged(connection: Connection, made: Order) -> list[int]:
     if made.kind != "key-change":
         raise RequestError(f"--again: order {orders.shown(made.order_id)} is no change of keys")
     found = rows.commands_of(connection, made.order_id)
-    return [one.meter_id for one in found if one.state in FINAL and one.state != State.CONFIRMED]
+    master = isinstance(made.effect, orders.Effect) and made.effect.value == orders.MASTER_KEY
+    ended = FINAL | {State.UNKNOWN} if master else FINAL  # of a master key, the next order finds out
+    return [one.meter_id for one in found if one.state in ended and one.state != State.CONFIRMED]
 
 
 def _names(connection: Connection, meters: list[int]) -> list[str]:

@@ -57,6 +57,13 @@ AT_ONCE = 32
 """Meters that are tried at a time."""
 
 
+PROOF = 1
+"""The place of the second of the two transfers of a new master key: under itself."""
+TRANSFERS = 2
+TEMPORARY = 2
+"""action-result `temporary-failure`: says nothing of which key it has."""
+
+
 class Has(Enum):
     """Which keys a meter has, as the store knows it."""
 
@@ -70,6 +77,9 @@ class Native(Protocol):
 
     def key_transfer(self, suite: int, master_key: bytes, encryption_key: bytes, authentication_key: bytes, /) -> bytes:
         """A key_transfer's parameters."""
+
+    def master_key_transfer(self, suite: int, master_key: bytes, new_master_key: bytes, /) -> bytes:
+        """The parameters of both transfers of a new master key."""
 
 
 class Rekeying:
@@ -124,6 +134,10 @@ class Rekeying:
                 rotation.begin(connection, self._keystore, meter_id, title, who, self._wall_us())
             elif found.state == rotation.SENT:
                 raise RequestError("its keys are in doubt from an earlier change; `keys rotation status` tells")
+            elif found.state == rotation.MASTER_SENT:
+                raise RequestError("its master key is in doubt: `keys rotate --master` sends the same again and tells")
+            elif found.state == rotation.MASTER_STORED:
+                rotation.begin(connection, self._keystore, meter_id, title, who, self._wall_us())
             new = rotation.new_keys(connection, self._keystore, meter_id, title)
             used = counters.granted_until(connection, [meter_id]).get(meter_id, counters.FIRST)
             last = rotation.block(connection, meter_id, BLOCK, new=False) if used >= counters.FORCED else None
@@ -147,6 +161,45 @@ class Rekeying:
             self._enrolment.settled(meter)
         return made
 
+    async def prepare_master(self, meter_id: int, who: str) -> bytes:
+        """As `prepare`, of a new master key: what is sent, its proof with it.
+
+        Raises:
+            RequestError: the meter's master key cannot be changed.
+        """
+        meter = self._meters.get(meter_id)
+        if meter is None or not needs_counters(meter):
+            raise RequestError("the meter uses no keys that could be changed")
+        title = meter.system_title
+
+        def begin(connection: Connection) -> bytes:
+            old, new = rotation.begin_master(connection, self._keystore, meter_id, title, who, self._wall_us())
+            return self._native.master_key_transfer(meter.protocol.suite, old, new)
+
+        try:
+            return await self._store.change(begin, spend_reserve=True)
+        except (ValueError, KeyTampered) as error:
+            raise RequestError(f"its master key cannot be changed: {error}") from error
+
+    async def master_answered(self, meter_id: int, refused: Mapping[int, int]) -> Has:
+        """The meter answered to both transfers; `refused`: the result of each that it did not take, by its place."""
+        meter = self._meters.get(meter_id)
+        if PROOF not in refused and meter is not None:
+            await self._store.change(
+                lambda connection: rotation.proven_master(connection, self._keystore, meter_id, meter.system_title),
+                spend_reserve=True,
+            )
+            with_new = await self._store.read(
+                lambda connection: rotation.candidates(connection, self._keystore, meter_id, meter.system_title)
+            )
+            self._enrolment.settled(replace(meter, keys=with_new[0].keys))
+            self._figures.key_changes += 1
+            return Has.NEW
+        if len(refused) == TRANSFERS:
+            known = rotation.withdrawn_master if TEMPORARY in refused.values() else rotation.refused_master
+            await self._store.change(lambda connection: known(connection, meter_id), spend_reserve=True)
+        return await self.has(meter_id)
+
     def doubt(self, meter_id: int, *, old_first: bool = False) -> None:
         """A transfer may have left. `old_first`: the meter said that it did not take it."""
         self._told.send_nowait((meter_id, old_first))
@@ -156,7 +209,7 @@ class Rekeying:
         found = await self._store.read(lambda connection: rotation.pending(connection, meter_id))
         if found is None:
             return Has.NEW
-        return Has.EITHER if found.state == rotation.SENT else Has.OLD
+        return Has.EITHER if found.state in (rotation.SENT, rotation.MASTER_SENT) else Has.OLD
 
     async def run(self) -> None:
         """Settle doubts, those of an earlier life first, until cancelled."""

@@ -12,6 +12,19 @@ sent did not take it: NEW goes back to `stored`, the same key, so that a late tr
 has. Our invocation counter goes on under NEW, which is always safe; near its end it begins anew under NEW, counted
 beside the one in use until NEW is that (R10). The meter's high water belongs to the old key and starts again, in the
 transaction that makes NEW the key in use.
+
+The meter's master key changes alone, and no association shows which one a meter has. So both are kept, the meter is
+talked to as ever, and each order sends the same two transfers in one request: NEW under the master key in use, and NEW
+under itself, which only a meter that has it can take. Its yes to the second is the proof, whatever it said before.
+
+| state | what is durable | what the next order sends |
+|---|---|---|
+| `master-stored` | NEW beside the key in use | both transfers |
+| `master-sent` | that NEW may have arrived | the same both transfers |
+| (gone) | NEW is in use; the old one is erased in the same transaction | |
+
+The current encryption key is never transferred again as a proof: a meter that begins its invocation counter anew with a
+transfer would use nonces twice under one key.
 """
 
 import secrets
@@ -29,6 +42,8 @@ from ipss_headend.store.schema import key_fingerprints, key_generations, meter_k
 
 STORED = "stored"
 SENT = "sent"
+MASTER_STORED = "master-stored"
+MASTER_SENT = "master-sent"
 
 TRIES = 2
 TRY_WINDOW_US = 15 * 60 * 1_000_000
@@ -62,7 +77,11 @@ def begin(
     Raises:
         RequestError: a rotation is under way already, or the meter has no keys or no master key to send them under.
     """
-    if pending(connection, meter_id) is not None:
+    under_way = pending(connection, meter_id)
+    if under_way is not None and under_way.state == MASTER_STORED:
+        # The meter is known not to have it: it never left, or was refused under both keys.
+        connection.execute(delete(pending_keys).where(pending_keys.c.meter_id == meter_id))
+    elif under_way is not None:
         raise RequestError(f"meter {meter_id}: its keys are being changed already; let that end")
     old = _in_use(connection, keystore, meter_id, title)
     if old.encryption_key is None or old.authentication_key is None or old.master_key is None:
@@ -80,6 +99,80 @@ def begin(
     return Pending(meter_id, generation, STORED, 0, now_us)
 
 
+def begin_master(
+    connection: Connection, keystore: Keystore, meter_id: int, title: bytes | None, who: str, now_us: int
+) -> tuple[bytes, bytes]:
+    """Make a new master key for a meter and store it, or take the one that was made before: old and new.
+
+    Nothing was sent yet. Needs a writing transaction.
+
+    Raises:
+        RequestError: its other keys are being changed, or it has no master key.
+    """
+    old, found = _in_use(connection, keystore, meter_id, title), pending(connection, meter_id)
+    if old.master_key is None:
+        raise RequestError(f"meter {meter_id}: has no master key that a new one is sent under")
+    if found is not None and found.state not in (MASTER_STORED, MASTER_SENT):
+        raise RequestError(f"meter {meter_id}: its keys are being changed already; let that end")
+    if found is not None:
+        return old.master_key, new_keys(connection, keystore, meter_id, title).master_key or b""
+    fresh = _fresh(len(old.master_key))
+    [wrapped] = keystore.wrap([(meter_id, title, replace(old, master_key=fresh))])
+    known = select(key_generations.c.generation).where(key_generations.c.meter_id == meter_id)
+    generation = connection.scalar(known) or 0
+    row = {"meter_id": meter_id, "generation": generation, "state": MASTER_STORED, "tries": 0, "window_us": now_us}
+    connection.execute(insert(pending_keys).values(**row, wrapped=wrapped))
+    audit.append(connection, "master key change begun", who, f"meter {meter_id}")
+    return old.master_key, fresh
+
+
+def sending_master(connection: Connection, meter_id: int) -> bool:
+    """As `sending`, of a new master key. `tries` counts the transfers whose fate is not known."""
+    mine = pending_keys.c.state.in_((MASTER_STORED, MASTER_SENT))
+    values = {"state": MASTER_SENT, "tries": pending_keys.c.tries + 1}
+    chosen = (pending_keys.c.meter_id == meter_id) & mine
+    return connection.execute(update(pending_keys).where(chosen).values(**values)).rowcount == 1
+
+
+def withdrawn_master(connection: Connection, meter_id: int) -> None:
+    """As `withdrawn`, of a new master key: an earlier transfer may have arrived all the same."""
+    found = pending(connection, meter_id)
+    if found is not None and found.state == MASTER_SENT:
+        values = {"state": MASTER_SENT if found.tries > 1 else MASTER_STORED, "tries": max(found.tries - 1, 0)}
+        connection.execute(update(pending_keys).where(pending_keys.c.meter_id == meter_id).values(**values))
+
+
+def refused_master(connection: Connection, meter_id: int) -> None:
+    """The meter refused NEW under NEW and under the key in use, for good: it does not have it."""
+    chosen = (pending_keys.c.meter_id == meter_id) & (pending_keys.c.state == MASTER_SENT)
+    connection.execute(update(pending_keys).where(chosen).values(state=MASTER_STORED, tries=0))
+
+
+def proven_master(connection: Connection, keystore: Keystore, meter_id: int, title: bytes | None) -> None:
+    """The meter took NEW under NEW: it is the key in use, and the old one is erased. Needs a writing transaction."""
+    found = pending(connection, meter_id)
+    if found is None or found.state != MASTER_SENT:
+        return
+    chosen = pending_keys.c.meter_id == meter_id
+    wrapped = connection.scalar(select(pending_keys.c.wrapped).where(chosen))
+    new, old = new_keys(connection, keystore, meter_id, title), _in_use(connection, keystore, meter_id, title)
+    connection.execute(update(meter_keys).where(meter_keys.c.meter_id == meter_id).values(wrapped=wrapped))
+    connection.execute(delete(pending_keys).where(chosen))
+    # The other keys are what they were, and so are their counters, and both ends' high water.
+    if old.master_key not in (old.encryption_key, old.authentication_key):
+        mark = keystore.fingerprint(old.master_key or b"")
+        connection.execute(delete(key_fingerprints).where(key_fingerprints.c.fingerprint == mark))
+    mark = keystore.fingerprint(new.master_key or b"")
+    connection.execute(insert(key_fingerprints), [{"fingerprint": mark, "meter_id": meter_id}])
+    audit.append(connection, "master key changed", "head-end", f"meter {meter_id}")
+
+
+def masters_in_doubt(connection: Connection) -> list[int]:
+    """The meters that may have either master key: the next order tells. They are talked to as ever."""
+    query = select(pending_keys.c.meter_id).where(pending_keys.c.state == MASTER_SENT)
+    return list(connection.scalars(query.order_by(pending_keys.c.meter_id)))
+
+
 def sending(connection: Connection, meter_id: int) -> bool:
     """Note that the transfer leaves now. Durable before it does; the sender waits for the transaction's end.
 
@@ -91,7 +184,8 @@ def sending(connection: Connection, meter_id: int) -> bool:
 
 def withdrawn(connection: Connection, meter_id: int) -> None:
     """Nothing of the transfer left, and nothing of it will: for whoever knows that, in the same life as `sending`."""
-    connection.execute(update(pending_keys).where(pending_keys.c.meter_id == meter_id).values(state=STORED))
+    chosen = (pending_keys.c.meter_id == meter_id) & (pending_keys.c.state == SENT)
+    connection.execute(update(pending_keys).where(chosen).values(state=STORED))
 
 
 def in_doubt(connection: Connection) -> list[int]:
@@ -119,7 +213,7 @@ def candidates(connection: Connection, keystore: Keystore, meter_id: int, title:
     """
     old = _in_use(connection, keystore, meter_id, title)
     found = pending(connection, meter_id)
-    if found is None or found.state == STORED:
+    if found is None or found.state != SENT:
         return [Candidate(old, new=False)]
     return [Candidate(new_keys(connection, keystore, meter_id, title), new=True), Candidate(old, new=False)]
 
@@ -136,7 +230,7 @@ def may_try(connection: Connection, meter_id: int, now_us: int) -> bool:
     A clock that was set back gives no new tries.
     """
     found = pending(connection, meter_id)
-    if found is None or found.state == STORED:
+    if found is None or found.state != SENT:
         return True
     tries = 0 if now_us - found.window_us >= TRY_WINDOW_US else found.tries
     if tries >= TRIES:
@@ -159,7 +253,7 @@ def proven(connection: Connection, keystore: Keystore, meter_id: int, title: byt
     Returns `active` where NEW is in use now, else the state that the rotation has.
     """
     found = pending(connection, meter_id)
-    if found is None:
+    if found is None or found.state not in (STORED, SENT):
         return "active"
     chosen = pending_keys.c.meter_id == meter_id
     if not new:

@@ -190,7 +190,7 @@ def remove_meter(connection: Connection, meter_id: int) -> None:
         RequestError: it may have keys that only a row of its key change knows.
     """
     doubt = select(pending_keys.c.state).where(pending_keys.c.meter_id == meter_id)
-    if connection.scalar(doubt) == "sent":
+    if connection.scalar(doubt) in {"sent", "master-sent"}:
         raise RequestError(f"meter {meter_id}: its keys are being changed; taken out now, they would be lost")
     for table in (key_generations, key_counters, pending_keys, meter_keys, meters):
         connection.execute(delete(table).where(table.c.meter_id == meter_id))

@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::meter::{seconds, suite_numbered};
-use crate::control::effect::transfer;
+use crate::control::effect::{change_of_master, transfer};
 use crate::control::{Gate, Limits, Order, Policy, Principal, Purpose, Refusal, Signature, approval, order};
 
 /// How often the stop file is looked for: well below the second that R17 allows.
@@ -231,10 +231,21 @@ fn key_transfer(suite: u8, master_key: &[u8], encryption_key: &[u8], authenticat
     Ok(transfer(&master, [(KeyId::GlobalUnicast, &encryption), (KeyId::Authentication, &authentication)]))
 }
 
+/// The parameters of both transfers of a new master key; see `_core.pyi`.
+#[pyfunction]
+fn master_key_transfer(suite: u8, master_key: &[u8], new_master_key: &[u8]) -> PyResult<Vec<u8>> {
+    let suite = suite_numbered(suite)?;
+    let key = |name: &str, octets: &[u8]| {
+        Key::for_suite(suite, octets).map_err(|error| PyValueError::new_err(format!("{name}: {}", error.message)))
+    };
+    Ok(change_of_master(&key("master_key", master_key)?, &key("new_master_key", new_master_key)?))
+}
+
 /// Put the functions into the module.
 pub fn add(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<PyGate>()?;
     module.add_function(wrap_pyfunction!(order_of, module)?)?;
     module.add_function(wrap_pyfunction!(key_transfer, module)?)?;
+    module.add_function(wrap_pyfunction!(master_key_transfer, module)?)?;
     module.add_function(wrap_pyfunction!(signed_octets, module)?)
 }

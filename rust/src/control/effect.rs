@@ -133,6 +133,8 @@ pub enum Effect {
     Set(AttributeDescriptor, Box<[u8]>),
     /// Invoke key_transfer of a security setup for these keys, by their numbers, each once and rising. The keys are made
     /// for each meter when its command leaves, and wrapped under the master key that only it has: nobody signs them.
+    /// Of the master key alone it is two transfers, one behind the other: the new one under the key in use, and under
+    /// itself, which a meter that has it takes, and no other: the only proof that there is.
     Transfer(MethodDescriptor, Box<[u8]>),
     /// Write a coil or holding registers.
     Registers(RegisterWrite),
@@ -195,15 +197,18 @@ impl Effect {
     /// The same as the only work of a request; `made` is what was made for this meter alone. `None` if the effect does
     /// not want that, or something else.
     pub fn work(&self, made: &[u8]) -> Option<sessions::Work> {
-        let item = match self {
-            Self::Action(..) | Self::Set(..) => made.is_empty().then(|| self.item())??,
-            Self::Transfer(method, keys) => transfers(made, keys).then(|| Item::Action(*method, Some(made.into())))?,
+        let items: Box<[Item]> = match self {
+            Self::Action(..) | Self::Set(..) => Box::new([made.is_empty().then(|| self.item())??]),
+            Self::Transfer(method, keys) => {
+                let action = |parameters: &[u8]| Item::Action(*method, Some(parameters.into()));
+                parts(made, keys)?.into_iter().map(action).collect()
+            }
             Self::Registers(write) => {
                 let plan = modbus::Plan { items: Box::new([made.is_empty().then(|| write.item())??]) };
                 return Some(sessions::Work::Modbus(Arc::new(plan)));
             }
         };
-        let plan = Arc::new(Plan { items: Box::new([item]) });
+        let plan = Arc::new(Plan { items });
         Some(sessions::Work::Dlms(Work { plan, from: WallTime(0), to: WallTime(0) }))
     }
 
@@ -213,8 +218,9 @@ impl Effect {
             ([Item::Action(method, parameters)], Self::Action(own, octets)) => {
                 method == own && parameters.as_deref().unwrap_or_default() == &octets[..]
             }
-            ([Item::Action(method, Some(parameters))], Self::Transfer(own, keys)) => {
-                method == own && transfers(parameters, keys)
+            (items, Self::Transfer(own, keys)) => {
+                let is = |item: &Item| matches!(item, Item::Action(method, Some(parameters)) if method == own && transfers(parameters, keys));
+                items.len() == transfers_of(keys) && items.iter().all(is)
             }
             ([Item::Set(values)], Self::Set(own, octets)) => {
                 matches!(&values[..], [(descriptor, value)] if descriptor == own && value == octets)
@@ -238,6 +244,18 @@ impl Effect {
     }
 }
 
+/// How many transfers a change of these keys is.
+fn transfers_of(keys: &[u8]) -> usize {
+    if keys == [KeyId::Master as u8] { 2 } else { 1 }
+}
+
+/// The parameters of each transfer in what was made: with more than one, of equal length. `None`: it is not that.
+fn parts<'a>(made: &'a [u8], keys: &[u8]) -> Option<Vec<&'a [u8]>> {
+    let length = made.len() / transfers_of(keys);
+    let parts: Vec<_> = made.chunks(length.max(1)).collect();
+    (parts.len() == transfers_of(keys) && parts.iter().all(|part| transfers(part, keys))).then_some(parts)
+}
+
 /// Whether these parameters transfer exactly these keys, each wrapped (RFC 3394: 8 octets more than a key of 16 or 32).
 fn transfers(parameters: &[u8], keys: &[u8]) -> bool {
     let Ok(Some(Method::KeyTransfer(found))) = Method::decode(KEY_TRANSFER, parameters, &Limits::default()) else {
@@ -259,6 +277,12 @@ pub fn are_keys(numbers: &[u8]) -> bool {
 pub fn transfer<'a>(master: &Key, keys: impl IntoIterator<Item = (KeyId, &'a Key)>) -> Vec<u8> {
     Method::transfer(master, keys).encode()
 }
+
+/// What is made to change a master key: the new one under the key in use, and under itself.
+pub fn change_of_master(master: &Key, new: &Key) -> Vec<u8> {
+    [transfer(master, [(KeyId::Master, new)]), transfer(new, [(KeyId::Master, new)])].concat()
+}
+
 /// Function code of a write of several registers.
 const WRITE_REGISTERS: u8 = 16;
 

@@ -1,5 +1,6 @@
 //! What the gate lets through and what it does not, against a model written down independently (R14-R18).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::{Signer, SigningKey};
@@ -646,6 +647,32 @@ fn approved_key_change_sends_wrapped_keys_of_the_kinds_that_were_signed_and_noth
     let again = gate.arm([1; 16], command(1, 1), 8, &wrapped(&BOTH), at(3)).unwrap();
     assert_eq!(gate.permit(1, 8, &again.work, at(3)), Ok(()));
     assert_eq!(armed.meter, 0);
+}
+
+#[test]
+fn new_master_key_goes_with_its_proof_in_one_request_and_with_nothing_else() {
+    let gate = gate();
+    let octets = change(1, &[3], 3, 15 * MINUTE);
+    gate.admit(&octets, &signed(&octets, "ada", &["bob"]), at(1)).unwrap();
+    let (old, new) = (Key::Aes128([9; 16]), Key::Aes128([4; 16]));
+    let made = effect::change_of_master(&old, &new);
+    let one = effect::transfer(&old, [(KeyId::Master, &new)]);
+    let with_more = [&one[..], &wrapped(&BOTH[..1])].concat();
+
+    for made in [vec![], one, made[..made.len() - 1].to_vec(), with_more, [&made[..], &made[..]].concat()] {
+        let refused = gate.arm([1; 16], command(1, 0), 7, &made, at(2)).unwrap_err();
+        assert!(matches!(refused, Refusal::Unknown(_)), "{refused}");
+    }
+    let armed = gate.arm([1; 16], command(1, 0), 7, &made, at(2)).unwrap();
+    let sessions::Work::Dlms(work) = &armed.work else { panic!("no work of a meter") };
+    assert_eq!(work.plan.items.len(), 2);
+    let half = sessions::Work::Dlms(Work {
+        plan: Arc::new(Plan { items: Box::new([work.plan.items[1].clone()]) }),
+        ..work.clone()
+    });
+    assert!(gate.permit(0, 7, &half, at(3)).is_err());
+    let again = gate.arm([1; 16], command(1, 1), 8, &made, at(3)).unwrap();
+    assert_eq!(gate.permit(1, 8, &again.work, at(3)), Ok(()));
 }
 
 #[test]

@@ -200,3 +200,48 @@ def test_a_meter_without_a_master_key_is_refused(database: Database) -> None:
         add(connection, MeterKeys(os.urandom(16)))
         with pytest.raises(RequestError, match="no master key"):
             rotation.begin(connection, KEYSTORE, METER, TITLE, "Olga", 0)
+
+
+def test_r22_a_master_key_in_doubt_stays_in_doubt_until_the_meter_tells(database: Database) -> None:
+    """What was not sent takes back its own doubt and no earlier one; the other keys and their counters stay."""
+    old = some_keys()
+
+    def state() -> tuple[str, int]:
+        found = rotation.pending(connection, METER)
+        assert found is not None
+        return found.state, found.tries
+
+    with database.writing() as connection:
+        add(connection, old)
+        counters.raise_peer(connection, [(METER, 77)])
+        was, new = rotation.begin_master(connection, KEYSTORE, METER, TITLE, "ada", 0)
+        assert was == old.master_key != new
+        assert rotation.candidates(connection, KEYSTORE, METER, TITLE) == [rotation.Candidate(old, new=False)]
+        assert rotation.sending_master(connection, METER)
+        rotation.withdrawn_master(connection, METER)
+        assert state() == (rotation.MASTER_STORED, 0)
+
+        rotation.sending_master(connection, METER)
+        assert rotation.begin_master(connection, KEYSTORE, METER, TITLE, "ada", 1) == (was, new), "the same again"
+        rotation.sending_master(connection, METER)
+        rotation.withdrawn_master(connection, METER)
+        assert state() == (rotation.MASTER_SENT, 1)
+        assert rotation.in_doubt(connection) == []
+        assert rotation.masters_in_doubt(connection) == [METER]
+        with pytest.raises(RequestError, match="let that end"):
+            rotation.begin(connection, KEYSTORE, METER, TITLE, "ada", 2)
+
+        rotation.refused_master(connection, METER)
+        assert state() == (rotation.MASTER_STORED, 0)
+        rotation.proven_master(connection, KEYSTORE, METER, TITLE)
+        assert state() == (rotation.MASTER_STORED, 0), "what was never sent is not proven"
+        rotation.sending_master(connection, METER)
+        rotation.proven_master(connection, KEYSTORE, METER, TITLE)
+
+        [(keys, _)] = rotation.candidates(connection, KEYSTORE, METER, TITLE)
+        assert keys == MeterKeys(old.encryption_key, old.authentication_key, None, new)
+        assert counters.peer_high_water(connection, [METER]) == {METER: 77}, "the counters' key is the same"
+        assert connection.scalar(select(key_generations.c.generation)) is None
+        assert rotation.begin(connection, KEYSTORE, METER, TITLE, "ada", 3).state == rotation.STORED
+        with pytest.raises(RequestError, match="let that end"):
+            rotation.begin_master(connection, KEYSTORE, METER, TITLE, "ada", 4)

@@ -60,6 +60,8 @@ CALENDAR = bytes((0, 0, 13, 0, 0, 255))
 SECURITY_SETUP = bytes((0, 0, 43, 0, 0, 255))
 BOTH_KEYS = bytes((0, 2))
 """Global unicast encryption key, authentication key (Blue Book, "Security setup", key_id)."""
+MASTER_KEY = bytes((3,))
+"""The key that wraps the others."""
 NO_LIMIT = 0xFFFF_FFFF
 """The highest threshold of a limiter."""
 NO_PARAMETER = bytes((15, 0))
@@ -262,14 +264,16 @@ def change_keys(
     created_us: int,
     life_s: float,
     order_id: bytes | None = None,
+    master: bool = False,
 ) -> Order:
     """An order for new global keys (class 64, key_transfer of the unicast encryption and the authentication key).
 
-    The keys are made for each meter when its command leaves, and go wrapped under the meter's own master key.
+    The keys are made for each meter when its command leaves, and go wrapped under the meter's own master key. `master`:
+    for a new master key in place of these, wrapped under the one that it has, and under itself as the proof.
     """
     return order(
         "key-change",
-        Effect("key-transfer", 64, SECURITY_SETUP, 2, BOTH_KEYS),
+        Effect("key-transfer", 64, SECURITY_SETUP, 2, MASTER_KEY if master else BOTH_KEYS),
         "rekeyed",
         meters,
         reason=reason,

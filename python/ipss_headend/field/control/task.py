@@ -39,7 +39,7 @@ from ipss_headend.field.control.readback import ReadBack, Seen
 from ipss_headend.field.control.rollout import Rollout
 from ipss_headend.field.fleet import FleetMeter
 from ipss_headend.field.reactor import Outcome
-from ipss_headend.field.rekeying import Rekeying
+from ipss_headend.field.rekeying import Has, Rekeying
 from ipss_headend.field.requests import GRACE_S, Requests
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
@@ -553,10 +553,13 @@ class Control:
             return
         left = True
         try:
-            outcome, detail = await self._await_end(request, one.meter_id)
+            outcome, detail, refused = await self._await_end(request, one.meter_id)
         finally:
             # Whatever happens here, nothing of it leaves later.
             left = self._reactor.settle(request)
+        if left and _changes_master(order) and self._rekeying is not None:
+            await self._master_answered(self._rekeying, one, order, outcome, detail, refused)
+            return
         if left and _changes_keys(order) and self._rekeying is not None:
             self._rekeying.doubt(one.meter_id, old_first=outcome is Outcome.REFUSED)
         if not left:
@@ -568,6 +571,28 @@ class Control:
             await self._end(one, Step.FAIL, f"the meter refused{detail}")
         else:
             await self._end(one, Step.LOSE, detail or outcome.label)
+            await self._resolve(one)
+
+    async def _master_answered(
+        self,
+        rekeying: Rekeying,
+        one: CommandRow,
+        order: Order,
+        outcome: Outcome,
+        detail: str,
+        refused: dict[int, int],
+    ) -> None:
+        """Which master key the meter has, as far as its answer tells; both are kept until it does."""
+        has = Has.EITHER
+        if outcome in {Outcome.DONE, Outcome.REFUSED}:
+            has = await rekeying.master_answered(one.meter_id, refused)
+        if has is Has.NEW:
+            await self._confirm(one, order)
+        elif has is Has.OLD:
+            await self._end(one, Step.FAIL, f"the meter refused{detail}")
+        else:
+            why = "its master key is in doubt, both are kept: ask again with `keys rotate --master`"
+            await self._end(one, Step.LOSE, f"{why} ({detail or outcome.label})")
             await self._resolve(one)
 
     async def _goes_on(self, one: CommandRow) -> bool:
@@ -603,7 +628,8 @@ class Control:
 
     def _sent(self, connection: Connection, one: CommandRow, order: Order) -> int:
         moved = rows.move(connection, [one.command_id], machine.sources(Step.SEND), State.SENT)
-        if moved and _changes_keys(order) and not rotation.sending(connection, one.meter_id):
+        sending = rotation.sending_master if _changes_master(order) else rotation.sending
+        if moved and _changes_keys(order) and not sending(connection, one.meter_id):
             raise RequestError("another change of its keys is under way")
         if moved:
             detail = {"command": orders.shown(one.command_id), "kind": order.kind, "meter": one.meter_id}
@@ -618,28 +644,30 @@ class Control:
         """
         if self._rekeying is None:
             raise RequestError("this head-end changes no keys")
-        return await self._rekeying.prepare(one.meter_id, order.requester)
+        prepare = self._rekeying.prepare_master if _changes_master(order) else self._rekeying.prepare
+        return await prepare(one.meter_id, order.requester)
 
     async def _unsent(self, one: CommandRow, order: Order, why: str) -> None:
         """It failed, and nothing of it left or ever will."""
         if _changes_keys(order):
-            await self._store.change(
-                lambda connection: rotation.withdrawn(connection, one.meter_id), spend_reserve=True
-            )
+            withdrawn = rotation.withdrawn_master if _changes_master(order) else rotation.withdrawn
+            await self._store.change(lambda connection: withdrawn(connection, one.meter_id), spend_reserve=True)
         await self._end(one, Step.FAIL, f"not sent: {why}")
 
-    async def _await_end(self, request: int, meter: int) -> tuple[Outcome, str]:
+    async def _await_end(self, request: int, meter: int) -> tuple[Outcome, str, dict[int, int]]:
+        """How it ended, in words too, and what was refused: the result of each item by its place."""
         ends: list[EndRow] = []
-        codes: list[int] = []
+        codes: dict[int, int] = {}
         submission = self._requests.follow(
-            request, meter, on_end=ends.append, on_refusal=lambda refusal: codes.append(refusal[3])
+            request, meter, on_end=ends.append, on_refusal=lambda refusal: codes.__setitem__(refusal[2], refusal[3])
         )
         with trio.move_on_after(self._settings.answer_s + GRACE_S):
             await self._requests.finish([submission])
         if not ends:
-            return Outcome.UNKNOWN, "no end was reported"
+            return Outcome.UNKNOWN, "no end was reported", {}
         outcome = Outcome(ends[0][2])
-        return outcome, f": action-result {codes[0]}" if codes else ends[0][5]
+        said = f": action-result {next(iter(codes.values()))}" if codes else ends[0][5]
+        return outcome, said, codes
 
     # From sent to the end
 
@@ -797,6 +825,10 @@ def _nothing(_: Connection) -> None:
 
 def _changes_keys(order: Order) -> bool:
     return isinstance(order.effect, Effect) and order.effect.service == "key-transfer"
+
+
+def _changes_master(order: Order) -> bool:
+    return isinstance(order.effect, Effect) and _changes_keys(order) and order.effect.value == orders.MASTER_KEY
 
 
 def touch(path: Path) -> None:
