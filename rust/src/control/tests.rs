@@ -496,7 +496,7 @@ fn unit_gate() -> Gate {
 
 fn plan(pdus: &[&[u8]]) -> sessions::Work {
     let item = |pdu: &&[u8]| modbus::Item::ask(&RequestPdu::decode(pdu).unwrap()).unwrap();
-    sessions::Work::Modbus(std::sync::Arc::new(modbus::Plan { items: pdus.iter().map(item).collect() }))
+    sessions::Work::Modbus(Arc::new(modbus::Plan { items: pdus.iter().map(item).collect() }))
 }
 
 /// R44: the write that leaves is the one that was signed: its unit, its address, its values, once.
