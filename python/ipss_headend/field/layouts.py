@@ -52,6 +52,9 @@ AGREE = 2
 CANDIDATE_ROUNDS = 3
 """How often others are asked when none of them knew, before the model's meters wait for the next turn."""
 
+TEMPORARY_FAILURE = 2
+"""Green Book, Data-Access-Result."""
+
 LOGICAL_NAME_OCTETS = 6
 
 MOST_COLUMNS = 1_000
@@ -401,8 +404,9 @@ class LayoutBook:
         self._vote(meter, missing[item], found)
 
     def _hear_refusal(self, missing: Sequence[tuple[int, bytes]], refusal: RefusalRow) -> None:
-        meter, _, item, _ = refusal
-        self._vote(meter, missing[item], (None, ""))
+        meter, _, item, code = refusal
+        if code != TEMPORARY_FAILURE:  # who cannot say it now has not said that there is none
+            self._vote(meter, missing[item], (None, ""))
 
     async def _compare(self, logical_name: str, known: Mapping[int, ProfileShape], asked: Iterable[int]) -> None:
         """Tell when meters of one model do not capture the same."""

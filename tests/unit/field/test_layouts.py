@@ -216,6 +216,30 @@ def test_r32_one_meter_scales_no_others_values(store: Store, reactor: FakeReacto
     assert liar == 3 or "meters of one model scale differently" in [line["event"] for line in logs]
 
 
+def test_a_scaler_that_cannot_be_said_now_is_asked_again_and_nothing_is_stored_without_it(
+    store: Store, reactor: FakeReactor
+) -> None:
+    world = world_of(store, reactor, fleet(2))
+    world.fleet.refusing_scalers = {1: 2, 2: 2}
+
+    unknown = registers(world, 1, 2)
+    world.fleet.refusing_scalers = {}
+    known = registers(world, 1, 2)
+
+    assert (unknown, list(known.values())) == ({}, [[1, 2]])
+    [layout] = stored(store)
+    assert (layout.columns[0].scaler, layout.columns[0].unit) == (-3, "Wh")
+
+
+def test_an_object_without_a_scaler_is_read_without_one(store: Store, reactor: FakeReactor) -> None:
+    world = world_of(store, reactor, fleet(1))
+    world.fleet.refusing_scalers = {1: 4}
+
+    assert list(registers(world, 1).values()) == [[1]]
+    [layout] = stored(store)
+    assert (layout.columns[0].scaler, layout.columns[0].unit) == (None, "")
+
+
 def test_r32_where_two_differ_others_are_asked(store: Store, reactor: FakeReactor) -> None:
     world = world_of(store, reactor, fleet(6))
     world.fleet.silent.add(1)

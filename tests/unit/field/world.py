@@ -49,6 +49,8 @@ class FakeFleet:
     """Neither answer nor end comes."""
     columns: dict[int, bytes] = field(default_factory=dict)
     scalers: dict[int, bytes] = field(default_factory=dict)
+    refusing_scalers: dict[int, int] = field(default_factory=dict)
+    """The meters that refuse to say a scaler, and with which result."""
     captured_until_us: dict[int, int] = field(default_factory=dict)
     """A meter captured nothing later than this."""
     clock_ahead_s: dict[int, int] = field(default_factory=dict)
@@ -84,6 +86,8 @@ class FakeFleet:
         elif class_id == 8:
             clock_us = self.now_us + self.clock_ahead_s.get(meter, 0) * SECOND_US
             batch.said.append((meter, request, item, clock_us, -60, 0, []))
+        elif attribute == 3 and meter in self.refusing_scalers:
+            batch.refused.append((meter, request, item, self.refusing_scalers[meter]))
         elif attribute == 3:
             batch.said.append((meter, request, item, None, -32768, 255, [self.scalers.get(meter, b"scaler")]))
         else:
