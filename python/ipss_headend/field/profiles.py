@@ -157,4 +157,5 @@ class ProfileReading:
             self._figures.failed += 1
 
     def _leading_edge_us(self, shape: ProfileShape) -> int:
-        return leading_edge_us(self._field.wall_us(), shape.period_s or self._plan.period_s)
+        period_s = shape.period_s or self._plan.period_s
+        return leading_edge_us(self._field.wall_us(), period_s, self._field.zone)

@@ -25,14 +25,18 @@ def latest_turn(every: Every, now_us: int, zone: ZoneInfo) -> int:
     return turn_us
 
 
-def leading_edge_us(now_us: int, period_s: int) -> int:
+def leading_edge_us(now_us: int, period_s: int, zone: ZoneInfo) -> int:
     """Up to when a profile is asked now: a second behind the newest moment at which meters capture.
 
     The second keeps that moment inside the half-open window, and outside the next one. Equal for all meters between
-    two captures, so that they share a request.
+    two captures, so that they share a request. What is captured by the day is captured at midnight, of UTC or of the
+    place: the later of the two counts, or a day's entry would be asked for a day late wherever midnight comes first.
     """
     step_us = max(period_s, 1) * SECOND_US
-    return now_us // step_us * step_us + SECOND_US
+    newest_us = now_us // step_us * step_us
+    if period_s and period_s % DAY_S == 0:
+        newest_us = max(newest_us, latest_turn(Every(DAY_S, 0), now_us, zone))
+    return newest_us + SECOND_US
 
 
 def mark_of(meter: int, layout: int, window: Window, newest_us: int | None, asked_us: int) -> list[MarkRow]:

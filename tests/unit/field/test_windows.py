@@ -45,10 +45,26 @@ def test_no_turn_lies_between_the_latest_and_now(every: str, day: str) -> None:
 
 
 def test_leading_edge_holds_the_newest_capture_and_is_equal_until_the_next() -> None:
-    edges = {leading_edge_us(NOW + offset_s * SECOND_US, 900) for offset_s in (0, 1, 899)}
+    edges = {leading_edge_us(NOW + offset_s * SECOND_US, 900, PRAGUE) for offset_s in (0, 1, 899)}
 
     assert edges == {NOW + SECOND_US}
-    assert leading_edge_us(NOW + QUARTER_US, 900) == NOW + QUARTER_US + SECOND_US
+    assert leading_edge_us(NOW + QUARTER_US, 900, PRAGUE) == NOW + QUARTER_US + SECOND_US
+
+
+@pytest.mark.parametrize(
+    ("zone", "now", "captured"),
+    [
+        ("Europe/Prague", "2026-02-28T23:10:00", "2026-02-28T23:00:00"),
+        ("Europe/Prague", "2026-07-01T22:10:00", "2026-07-01T22:00:00"),
+        ("Europe/Prague", "2026-03-29T10:00:00", "2026-03-29T00:00:00"),
+        ("Asia/Kolkata", "2026-02-28T18:40:00", "2026-02-28T18:30:00"),
+        ("America/New_York", "2026-03-08T10:00:00", "2026-03-08T05:00:00"),
+        ("America/New_York", "2026-03-08T04:59:59", "2026-03-08T00:00:00"),
+        ("UTC", "2026-02-28T23:10:00", "2026-02-28T00:00:00"),
+    ],
+)
+def test_a_days_entry_is_asked_for_once_its_midnight_is_over_there(zone: str, now: str, captured: str) -> None:
+    assert leading_edge_us(moment(now), 86_400, ZoneInfo(zone)) == moment(captured) + SECOND_US
 
 
 def test_fresh_window_is_marked_as_far_as_its_lines_reach() -> None:
