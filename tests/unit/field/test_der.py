@@ -239,6 +239,22 @@ async def test_a_limit_is_renewed_at_half_its_time_and_released_at_its_end() -> 
 
 
 @in_trio
+async def test_a_shorter_wish_of_the_same_value_shortens_the_devices_timer() -> None:
+    device = FakeDevice()
+    kept = keeper(device)
+    await kept.settle([limit(30, until_s=40_000, revert_s=36_000)], 0)
+    device.log.clear()
+
+    shorter = limit(30, asked_us=10 * SECOND_US, until_s=70, revert_s=36_000)
+    outcomes = await kept.settle([shorter], 10 * SECOND_US)
+    settled_again = await kept.settle([shorter], 11 * SECOND_US)
+
+    assert outcomes == {Function.ACTIVE_POWER_LIMIT: Outcome.DONE}
+    assert device.log[0] == "WMaxLimPctRvrtTms=60"
+    assert settled_again == {}
+
+
+@in_trio
 async def test_the_release_of_a_lost_device_is_given_up_once_it_has_gone_back_by_itself() -> None:
     device = FakeDevice()
     kept = keeper(device)

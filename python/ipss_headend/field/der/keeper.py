@@ -132,7 +132,11 @@ class Keeper:
 
     def _stands(self, decision: Decision, now_us: int) -> bool:
         held = self.held.get(decision.function)
-        return held is not None and held.decision.value == decision.value and now_us < held.renew_us
+        if held is None or held.decision.value != decision.value or now_us >= held.renew_us:
+            return False
+        # A timer set for a longer wish would hold the device beyond the one that counts now, if the way to it is lost.
+        latest_us = now_us + (decision.revert_s + 1) * SECOND_US
+        return held.outcome is not Outcome.DONE or held.reverted_us <= latest_us
 
     def _is_critical(self, decision: Decision) -> bool:
         """Supply is switched, in effect: asked for once, not at each renewal."""
