@@ -62,6 +62,9 @@ CAPTURED = (
 )
 """What is captured of SunSpec devices: model, point, unit, reading, class. A reading is taken from its first model."""
 
+FACTORS = {"WMaxLimPct": "WMaxLimPct_SF", "SoC": "Pct_SF", "W": "W_SF", "Hz": "Hz_SF", "WH": "WH_SF"}
+"""The scale factors of the captured points; those of `TotWh...` are `TotWh_SF`."""
+
 DECIMALS = {1: 3, 2: 3, 4: 0}
 """Decimals kept beyond a point's own scale, by its registers: for floats and for factors."""
 
@@ -71,6 +74,8 @@ class Source(Protocol):
 
     key: tuple[object, ...]
     """Devices of equal keys are asked the same."""
+    revision: int
+    """Another one when the columns are others since an answer was taken: its line needs another layout."""
 
     def columns(self, poll: str) -> list[LayoutColumn]:
         """The columns of a class's line, none if it has none."""
@@ -92,6 +97,7 @@ class MapSource:
             ValueError: there is none of this name, or a file is wrong.
         """
         self.key: tuple[object, ...] = ("map", name)
+        self.revision = 0
         self._name = name
         self._map = native.RegisterMap(name, files)
         self._points = {point[0]: point for point in self._map.points()}
@@ -183,38 +189,53 @@ class SunSpecSource:
         self._points = {
             poll: [(name, one) for name, one in taken.items() if one[4] == poll] for poll in ("fast", "slow", "once")
         }
+        self._scalers = {(one[0], one[1]): self._scaler(one) for one in taken.values()}
         self.key: tuple[object, ...] = ("sunspec", line.meter_id)
+        self.revision = 0
 
     def columns(self, poll: str) -> list[LayoutColumn]:
         """The columns of a class's line."""
         return [
-            LayoutColumn(REGISTER_CLASS, name, 2, 0, self._scaler(one), one[2], f"{one[0]} {one[1]}")
+            LayoutColumn(REGISTER_CLASS, name, 2, 0, self._scalers[one[0], one[1]], one[2], f"{one[0]} {one[1]}")
             for name, one in self._points[poll]
         ]
 
     def question(self, poll: str) -> Registers:
         """What is asked for it."""
-        question: Registers = self._line.question(self._places(poll))
+        question: Registers = self._line.question([*self._places(poll), *self._factors(poll)])
         return question
 
     def cells(self, poll: str, answer: Sequence[int | bytes | None]) -> list[int | bytes | None]:
-        """The line of an answer."""
+        """The line of an answer. What was refused has no value: what the device said before is of another moment."""
         places = self._places(poll)
-        self._line.take(places, answer)
-        values = self._line.values(places)
+        values = self._line.values(self._line.take([*places, *self._factors(poll)], answer))
+        for _, one in self._points[poll]:
+            # Some devices change their scale factors while they run: the scaler follows to what is finer.
+            if (now := self._scaler(one)) < self._scalers[one[0], one[1]]:
+                self._scalers[one[0], one[1]] = now
+                self.revision += 1
         return [
-            mantissa(None if (value := values.get(place)) is None else str(value), column.scaler or 0)
-            for place, column in zip(places, self.columns(poll), strict=True)
+            mantissa(None if (value := values.get(place)) is None else str(value), self._scalers[place])
+            for place in places
         ]
 
     def _places(self, poll: str) -> list[tuple[int, str]]:
         return [(one[0], one[1]) for _, one in self._points[poll]]
 
+    def _factors(self, poll: str) -> list[tuple[int, str]]:
+        """The scale factors of a class's points: asked with them, as they may be others by now."""
+        named = dict.fromkeys((one[0], factor_of(one[1])) for _, one in self._points[poll])
+        return [place for place in named if place[1] and self._line.has(place)]
+
     def _scaler(self, one: tuple[int, str, str, str, str]) -> int:
-        factors = {"WMaxLimPct": "WMaxLimPct_SF", "SoC": "Pct_SF", "W": "W_SF", "Hz": "Hz_SF", "WH": "WH_SF"}
-        name = "TotWh_SF" if one[1].startswith("TotWh") else factors.get(one[1], "")
-        value = self._line.values([(one[0], name)]).get((one[0], name)) if name else None
+        place = (one[0], factor_of(one[1]))
+        value = self._line.values([place]).get(place) if place[1] else None
         return 0 if value is None else int(value)
+
+
+def factor_of(point: str) -> str:
+    """The name of the point with a captured point's power of ten; empty: it has none."""
+    return "TotWh_SF" if point.startswith("TotWh") else FACTORS.get(point, "")
 
 
 def load_maps(directory: Path) -> list[tuple[str, str]]:
@@ -252,9 +273,12 @@ def mantissa(text: str | None, scaler: int) -> int | None:
 class Known:
     """A device and how it is read."""
 
+    model: str
     source: Source
     layouts: dict[str, int] = field(default_factory=dict)
     """The layout of each class's line."""
+    revision: int = 0
+    """Of the source, when its layouts were made."""
     named: bool = False
     """What is as it is has been read."""
 
@@ -321,7 +345,7 @@ class Devices:
         for number, known in self._known.items():
             if poll in known.layouts and number in self._meters and not (poll == "once" and known.named):
                 groups.setdefault(known.source.key, array("I")).append(number)
-        rows: list[ReadingRow] = []
+        said: list[tuple[Known, int, int, list[int | bytes | None]]] = []
         submissions = []
         for members in groups.values():
             source = self._known[members[0]].source
@@ -332,20 +356,23 @@ class Devices:
                     moment_us = now_us()
                     cells = known.source.cells(poll, answer[6])
                     known.named = known.named or poll == "once"
-                    rows.append(reading_row(answer[0], known.layouts[poll], moment_us, cells, received_us=moment_us))
+                    said.append((known, answer[0], moment_us, cells))
 
             submissions += await self._requests.offer(
                 [source.question(poll)], members, timeout_s=ANSWER_S, attempts=2, on_answer=hear
             )
         await self._requests.finish(submissions)
+        rows: list[ReadingRow] = []
+        for known, number, moment_us, cells in said:
+            while known.revision != (revision := known.source.revision):
+                known.layouts = await self._layouts(known.model, known.source)
+                known.revision = revision
+            rows.append(reading_row(number, known.layouts[poll], moment_us, cells, received_us=moment_us))
         if rows:
             written = await self._store.write(WriteBatch(readings=rows))
             self.lines += written.readings
             self._figures.lines += written.readings
-            self._figures.values += sum(len(self._columns(row[0], poll)) for row in rows)
-
-    def _columns(self, meter_id: int, poll: str) -> list[LayoutColumn]:
-        return self._known[meter_id].source.columns(poll)
+            self._figures.values += sum(len(one[3]) for one in said)
 
     async def _find(self) -> None:
         """Find out how new devices are read."""
@@ -375,18 +402,18 @@ class Devices:
                     self._log.warning("device not read", meter=meter.name, why=str(error))
                 self._again[meter.meter_id] = time.monotonic() + REST_S
                 return
-        known = Known(source)
+        model = meter.model or SUNSPEC
+        self._known[meter.meter_id] = Known(model, source, await self._layouts(model, source))
+        self._again.pop(meter.meter_id, None)
+
+    async def _layouts(self, model: str, source: Source) -> dict[str, int]:
         wanted = {poll: source.columns(poll) for poll in ("fast", "slow", "once")}
         layouts = {
-            poll: Layout(0, f"modbus/{meter.model or SUNSPEC}/{poll}", 0, tuple(columns))
-            for poll, columns in wanted.items()
-            if columns
+            poll: Layout(0, f"modbus/{model}/{poll}", 0, tuple(columns)) for poll, columns in wanted.items() if columns
         }
         numbers = await self._store.change(lambda connection: intern_layouts(connection, list(layouts.values())))
-        known.layouts = dict(zip(layouts, numbers, strict=True))
         self._figures.layouts_learnt += len(layouts)
-        self._known[meter.meter_id] = known
-        self._again.pop(meter.meter_id, None)
+        return dict(zip(layouts, numbers, strict=True))
 
     async def _source(self, meter: FleetMeter) -> Source:
         if meter.model in {"", SUNSPEC}:

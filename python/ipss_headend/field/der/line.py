@@ -1,7 +1,7 @@
 """The way to one SunSpec device over the reactor: what it has, its points read and written.
 
-The device's models are found once, their scale factors with them; after that a point is its registers. A device that
-changes its scale factors while it runs has to be found anew.
+The device's models are found once, their scale factors with them; after that a point is its registers. Whoever
+reads values of a device that changes its scale factors while it runs reads those with them (`devices.py` does).
 """
 
 from __future__ import annotations
@@ -93,8 +93,9 @@ class SunSpecLine:
         return Outcome.DONE if answer.outcome is End.DONE else Outcome.REFUSED
 
     async def read(self, points: Sequence[Place]) -> Mapping[Place, Decimal] | None:
-        """Read points, scaled; None when no answer came. What the device does not have is left out."""
+        """Read points, scaled; None when no answer came. What the device does not have or say now is left out."""
         wanted = [place for place in points if self._place(place) is not None]
+        said: list[Place] = []
         for first in range(0, len(wanted), MOST_POINTS):
             part = wanted[first : first + MOST_POINTS]
             try:
@@ -104,20 +105,22 @@ class SunSpecLine:
             line = answer.line(0)
             if line is None:
                 return None
-            self.take(part, line[6])
-        return self.values(wanted)
+            said += self.take(part, line[6])
+        return self.values(said)
 
     def question(self, points: Iterable[Place]) -> Registers:
         """The registers of points that the device has."""
         found = (self._place(place) for place in points)
         return Registers(tuple(("holding", *place) for place in found if place is not None))
 
-    def take(self, points: Sequence[Place], cells: Sequence[int | bytes | None]) -> None:
-        """What a question about these points said."""
+    def take(self, points: Sequence[Place], cells: Sequence[int | bytes | None]) -> list[Place]:
+        """What a question about these points said; those of them that were answered, and not refused."""
+        said = []
         for place, cell in zip(points, cells, strict=False):
             found = self._place(place)
-            if found is not None and isinstance(cell, bytes):
-                self.device.update(found[0], cell)
+            if found is not None and isinstance(cell, bytes) and self.device.update(found[0], cell):
+                said.append(place)
+        return said
 
     def values(self, points: Iterable[Place]) -> dict[Place, Decimal]:
         """The numbers of points, as they were read last."""
