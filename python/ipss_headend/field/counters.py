@@ -5,10 +5,14 @@ from contextlib import suppress
 
 import trio
 
+from ipss_headend.errors import StoreFull
 from ipss_headend.field.reactor import Reactor
 from ipss_headend.log import Logger, logger
 from ipss_headend.metrics import Figures
 from ipss_headend.store import CounterBlock, Store, counters
+
+AGAIN_S = 1.0
+"""Between two tries while the disk is full."""
 
 LARGEST_RAISE = 1_000_000
 """R10: how far ahead a meter's unproven word may take our counter, once for each time that it proves who it is."""
@@ -72,7 +76,15 @@ class Counters:
                 await self._raise()
             low, self._low = self._low, set()
             if low:
-                blocks = await self._store.reserve(sorted(low), self._block)
+                try:
+                    blocks = await self._store.reserve(sorted(low), self._block)
+                except StoreFull as error:
+                    # They are granted as soon as there is room: nobody is asked to start the process again (R5).
+                    self._log.error("no counters can be granted", why=str(error), meters=len(low))
+                    self._low |= low - self._held
+                    self._wanted.set()
+                    await trio.sleep(AGAIN_S)
+                    continue
                 self._figures.counter_blocks += len(blocks)
                 self._complain(blocks)
                 granted = [

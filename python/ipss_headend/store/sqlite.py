@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from ipss_headend.errors import StoreDamaged, StoreError, StoreFailed, StoreFull, StoreInUse
+from ipss_headend.errors import StoreDamaged, StoreError, StoreFailed, StoreFull, StoreInUse, StoreUnavailable
 from ipss_headend.store import restore
 
 BUSY_MS = 10_000
@@ -154,7 +154,10 @@ class SqliteFile:
         if name == "SQLITE_FULL":
             return StoreFull(f"{self.path}: the disk is full; make room on it")
         if name.startswith("SQLITE_BUSY"):
-            return StoreError(f"{self.path}: another process held the store for {BUSY_MS // 1000} s; let it finish")
+            # As with PostgreSQL: whoever can wait tries again.
+            return StoreUnavailable(
+                f"{self.path}: another process held the store for {BUSY_MS / 1000:g} s; let it finish"
+            )
         if name.startswith(("SQLITE_CONSTRAINT", "SQLITE_ERROR", "SQLITE_MISMATCH", "SQLITE_RANGE", "SQLITE_TOOBIG")):
             return StoreError(f"{self.path}: {error.orig}")  # the transaction is undone and the file is sound
         return StoreFailed(

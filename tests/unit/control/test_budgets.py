@@ -81,3 +81,17 @@ def test_r16_budgets_clock_runs_with_the_process_and_not_with_the_wall() -> None
 def test_r16_share_of_the_fleet_is_never_less_than_what_a_small_fleet_needs() -> None:
     assert fleet_limit(100_000, 0.05, 10) == 50
     assert fleet_limit(20, 0.05, 10) == 10
+
+
+def test_r16_what_could_not_be_noted_is_given_back_and_no_more() -> None:
+    budgets = Budgets(Limits(2, 500, 100), Limits(), Limits())
+    first, second = Spend("ada", "east", 1_000), Spend("ada", "east", 2_000)
+    assert budgets.take("disconnect", first) is None
+    assert budgets.take("disconnect", second) is None
+    assert budgets.take("disconnect", Spend("bob", "east", 3_000)) == "group east: 2 a minute"
+
+    budgets.give_back("disconnect", second)
+
+    assert budgets.take("disconnect", Spend("bob", "east", 3_000)) is None
+    assert budgets.take("disconnect", Spend("bob", "east", 3_000)) == "group east: 2 a minute"
+    assert budgets.pools["cut"].spent_today(3_000) == 2

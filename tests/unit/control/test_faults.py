@@ -227,6 +227,25 @@ def test_a_fault_of_ours_leaves_no_command_open_and_is_an_alarm(ground: Ground) 
     run(ground, Faulty, story)
 
 
+def test_r5_a_full_disk_ends_no_head_end_and_is_waited_for(ground: Ground) -> None:
+    async def story(house: House) -> None:
+        store: Any = house.control._store
+        change = store.change
+
+        async def full(*_: object, **__: object) -> None:
+            raise StoreFull("no room")
+
+        order = house.approved("off", 1)
+        store.change = full
+        await trio.sleep(200.0)
+        assert house.states(order) == {State.APPROVED}
+        store.change = change
+        await trio.sleep(120.0)
+        assert house.states(order) == {State.CONFIRMED}
+
+    run(ground, simulation.ReadBack, story)
+
+
 class Answers:
     """A meter's own words, whatever they are."""
 

@@ -1,9 +1,13 @@
 from collections.abc import Callable
+from typing import Any
 
+import pytest
 import trio
 from structlog.testing import capture_logs
 from tests.unit.field.fakes import FakeReactor
 
+from ipss_headend.errors import StoreFull
+from ipss_headend.field import counters as field_counters
 from ipss_headend.field.counters import LARGEST_RAISE, Counters
 from ipss_headend.metrics import Figures
 from ipss_headend.store import Store
@@ -45,6 +49,34 @@ def test_meters_that_run_low_together_share_one_transaction(store: Store, reacto
     assert reactor.granted == [(1, 1, 101), (2, 1, 101)]
     with store.database.reading() as connection:
         assert granted_until(connection, [1, 2]) == {1: 101, 2: 101}
+
+
+def test_r5_a_full_disk_is_waited_for(store: Store, reactor: FakeReactor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(field_counters, "AGAIN_S", 0.01)
+    counters = Counters(store, reactor, Figures(), 100)
+    reserve, full, granted = store.reserve, [True, True], trio.Event()
+
+    async def tried(*arguments: Any) -> Any:
+        if full:
+            full.pop()
+            raise StoreFull("no room")
+        found = await reserve(*arguments)
+        granted.set()
+        return found
+
+    monkeypatch.setattr(store, "reserve", tried)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(counters.run)
+            counters.low(1)
+            with trio.fail_after(30):
+                await granted.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert reactor.granted == [(1, 1, 101)]
 
 
 def test_first_blocks_are_never_granted_again(store: Store, reactor: FakeReactor) -> None:

@@ -6,8 +6,10 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
@@ -19,8 +21,10 @@ from ipss_headend.errors import (
     StoreFull,
     StoreInUse,
     StoreTooNew,
+    StoreUnavailable,
 )
-from ipss_headend.store import Address, Database, WriteBatch, counters, journal, reading_row
+from ipss_headend.store import Address, Database, Store, WriteBatch, counters, journal, reading_row
+from ipss_headend.store import sqlite as sqlite_file
 from ipss_headend.store.schema import SCHEMA_VERSION
 
 
@@ -47,6 +51,32 @@ def test_guest_sees_whether_a_head_end_runs(address: Address, database: Database
         assert guest.owned_by_another()
         database.close()
         assert not guest.owned_by_another()
+
+
+def test_head_end_waits_for_a_guest_that_writes_for_long(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A big import beside it: what would not wait ended the head-end, counters and the lease among it."""
+    monkeypatch.setattr(sqlite_file, "BUSY_MS", 20)
+    tries: list[StoreUnavailable] = []
+    with Database(path, own=True, reserve_bytes=0) as database:
+        store = Store(database)
+        guest = sqlite3.connect(path, isolation_level=None)
+        guest.execute("BEGIN IMMEDIATE")
+        written = store._written
+
+        async def noted(*arguments: Any, **options: Any) -> Any:
+            try:
+                return await written(*arguments, **options)
+            except StoreUnavailable as error:
+                tries.append(error)
+                if len(tries) == 2:
+                    guest.execute("COMMIT")
+                raise
+
+        monkeypatch.setattr(store, "_written", noted)
+
+        assert trio.run(store.reserve, [1], 10) == [(1, 1, 11)]
+        assert len(tries) >= 2
+        guest.close()
 
 
 def test_guest_reads_and_writes_beside_the_owner(address: Address, database: Database) -> None:
@@ -195,7 +225,7 @@ def test_after_a_failed_write_nothing_is_acknowledged_any_more(path: Path, monke
     [
         ("SQLITE_CORRUPT_INDEX", StoreDamaged),
         ("SQLITE_FULL", StoreFull),
-        ("SQLITE_BUSY", StoreError),
+        ("SQLITE_BUSY", StoreUnavailable),
         ("SQLITE_IOERR_WRITE", StoreFailed),
         ("SQLITE_READONLY", StoreFailed),
         ("", StoreFailed),

@@ -64,6 +64,12 @@ class Budget:
         for scope in (("principal", spend.principal), ("group", spend.group)):
             self._scopes.setdefault(scope, deque()).append(spend.at_us)
 
+    def give_back(self, spend: Spend) -> None:
+        """One of these does not go after all."""
+        self._day.remove(spend.at_us)
+        for scope in (("principal", spend.principal), ("group", spend.group)):
+            self._scopes[scope].remove(spend.at_us)
+
     def spent_today(self, now_us: int) -> int:
         """How many of the fleet's went within a day."""
         _forget(self._day, now_us - DAY_US)
@@ -95,6 +101,10 @@ class Budgets:
         if why is None:
             budget.spend(spend)
         return why
+
+    def give_back(self, kind: str, spend: Spend) -> None:
+        """What was taken and could not be noted, so that nothing leaves by it."""
+        self.pools[pool_of(kind)].give_back(spend)
 
 
 class BudgetClock:

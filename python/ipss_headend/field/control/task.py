@@ -29,6 +29,7 @@ from ipss_headend.errors import (
     StoreDamaged,
     StoreError,
     StoreFailed,
+    StoreFull,
     StoreUnavailable,
 )
 from ipss_headend.field.control import budgets, clock, clones, machine, orders, trail
@@ -241,7 +242,7 @@ class Control:
         while True:
             await trio.sleep(self._settings.lease_s / 4)
             # What ends the process goes up; while the store is away, the lease runs out.
-            with suppress(StoreUnavailable):
+            with suppress(StoreUnavailable, StoreFull):
                 await self._confirm_owner()
 
     async def _confirm_owner(self) -> None:
@@ -466,7 +467,13 @@ class Control:
             detail = {"released": moved, "quarantined": {why: len(numbers) for why, numbers in held.items()}}
             audit.append(connection, "release", "head-end", orders.shown(order.order_id), detail)
 
-        await self._store.change(write, spend_reserve=True)
+        try:
+            await self._store.change(write, spend_reserve=True)
+        except StoreError:
+            # The next look takes them again: a full disk must not use the budgets up.
+            for _, principal, group, at_us, _ in spends:
+                self._budgets.give_back(order.kind, budgets.Spend(principal, group, at_us))
+            raise
         if held:
             self._log.warning("over budget", order=orders.shown(order.order_id), held=sum(map(len, held.values())))
 
@@ -792,20 +799,22 @@ class Control:
     async def _checkpoints(self) -> None:
         last_seq, last_s, stored_s = 0, 0.0, trio.current_time()
         while True:
-            seq, _ = await self._store.read(audit.newest)
-            late = trio.current_time() - last_s >= audit.CHECKPOINT_S
-            if seq > last_seq and (late or seq - last_seq >= audit.CHECKPOINT_RECORDS):
-                checkpoint = await self._store.change(self._notary.sign, spend_reserve=True)
-                if checkpoint is not None:
-                    try:
-                        await trio.to_thread.run_sync(self._notary.copy, checkpoint)
-                    except OSError as error:
-                        self._complain(f"{self._notary.copies}: no checkpoint can be copied: {error}")
-                        self._gate.stop()
-                last_seq, last_s = seq, trio.current_time()
-            if trio.current_time() - stored_s >= CLOCK_S:
-                stored_s = trio.current_time()
-                await self._store.change(self._keep_clock, spend_reserve=True)
+            # On a full disk there is no new record either, and nothing critical: it is signed when there is room (R5).
+            with suppress(StoreFull):
+                seq, _ = await self._store.read(audit.newest)
+                late = trio.current_time() - last_s >= audit.CHECKPOINT_S
+                if seq > last_seq and (late or seq - last_seq >= audit.CHECKPOINT_RECORDS):
+                    checkpoint = await self._store.change(self._notary.sign, spend_reserve=True)
+                    if checkpoint is not None:
+                        try:
+                            await trio.to_thread.run_sync(self._notary.copy, checkpoint)
+                        except OSError as error:
+                            self._complain(f"{self._notary.copies}: no checkpoint can be copied: {error}")
+                            self._gate.stop()
+                    last_seq, last_s = seq, trio.current_time()
+                if trio.current_time() - stored_s >= CLOCK_S:
+                    await self._store.change(self._keep_clock, spend_reserve=True)
+                    stored_s = trio.current_time()
             await trio.sleep(1.0)
 
     def _keep_clock(self, connection: Connection) -> None:
