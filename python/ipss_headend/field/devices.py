@@ -65,6 +65,9 @@ CAPTURED = (
 FACTORS = {"WMaxLimPct": "WMaxLimPct_SF", "SoC": "Pct_SF", "W": "W_SF", "Hz": "Hz_SF", "WH": "WH_SF"}
 """The scale factors of the captured points; those of `TotWh...` are `TotWh_SF`."""
 
+SCALE_FACTORS = range(-10, 11)
+"""SunSpec's own bounds."""
+
 DECIMALS = {1: 3, 2: 3, 4: 0}
 """Decimals kept beyond a point's own scale, by its registers: for floats and for factors."""
 
@@ -189,7 +192,7 @@ class SunSpecSource:
         self._points = {
             poll: [(name, one) for name, one in taken.items() if one[4] == poll] for poll in ("fast", "slow", "once")
         }
-        self._scalers = {(one[0], one[1]): self._scaler(one) for one in taken.values()}
+        self._scalers = {(one[0], one[1]): self._factor(one) or 0 for one in taken.values()}
         self.key: tuple[object, ...] = ("sunspec", line.meter_id)
         self.revision = 0
 
@@ -206,13 +209,20 @@ class SunSpecSource:
         return question
 
     def cells(self, poll: str, answer: Sequence[int | bytes | None]) -> list[int | bytes | None]:
-        """The line of an answer. What was refused has no value: what the device said before is of another moment."""
+        """The line of an answer.
+
+        What was refused has no value: what the device said before is of another moment. Neither has what has a scale
+        factor that cannot be used, as some devices have it at night: unscaled it would be wrong by powers of ten.
+        """
         places = self._places(poll)
         values = self._line.values(self._line.take([*places, *self._factors(poll)], answer))
         for _, one in self._points[poll]:
             # Some devices change their scale factors while they run: the scaler follows to what is finer.
-            if (now := self._scaler(one)) < self._scalers[one[0], one[1]]:
-                self._scalers[one[0], one[1]] = now
+            place, now = (one[0], one[1]), self._factor(one)
+            if now is None:
+                values.pop(place, None)
+            elif now < self._scalers[place]:
+                self._scalers[place] = now
                 self.revision += 1
         return [
             mantissa(None if (value := values.get(place)) is None else str(value), self._scalers[place])
@@ -227,10 +237,13 @@ class SunSpecSource:
         named = dict.fromkeys((one[0], factor_of(one[1])) for _, one in self._points[poll])
         return [place for place in named if place[1] and self._line.has(place)]
 
-    def _scaler(self, one: tuple[int, str, str, str, str]) -> int:
+    def _factor(self, one: tuple[int, str, str, str, str]) -> int | None:
+        """A point's power of ten; None: it has one that cannot be used."""
         place = (one[0], factor_of(one[1]))
-        value = self._line.values([place]).get(place) if place[1] else None
-        return 0 if value is None else int(value)
+        if not place[1] or not self._line.has(place):
+            return 0
+        value = self._line.values([place]).get(place)
+        return int(value) if value is not None and value in SCALE_FACTORS else None
 
 
 def factor_of(point: str) -> str:

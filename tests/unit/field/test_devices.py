@@ -55,9 +55,10 @@ class FakeDevice:
 
     def value(self, model: int, point: str) -> str | None:
         address = POINTS[model, point]
-        if address not in self.image:
+        if self.image.get(address, -32768) == -32768:  # not implemented
             return None
-        return f"{Decimal(self.image[address]).scaleb(self.image.get(FACTORS.get(address, 0), 0)):f}"
+        factor = self.image.get(FACTORS.get(address, 0), 0)
+        return f"{Decimal(self.image[address]).scaleb(factor if -10 <= factor <= 10 else 0):f}"
 
     def write(self, model: int, point: str, value: str) -> tuple[int, bytes]:
         return POINTS[model, point], int(Decimal(value)).to_bytes(2)
@@ -160,14 +161,16 @@ def read(store: Store, requests: FakeRequests, said: Sequence[Mapping[int, int]]
         ([{10: 500, 11: 0}, {10: 50, 11: 1}], ["500", "500"]),
         ([{10: 500, 11: 0}, {10: 5004, 11: -1}, {10: 501, 11: 0}], ["500", "500.4", "501"]),
         ([{10: 5, 11: 2}, {10: 51, 11: 1}, {10: 5125, 11: -1}], ["500", "510", "512.5"]),
+        ([{10: 5, 11: 2}, {10: 0, 11: -32768}, {10: 7, 11: 11}, {10: 51, 11: 1}], ["500", None, None, "510"]),
+        ([{10: 5, 11: -32768}, {10: 4995, 11: -1}], [None, "499.5"]),
     ],
 )
 def test_a_scale_factor_that_changes_changes_no_value(
-    store: Store, said: list[dict[int, int]], expected: list[str]
+    store: Store, said: list[dict[int, int]], expected: list[str | None]
 ) -> None:
     requests = FakeRequests({10: 500, 11: 0, 12: 500, 13: -1, 20: 0, 21: 0, 22: 0} | said[0])
 
-    assert read(store, requests, said) == [Decimal(value) for value in expected]
+    assert read(store, requests, said) == [None if value is None else Decimal(value) for value in expected]
 
 
 def test_what_a_device_refuses_now_is_not_stored_as_it_was_before(store: Store) -> None:
