@@ -24,7 +24,8 @@ class ClockCheck:
     def hear(self, answer: AnswerRow, limit_s: int) -> None:
         """Take a meter's answer to the question for its clock: a line whose capture time is the clock's.
 
-        The answer's way to us counts as deviation; it is small beside a limit of seconds.
+        The answer's way to us counts as deviation; it is small beside a limit of seconds. Answers that waited for the
+        store are not to be heard: `Requests.stalled_s`.
         """
         meter, _, _, clock_us, _, status, _ = answer
         self._figures.clock_checks += 1

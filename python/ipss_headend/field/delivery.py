@@ -30,6 +30,9 @@ _T = TypeVar("_T")
 OFFER_AGAIN_S = 1.0
 """How long a delivery waits when the disk is full or somebody else holds the store; the meters are held meanwhile."""
 
+STALL_S = 5.0
+"""A delivery that takes longer holds up what meters say by more than may count as their clocks' deviation."""
+
 
 class Newest:
     """The newest capture time of each meter's profile lines since its last request ended, per layout.
@@ -96,7 +99,7 @@ class Delivery:
         Raises:
             StoreFailed, StaleOwner, StoreDamaged: nothing may be acknowledged any more.
         """
-        received_us = now_us()
+        received_us, begun_s = now_us(), trio.current_time()
         rows: list[ReadingRow] = []
         answers: list[AnswerRow] = []
         events: list[EventRow] = []
@@ -136,6 +139,8 @@ class Delivery:
         self._confirm(events)
         self._latest.note(rows)
         self._written()
+        if trio.current_time() - begun_s > STALL_S:
+            self._requests.stalled_s = trio.current_time()
         self._requests.route(answers, refusals, ends)
         self._watch.events(found.events)
         self._watch.ends(ends)

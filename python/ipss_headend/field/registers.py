@@ -6,10 +6,12 @@ from array import array
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import trio
+
 from ipss_headend.config import PlanConfig
 from ipss_headend.field.context import Field
 from ipss_headend.field.layouts import Register
-from ipss_headend.field.reactor import Outcome
+from ipss_headend.field.reactor import AnswerRow, Outcome
 from ipss_headend.field.requests import Submission
 from ipss_headend.field.windows import DAY_US
 from ipss_headend.metrics import PlanFigures
@@ -51,6 +53,12 @@ class RegisterReading:
             # What a meter refuses it refuses in a minute too: its turn is over.
             return [(meter, mark, turn_us, next_turn_us)] if outcome in _ANSWERED else []
 
+        asked_s = trio.current_time()
+
+        def hear(answer: AnswerRow) -> None:
+            if field.requests.stalled_s < asked_s:  # or the store's delay would be the clock's; the next turn looks
+                field.clocks.hear(answer, self._plan.clock_limit_s)
+
         submissions: list[Submission] = []
         for layouts, members in known.items():
             submissions += await field.requests.offer(
@@ -59,7 +67,7 @@ class RegisterReading:
                 timeout_s=field.limits.request_s,
                 priority=self._priority,
                 attempts=field.limits.attempts,
-                on_answer=lambda answer: field.clocks.hear(answer, self._plan.clock_limit_s),
+                on_answer=hear,
                 on_end=self._ended,
                 marks=marks,
             )

@@ -88,6 +88,9 @@ class Requests:
         self._submissions: list[Submission] = []
         self._room = trio.Event()
         self._draining = False
+        self.stalled_s = float("-inf")
+        """When (`trio.current_time`) rows last had waited for the store for long: an answer to what was asked before
+        says nothing of when the meter said it."""
         self._log: Logger = logger("requests")
 
     def drain(self) -> None:

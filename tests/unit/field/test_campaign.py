@@ -9,11 +9,13 @@ from trio.testing import MockClock
 
 from ipss_headend.config import PlanConfig
 from ipss_headend.errors import StoreFailed
+from ipss_headend.field import delivery
 from ipss_headend.field.campaign import Campaign
 from ipss_headend.field.windows import DAY_US
 from ipss_headend.names import ObjectName
 from ipss_headend.schedule import SECOND_US, Every
-from ipss_headend.store import Store
+from ipss_headend.store import Store, WriteBatch
+from ipss_headend.store.journal import Written
 from ipss_headend.store.marks import coverage
 
 BILLING = PlanConfig("billing", Every(86_400, 600), objects=(ObjectName(ENERGY),))
@@ -175,6 +177,33 @@ def test_clocks_beyond_the_limit_are_told_stored_and_never_set(world: World, sto
     with store.database.reading() as connection:
         found = connection.exec_driver_sql("SELECT meter_id, kind, number FROM events ORDER BY event_id").all()
     assert found == [(1, 1001, 31_000), (2, 1001, -31_000)] * 2
+
+
+def test_a_store_that_held_answers_up_makes_no_clock_wrong(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = world.campaign(CLOCKS)
+    deliver = world.delivery._write
+
+    async def slowly(batch: WriteBatch) -> Written:
+        world.fleet.now_us += 60 * SECOND_US
+        return await deliver(batch)
+
+    async def main() -> int:
+        async with world.pumping():
+            with monkeypatch.context() as slow:
+                slow.setattr(world.delivery, "_write", slowly)
+                slow.setattr(delivery, "STALL_S", -1.0)
+                await campaign.turn(NOW)
+            held_up = world.figures.clock_checks
+            world.fleet.clock_ahead_s = {1: 31}
+            await campaign.turn(NOW + 3600 * SECOND_US)
+            return held_up
+
+    world.fleet.now_us = NOW + 3600 * SECOND_US
+    held_up = trio.run(main)
+
+    assert (held_up, world.figures.clock_checks, world.figures.clocks_deviating) == (0, 3, 1)
 
 
 def run_until(campaign: Campaign, turns: list[int], enough: int, world: World) -> None:
