@@ -6,6 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.secrecy_watch import (  # noqa: F401 - hooks
+    WATCH,
+    pytest_configure,
+    pytest_runtest_makereport,
+    pytest_runtest_setup,
+    pytest_runtest_teardown,
+    pytest_sessionfinish,
+)
 
 if TYPE_CHECKING:
     from tests.postgresql import PrivateServer
@@ -17,3 +25,4 @@ def postgresql() -> Iterator[PrivateServer]:
 
     with PrivateServer() as server:
         yield server
+        assert WATCH.found_in(server.data) == []

@@ -1,8 +1,11 @@
-"""R21, R41: the keys of a fleet that is served are in no log, answer, error, page, file or crash dump."""
+"""R21, R41: the keys of a fleet that is served are in no log, answer, error, page, file or crash dump; what its meters
+measured is in no log or page beside their names.
+"""
 
 import contextlib
 import csv
 import io
+import re
 import resource
 import signal
 import subprocess
@@ -19,6 +22,8 @@ from tests.unit.cli.test_marked_keys import forms
 from ipss_headend import config
 from ipss_headend.client import AsyncClient, CallFailed, Disconnected
 from ipss_headend.rpc.catalogue import METHODS
+from ipss_headend.store.records import decode_cells
+from ipss_headend.store.statements import rows
 
 METERS = 30
 
@@ -90,6 +95,7 @@ def test_r41_a_serving_head_end_tells_no_key_to_anybody_nor_when_it_crashes(tmp_
                 process.send_signal(signal.SIGABRT)
                 process.wait(30)
 
+    told = [line for page in (log.read_text(errors="replace"), pages) for line in page.splitlines()]
     files = [one for one in tmp_path.rglob("*") if one.is_file()]
     found = b"\0".join([answers, pages.encode(), *(one.read_bytes() for one in files)])
     assert len(keys) == 2 * METERS
@@ -100,6 +106,27 @@ def test_r41_a_serving_head_end_tells_no_key_to_anybody_nor_when_it_crashes(tmp_
     assert b"virtual-00001" in answers
     assert [form for key in keys for form in forms(key) if form in found] == []
     assert keys[0].hex() in running.meters.csv()
+    values = measured(path)
+    assert sum(map(len, values.values())) > METERS // 2
+    assert [line for line in told if names_a_reading(line, values)] == []
+    some = next(name for name in values if values[name])
+    assert names_a_reading(f"{some}: {next(iter(values[some]))} Wh", values)
+
+
+def measured(path: Path) -> dict[str, set[int]]:
+    """What was read of each meter, by its name: numbers that are long enough to be no count of something else."""
+    with opened(config.load(path)) as database, database.reading() as connection:
+        found: dict[str, set[int]] = {}
+        for name, cells in rows(connection, "SELECT name, cells FROM readings NATURAL JOIN meters"):
+            values = found.setdefault(name, set())
+            values |= {value for value in decode_cells(cells) if isinstance(value, int) and value >= 10_000}
+        return found
+
+
+def names_a_reading(line: str, values: dict[str, set[int]]) -> bool:
+    """Whether a line has a meter's name and what the meter measured."""
+    numbers = {int(digits) for digits in re.findall(r"(?<![\d.])\d{5,18}(?![\d])", line)}
+    return any(name in line and numbers & measured for name, measured in values.items())
 
 
 def lines(path: Path) -> int:
