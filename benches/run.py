@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-BENCHES = ("codec", "fleet", "modbus", "held", "store", "end_to_end", "plugins", "rpc", "safety")
+BENCHES = ("codec", "fleet", "modbus", "held", "store", "end_to_end", "plugins", "rpc", "safety", "recovery")
 
 
 def main() -> int:

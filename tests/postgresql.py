@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -87,8 +87,13 @@ class PrivateServer:
         self._run("pg_ctl", "-D", self.data, "-m", mode, "-w", "stop")
 
     def kill(self) -> None:
-        """kill -9 of the server and all its sessions."""
-        os.killpg(int((self.data / "postmaster.pid").read_text().partition("\n")[0]), signal.SIGKILL)
+        """kill -9 of the server and all its sessions; returns when none is left."""
+        process = int((self.data / "postmaster.pid").read_text().partition("\n")[0])
+        os.killpg(process, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            while True:
+                os.killpg(process, 0)
+                time.sleep(0.01)
 
     def url(self, database: str) -> str:
         """Where a database is."""
