@@ -4,9 +4,10 @@
 
 The writer (`tests/system/recovery.py`) is killed when all lines are acknowledged; SQLite's log was never merged into
 the file, and PostgreSQL, which is killed with it, made no checkpoint. Then `ipss-headend serve` is started, behind
-PostgreSQL where that is the store (with `recovery_init_sync_method = syncfs`, as the README advises), and the clock runs from the first start to the head-end's own "started". Beside it
-the same with a store that was closed in order, so that what is not recovery shows. Each line is counted and compared
-with its checksum afterwards; a run that loses one is no result. At most 5 s are asked for.
+PostgreSQL where that is the store (`recovery_init_sync_method = syncfs`, as the README advises), and the clock runs
+from the first start to the head-end's own "started". Beside it the same with a store that was closed in order, so that
+what is not recovery shows. Each line is counted and compared with its checksum afterwards; a run that loses one is no
+result. At most 5 s are asked for.
 """
 
 from __future__ import annotations
