@@ -68,8 +68,10 @@ def main() -> int:
         killed, ordered, octets = (list(one) for one in zip(*figures, strict=True))
         row = {"store": kind, "log_mib": octets[-1] >> 20, "killed_s": summary(killed), "ordered_s": summary(ordered)}
         rows.append(row)
-        after = f"ready after {summary(killed)['median']:.2f} s, {summary(ordered)['median']:.2f} s after an end in order"
-        print(f"{kind:10} {records:,} records, log of {octets[-1] >> 20} MiB: {after}; lost 0")
+        print(
+            f"{kind:10} {records:,} records, log of {octets[-1] >> 20} MiB: {summary(killed)['median']:.2f} s to ready, "
+            f"{summary(ordered)['median']:.2f} s after an end in order; lost 0"
+        )
     if not given.quick:
         keep("recovery", {"rounds": rounds, "records": records, "goal_s": GOAL_S, "rows": rows})
     return 0 if all(summary([one[0] for one in figures])["median"] <= GOAL_S for figures in found.values()) else 1

@@ -244,7 +244,7 @@ def safety_table(result: dict[str, Any]) -> list[str]:
 def recovery_table(result: dict[str, Any]) -> list[str]:
     lines = [
         "",
-        f"From the start to ready with {result['records']:,} records that are in the database's log alone, after kill -9;",
+        f"From the start to ready after kill -9, with {result['records']:,} records that only the database's log has;",
         f"with PostgreSQL its own start is counted, too. At most {result['goal_s']:.0f} s are asked for; lost 0.",
         "",
         "| store | log, MiB | seconds after kill -9 | seconds after an end in order |",
