@@ -69,7 +69,7 @@ def main() -> int:
         row = {"store": kind, "log_mib": octets[-1] >> 20, "killed_s": summary(killed), "ordered_s": summary(ordered)}
         rows.append(row)
         print(
-            f"{kind:10} {records:,} records, log of {octets[-1] >> 20} MiB: {summary(killed)['median']:.2f} s to ready, "
+            f"{kind:10} {records:,} records, log of {octets[-1] >> 20} MiB: {summary(killed)['median']:.2f} s, "
             f"{summary(ordered)['median']:.2f} s after an end in order; lost 0"
         )
     if not given.quick:
