@@ -215,16 +215,6 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             load_map=lambda name: _core.RegisterMap(name, maps),
             critical_percent=config.control.der_critical_percent,
         )
-        devices = Devices(
-            store=store,
-            requests=requests,
-            native=_core,
-            set_points=set_points,
-            meters=meters,
-            figures=figures,
-            rules=config.modbus,
-            files=maps,
-        )
         registry = metrics.registry(figures, reactor.stats, exported())
 
         async def health() -> dict[str, str]:
@@ -283,6 +273,18 @@ async def _run(config: Config, stop: Stop, store: Store, task_status: trio.TaskS
             watch=watch,
             newest=newest,
             figures=figures,
+            latest=latest,
+            written=services.written,
+        )
+        devices = Devices(
+            store=store,
+            requests=requests,
+            native=_core,
+            set_points=set_points,
+            meters=meters,
+            figures=figures,
+            rules=config.modbus,
+            files=maps,
             latest=latest,
             written=services.written,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -22,6 +22,7 @@ from ipss_headend.field.questions import Registers
 from ipss_headend.log import Logger, logger
 from ipss_headend.store import Layout, LayoutColumn, Store, WriteBatch, reading_row
 from ipss_headend.store.database import now_us
+from ipss_headend.store.latest import Latest
 from ipss_headend.store.registry import intern_layouts
 
 if TYPE_CHECKING:
@@ -310,8 +311,13 @@ class Devices:
         figures: Figures,
         rules: ModbusConfig,
         files: list[tuple[str, str]],
+        latest: Latest | None = None,
+        written: Callable[[], None] = lambda: None,
     ) -> None:
-        """`files` are a utility's own maps, name and text of each."""
+        """`files` are a utility's own maps, name and text of each.
+
+        `latest` follows what is stored; `written` is called after each durable write.
+        """
         self._store = store
         self._requests = requests
         self._native = native
@@ -320,6 +326,8 @@ class Devices:
         self._figures = figures
         self._rules = rules
         self._files = files
+        self._latest = latest or Latest()
+        self._written = written
         self._maps: dict[str, MapSource] = {}
         self._known: dict[int, Known] = {}
         self._again: dict[int, float] = {}
@@ -383,6 +391,8 @@ class Devices:
             rows.append(reading_row(number, known.layouts[poll], moment_us, cells, received_us=moment_us))
         if rows:
             written = await self._store.write(WriteBatch(readings=rows))
+            self._latest.note(rows)
+            self._written()
             self.lines += written.readings
             self._figures.lines += written.readings
             self._figures.values += sum(len(one[3]) for one in said)

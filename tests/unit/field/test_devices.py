@@ -23,6 +23,7 @@ from ipss_headend.field.reactor import Outcome as End
 from ipss_headend.field.requests import Answer
 from ipss_headend.metrics import Figures
 from ipss_headend.store import Store
+from ipss_headend.store.latest import Latest
 from ipss_headend.store.readings import scaled, series
 from ipss_headend.store.registry import all_layouts
 
@@ -103,7 +104,7 @@ def line(requests: FakeRequests) -> SunSpecLine:
     return SunSpecLine(requests, 1, "inverter", FakeDevice(image), models)  # type: ignore[arg-type]
 
 
-def devices(store: Store, requests: FakeRequests) -> Devices:
+def devices(store: Store, requests: FakeRequests, latest: Latest | None = None) -> Devices:
     one = line(requests)
 
     async def found(_: object) -> SunSpecLine:
@@ -120,6 +121,7 @@ def devices(store: Store, requests: FakeRequests) -> Devices:
         figures=Figures(),
         rules=ModbusConfig(),
         files=[],
+        latest=latest,
     )
 
 
@@ -171,6 +173,29 @@ def test_a_scale_factor_that_changes_changes_no_value(
     requests = FakeRequests({10: 500, 11: 0, 12: 500, 13: -1, 20: 0, 21: 0, 22: 0} | said[0])
 
     assert read(store, requests, said) == [None if value is None else Decimal(value) for value in expected]
+
+
+def test_the_newest_line_that_was_asked_for_once_follows_what_a_device_says(store: Store) -> None:
+    requests = FakeRequests({10: 500, 11: 0, 12: 500, 13: -1, 20: 0, 21: 0, 22: 0})
+    latest = Latest()
+
+    async def main() -> list[list[int | bytes | None]]:
+        reader = devices(store, requests, latest)
+        await reader._find()
+        await reader.read("fast")
+        [(meter_id, layout_id)] = await store.read(
+            lambda connection: connection.exec_driver_sql("SELECT meter_id, layout_id FROM readings").all()
+        )
+        await latest.fill(store, [(meter_id, layout_id)])
+        found = []
+        for power in (500, 600):
+            requests.registers[10] = power
+            await reader.read("fast")
+            kept = latest.kept[meter_id, layout_id]
+            found.append([] if kept is None else kept.cells[:1])
+        return found
+
+    assert trio.run(main) == [[500], [600]]
 
 
 def test_what_a_device_refuses_now_is_not_stored_as_it_was_before(store: Store) -> None:
