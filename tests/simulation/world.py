@@ -60,6 +60,8 @@ EPOCH_US = core.EPOCH_US + (PERIOD_S - 20) * 1_000_000
 """The meters capture again 20 s after the beginning."""
 COUNTERS = 300
 """Invocation counters in a block: a session asks for more when fewer than 256 are left."""
+AT_ONE_MOMENT = 2_000
+"""Turns after which somebody asks for the same again and again without any time between."""
 LOOK_S = 0.25
 """How often a simulated gate looks for its stop file."""
 
@@ -175,9 +177,13 @@ class Told:
 
 async def drive(world: World) -> None:
     """The reactor's and the meters' turns, at their moments."""
+    before_us, times = -1, 0
     while True:
         world.told = trio.Event()
-        due_us = world.native.turn(world.passed_us())
+        times = times + 1 if world.passed_us() == before_us else 0
+        assert times < AT_ONE_MOMENT, "the head-end does not come to rest"
+        before_us = world.passed_us()
+        due_us = world.native.turn(before_us)
         judge.look(world)
         with trio.CancelScope(deadline=float("inf") if due_us is None else due_us / 1_000_000):
             await world.told.wait()

@@ -704,10 +704,12 @@ class Control:
         if row is None:
             return
         order = Order.decode(row.octets)
-        started, alarm_s = trio.current_time(), self._patience_s(order, ALARM_S)
+        started = trio.current_time()
+        alarm_at_s = started + self._patience_s(order, ALARM_S)
         alarmed, pause_s = bool(one.alarmed), 0.5
         while True:
-            with trio.move_on_after(SLOWEST_S if alarmed else started + alarm_s - trio.current_time()):
+            # A moment, not what is left until it: rounded, that ends before it and is asked for again at once.
+            with trio.move_on_at(trio.current_time() + SLOWEST_S if alarmed else alarm_at_s):
                 seen = await self._read_back.look(one.meter_id, order)
                 waited_s = trio.current_time() - started
                 if seen is Seen.AS_WANTED:
@@ -718,7 +720,7 @@ class Control:
                     return
                 await trio.sleep(pause_s)
             pause_s = min(pause_s * 2, SLOWEST_S if alarmed else 5.0)
-            if not alarmed and trio.current_time() - started >= alarm_s:
+            if not alarmed and trio.current_time() >= alarm_at_s:
                 alarmed = True
                 await self._store.change(lambda connection: self._alarm(connection, one), spend_reserve=True)
 
