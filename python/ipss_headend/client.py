@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import socket
 import ssl
 import time
@@ -24,7 +25,7 @@ from typing import Any, Literal, Self
 import msgpack
 import trio
 
-from ipss_headend.errors import MeterGone, RequestError
+from ipss_headend.errors import MeterGone, RequestError, words
 
 CONNECT_S = 10.0
 CALL_S = 60.0
@@ -92,6 +93,8 @@ class Address:
                 raise RequestError(f"{text}: no host; write tls://HOST:{RPC_PORT}")
         elif "://" in text:
             raise RequestError(f"{text}: write unix:PATH or tls://HOST:PORT")
+        elif re.fullmatch(r"[\w.-]+:[0-9]+", text):
+            raise RequestError(f"{text}: write tls://{text}; a socket is unix:PATH")
         else:
             self.path = text.removeprefix("unix:")
 
@@ -129,7 +132,14 @@ def _with_key(method: str, params: dict[str, Any], changes: frozenset[str]) -> d
 
 
 def _hint(address: Address, error: Exception) -> str:
-    return f"{address.text}: {error}; is the head-end running, and is this where it answers (its [rpc])?"
+    if isinstance(error, PermissionError):
+        return f"{address.text}: {words(error)}; here the user that the head-end runs as may call, and root"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"{address.text}: {error.verify_message}; --authority names whose certificate it has to be"
+    if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
+        said = (error.reason or "").rpartition("ALERT_")[2].lower().replace("_", " ")
+        return f"{address.text}: the head-end says {said}; it lets in certificates of its [rpc] client_authority alone"
+    return f"{address.text}: {words(error)}; is the head-end running, and is this where it answers (its [rpc])?"
 
 
 class Client:

@@ -18,6 +18,15 @@ PROTOCOL = 7
 PARTLY_DONE = 8
 
 
+def words(error: Exception) -> str:
+    """What an exception of Python's own says, for people: the system's words without its number, and no second path."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"octet {error.start} is no text ({error.encoding.upper()})"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
 class HeadEndError(Exception):
     """The root of all of them."""
 
@@ -91,7 +100,9 @@ class ConfigError(HeadEndError):
 
 
 class PluginError(HeadEndError):
-    """A plugin broke its contract."""
+    """A plugin broke its contract, or cannot be loaded."""
+
+    exit_status = BAD_INPUT
 
 
 class StoreError(HeadEndError):

@@ -19,7 +19,7 @@ import trio
 from ipss_headend import _core, housekeeping, metrics
 from ipss_headend.config import Config, KeystoreConfig
 from ipss_headend.endpoint import Endpoint
-from ipss_headend.errors import ConfigError, HeadEndError, StoreError, UnknownLogicalName
+from ipss_headend.errors import ConfigError, HeadEndError, StoreError, UnknownLogicalName, words
 from ipss_headend.field.campaign import Campaign
 from ipss_headend.field.clock import ClockCheck
 from ipss_headend.field.connect import Connector, make_reactor
@@ -531,7 +531,9 @@ def _listen(config: Config, reactor: Reactor) -> tuple[str, ...]:
         try:
             found.append(reactor.listen(f"{host}:{listener.port}", transport=listener.transport))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"listeners: {host}:{listener.port}: {error}; choose another address or port") from error
+            raise ConfigError(
+                f"listeners: {host}:{listener.port}: {words(error)}; choose another address or port"
+            ) from error
     return tuple(found)
 
 
@@ -542,7 +544,9 @@ async def _open_pages(config: Config) -> list[trio.SocketListener]:
     try:
         return await trio.open_tcp_listeners(where.port, host=where.host)
     except OSError as error:
-        raise ConfigError(f"metrics: {where.host}:{where.port}: {error}; choose another address or port") from error
+        raise ConfigError(
+            f"metrics: {where.host}:{where.port}: {words(error)}; choose another address or port"
+        ) from error
 
 
 def _address_of(pages: list[trio.SocketListener]) -> str | None:

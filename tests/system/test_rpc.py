@@ -149,6 +149,9 @@ def test_command_line_and_plain_client_call_a_running_head_end(tmp_path: Path) -
         refused = await trio.to_thread.run_sync(call, "device.get", "device=x")
         assert (refused.returncode, refused.stdout) == (2, "")
         assert "E_UNKNOWN" in refused.stderr
+        # Digits alone are text where the method declares text, and null stays nil.
+        put = await trio.to_thread.run_sync(call, "weather.put", "source=5", "node=null", "forecasts=[]", "key=7")
+        assert put.returncode == 0, put.stderr
 
         def plain() -> None:
             with Client(address(started)) as head_end:
@@ -161,7 +164,7 @@ def test_command_line_and_plain_client_call_a_running_head_end(tmp_path: Path) -
         await trio.to_thread.run_sync(plain)
 
     with fleet(1, "127.91.5.1") as running:
-        serving(head_end(tmp_path, BILLING, running), talk)
+        serving(head_end(tmp_path, BILLING, running), talk, limit_s=180)
 
 
 def test_head_end_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import typer
 from ipss_headend import __version__
 from ipss_headend.cli.help import dress
 from ipss_headend.cli.output import Output, say
-from ipss_headend.errors import FAULT, HeadEndError, MeterError
+from ipss_headend.errors import BAD_INPUT, FAULT, HeadEndError, MeterError, words
 
 P = ParamSpec("P")
 
@@ -160,6 +160,10 @@ def _end(error: BaseException, *, json_output: bool) -> int:
         return INTERRUPTED
     if isinstance(error, HeadEndError):
         message, status = str(error), error.exit_status
+    elif isinstance(error, PermissionError) and error.filename is not None:
+        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+        message = f"{where}: {words(error)} to this user; run it as the head-end's user, or let this one have the file"
+        status = BAD_INPUT
     elif isinstance(error, Exception):
         name = type(error).__name__
         message = f"a fault of this program, {name}: {error} (ipss-headend --debug ... shows where)"

@@ -15,7 +15,7 @@ from ipss_headend.cli.app import JSON, app, command
 from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.simulate import write_private
 from ipss_headend.config import KeystoreConfig
-from ipss_headend.errors import ConfigError, RequestError, StoreError
+from ipss_headend.errors import ConfigError, RequestError, StoreError, words
 from ipss_headend.schedule import duration_s
 from ipss_headend.security import audit, ceremony, keystore, renewal, shares
 from ipss_headend.security.ceremony import Roles
@@ -386,7 +386,9 @@ def _answers(path: Path | None) -> dict[str, object] | None:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}; expected TOML with operator, auditor, custodians, confirm") from error
+        raise ConfigError(
+            f"{path}: {words(error)}; expected TOML with operator, auditor, custodians, confirm"
+        ) from error
 
 
 def _roles(given: dict[str, object] | None) -> Roles:

@@ -13,7 +13,7 @@ from ipss_headend.cli import places
 from ipss_headend.cli.app import JSON, app, command
 from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.simulate import write_private
-from ipss_headend.errors import DONE, ConfigError, RequestError
+from ipss_headend.errors import DONE, ConfigError, RequestError, words
 from ipss_headend.field import fleet_file, shipment
 from ipss_headend.field.fleet import PLACE_COLUMNS, export_meters, import_read, load_fleet, place_meters
 from ipss_headend.field.fleet_file import Protocol
@@ -61,7 +61,7 @@ def import_(
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: {error}; expected a CSV file") from error
+        raise ConfigError(f"{file}: {words(error)}; expected a CSV file") from error
     with places.open_store(loaded, create=True) as database, database.writing() as connection:
         keystore = Keystore.open(connection, loaded.keystore)
         under = transport.key_named(connection, keystore, transport_key) if transport_key else None
@@ -181,7 +181,7 @@ def place(
         try:
             text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{file}: {error}; expected a CSV file") from error
+            raise ConfigError(f"{file}: {words(error)}; expected a CSV file") from error
         rows = fleet_file.rows(io.StringIO(text), file.name, PLACE_COLUMNS, PLACE_COLUMNS[:2])
         where = f"{file.name}: line "
     with places.open_store(loaded) as database, database.writing() as connection:

@@ -11,7 +11,7 @@ from ipss_headend.cli import places
 from ipss_headend.cli.app import JSON, app, command
 from ipss_headend.cli.output import Node as Line
 from ipss_headend.cli.output import Output, say
-from ipss_headend.errors import DONE, ConfigError, RequestError
+from ipss_headend.errors import DONE, ConfigError, RequestError, words
 from ipss_headend.field.network_file import export_network, import_network
 from ipss_headend.network import Network, unknown_node
 from ipss_headend.store import network as rows
@@ -48,7 +48,7 @@ def import_(
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: {error}; expected a CSV file") from error
+        raise ConfigError(f"{file}: {words(error)}; expected a CSV file") from error
     with places.open_store(loaded, create=True) as database, database.writing() as connection:
         report = import_network(connection, io.StringIO(text), file.name, replace=replace, strict=strict)
     for mistake in report.mistakes:

@@ -18,7 +18,7 @@ from ipss_headend.cli.conversation import Conversation, Reply, converse
 from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.targets import Auth, Options, Protection, Target, resolve
 from ipss_headend.cli.trace import documents
-from ipss_headend.errors import ConfigError, MeterError, MeterGone, MeterTimeout, RequestError
+from ipss_headend.errors import ConfigError, MeterError, MeterGone, MeterTimeout, RequestError, words
 from ipss_headend.field.results import result_name
 from ipss_headend.names import ObjectName
 from ipss_headend.store.database import now_us
@@ -157,7 +157,7 @@ def probe(
         try:
             out.write_text(found.profile(target.name, f"{datetime.now(UTC):%Y-%m-%d}"), encoding="utf-8")
         except OSError as error:
-            raise ConfigError(f"{out}: {error}") from error
+            raise ConfigError(f"{out}: {words(error)}") from error
     if json_output:
         output.document({"device": target.name, **found.document()})
     else:

@@ -7,7 +7,7 @@ import typer
 
 from ipss_headend.cli.app import app, command
 from ipss_headend.cli.output import Output
-from ipss_headend.errors import DONE, ConfigError
+from ipss_headend.errors import DONE, ConfigError, words
 
 push = typer.Typer(name="push", help="Layouts of what meters push.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(push)
@@ -38,12 +38,12 @@ def learn(
         text = "\n".join(line.partition("#")[0] for line in file.read_text("ascii").splitlines())
         octets = bytes.fromhex("".join(text.split()))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: {error}; expected hexadecimal digits") from error
+        raise ConfigError(f"{file}: {words(error)}; expected hexadecimal digits") from error
     labels = None if label is None else [_label(one) for one in label]
     try:
         layout = _core.learn_push(name, octets, labels)
     except ValueError as error:
-        raise ConfigError(f"{file}: {error}") from error
+        raise ConfigError(f"{file}: {words(error)}") from error
     Output(json_output=False).line(layout.rstrip())
     return DONE
 

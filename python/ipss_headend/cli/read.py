@@ -18,7 +18,7 @@ from ipss_headend.cli.conversation import Conversation, converse
 from ipss_headend.cli.modbus_target import Proof, is_modbus, registered
 from ipss_headend.cli.output import Output, say
 from ipss_headend.cli.profile import Rows, Span, object_name, read_profile, scaler_unit
-from ipss_headend.cli.targets import Auth, Options, Protection, Referencing, Target, resolve
+from ipss_headend.cli.targets import Auth, Options, Protection, Referencing, Target, check_name, resolve
 from ipss_headend.cli.trace import as_tree
 from ipss_headend.cli.trace import documents as trace_documents
 from ipss_headend.cli.values import for_people, parse_moment, parse_value, shown
@@ -176,6 +176,7 @@ def read(
     if is_modbus(url):
         return modbus.read(url, objects, modbus_options, config)
     if "://" not in url:
+        check_name(url)
         loaded = places.load_config(config)
         device = registered(url, loaded)
         if device is not None:

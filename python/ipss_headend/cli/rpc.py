@@ -20,6 +20,7 @@ from ipss_headend.errors import (
     NotAuthorised,
     ProtocolViolation,
     RequestError,
+    words,
 )
 
 ERRORS: dict[str, type[HeadEndError]] = {
@@ -72,6 +73,9 @@ def rpc(
             raise ConfigError(f"{config}: [rpc] has no socket; name the head-end with --address")
         address = f"unix:{socket}"
     elif address.startswith("tls://"):
+        for option, file in (("--certificate", certificate), ("--key", key), ("--authority", authority)):
+            if file is not None and not file.is_file():
+                raise ConfigError(f"{option}: {file}: no such file; expected PEM")
         try:
             tls = tls_context(
                 certificate=None if certificate is None else str(certificate),
@@ -79,13 +83,36 @@ def rpc(
                 authority=None if authority is None else str(authority),
             )
         except OSError as error:  # ssl.SSLError is one
-            raise ConfigError(f"--certificate, --key or --authority: {error}; expected PEM files") from error
+            raise ConfigError(f"--certificate, --key or --authority: {words(error)}; expected PEM files") from error
     try:
         with Client(address, tls=tls, name="ipss-headend rpc", timeout_s=timeout) as client:
-            result = client.call(method, **given)
+            result = client.call(method, **(given | _as_declared(client, method, given, params or [])))
     except CallFailed as error:
         raise ERRORS.get(error.code, RequestError)(str(error)) from error
     Output(json_output=True).document(jsonable(result))
+
+
+def _as_declared(client: Client, method: str, given: dict[str, Any], written: list[str]) -> dict[str, Any]:
+    doubtful = [name for name, value in given.items() if value is None or isinstance(value, bool | int | float)]
+    if not doubtful:
+        return {}
+    try:
+        schema = client.call("rpc.schema", method=method)["params"]
+    except CallFailed:
+        return {}  # the call itself says what is wrong
+    return texts(schema, doubtful, dict(text.partition("=")[::2] for text in written))
+
+
+def texts(schema: dict[str, Any], names: list[str], written: dict[str, str]) -> dict[str, str]:
+    """Those of the params `names` that a method takes as text alone, as they were written: `key=7` is "7"."""
+    properties = schema.get("$defs", {}).get(schema.get("$ref", "").rpartition("/")[2], schema).get("properties", {})
+    found = {}
+    for name in names:
+        kinds = properties.get(name, {})
+        taken = {one.get("type") for one in kinds.get("anyOf", [kinds])}
+        if "string" in taken and taken <= {"string", "null"} and not ("null" in taken and written[name] == "null"):
+            found[name] = written[name]
+    return found
 
 
 def parameter(text: str) -> tuple[str, Any]:

@@ -1,6 +1,7 @@
 """Whom `read` asks: a URL with the options beside it, or a meter of the registry."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -136,6 +137,19 @@ class Target:
         return needs_keys(self.auth, self.protection)
 
 
+_HOST_AND_PORT = re.compile(r"([0-9]{1,3}(\.[0-9]{1,3}){3}|localhost|\[[0-9a-fA-F:]+\]):[0-9]+")
+
+
+def check_name(device: str) -> None:
+    """Whether this may be a meter's name, before a registry is looked for.
+
+    Raises:
+        RequestError: it is an address.
+    """
+    if _HOST_AND_PORT.fullmatch(device):
+        raise RequestError(f"{device}: an address without a transport; write dlms+tcp://{device}, or a meter's name")
+
+
 def resolve(device: str, options: Options, config_path: Path) -> Target:
     """The device that the operator named.
 
@@ -150,6 +164,7 @@ def resolve(device: str, options: Options, config_path: Path) -> Target:
         raise RequestError(
             f"{', '.join(given)}: the registry says how {device} is spoken to; leave it out, or give a URL"
         )
+    check_name(device)
     return from_registry(device, places.load_config(config_path))
 
 

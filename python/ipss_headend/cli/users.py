@@ -18,7 +18,7 @@ from ipss_headend.cli.app import JSON, app, command
 from ipss_headend.cli.output import Output
 from ipss_headend.cli.rpc import ERRORS
 from ipss_headend.client import CallFailed, Client
-from ipss_headend.errors import ConfigError, RequestError
+from ipss_headend.errors import ConfigError, RequestError, words
 
 users = typer.Typer(
     name="users", help="Who may call, and with which roles.", no_args_is_help=True, rich_markup_mode=None
@@ -187,7 +187,7 @@ def _text(path: Path) -> str:
         with path.open(encoding="utf-8") as file:
             return file.read(LONGEST_FILE)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{path}: {words(error)}") from error
 
 
 def _call(config: Path, method: str, **params: Any) -> Any:

@@ -232,7 +232,12 @@ def check_header(
     Raises:
         ConfigError: it does not; all that is wrong with it.
     """
+    if not any(header):
+        raise ConfigError(f"{source}: nothing is in it; its first line names columns, {', '.join(needed)} at least")
     mistakes = []
+    if len(header) == 1 and (other := next((mark for mark in ";\t|" if mark in header[0]), "")):
+        what = {";": "semicolons", "\t": "tabs", "|": "bars"}[other]
+        raise ConfigError(f"{source}: line 1: {what} are between the columns; write commas")
     for name in header:
         if name not in columns:
             near = difflib.get_close_matches(name, columns, n=1)

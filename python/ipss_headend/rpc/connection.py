@@ -228,7 +228,10 @@ class Connection:
         principal = self.session.principal
         if not method.open:
             if principal is NOBODY:
-                raise Fault("E_AUTH", f"{name}: say who you are first: connect with a certificate, or auth.login")
+                raise Fault(
+                    "E_AUTH",
+                    f"{name}: say who you are first: connect with the certificate of an account, or auth.login",
+                )
             if method.right is not None and method.right not in principal.rights:
                 roles = ", ".join(sorted(principal.roles)) or "none"
                 raise Fault("E_DENIED", f"{name} needs the right {method.right}; your roles are {roles}")

@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from ipss_headend.config import RpcConfig
-from ipss_headend.errors import ConfigError, StoreError
+from ipss_headend.errors import ConfigError, StoreError, words
 from ipss_headend.log import Logger, logger
 from ipss_headend.rpc import methods  # noqa: F401 - fills the table
 from ipss_headend.rpc.call import Services, Session
@@ -160,7 +160,9 @@ async def open_tcp(config: RpcConfig) -> list[trio.SocketListener]:
     try:
         return await trio.open_tcp_listeners(config.port, host=config.host)
     except OSError as error:
-        raise ConfigError(f"rpc: {config.host}:{config.port}: {error}; choose another address or port") from error
+        raise ConfigError(
+            f"rpc: {config.host}:{config.port}: {words(error)}; choose another address or port"
+        ) from error
 
 
 async def _welcome(

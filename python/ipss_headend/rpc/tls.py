@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ipss_headend.errors import ConfigError
+from ipss_headend.errors import ConfigError, words
 from ipss_headend.log import Logger, logger
 from ipss_headend.rpc.wire import Wire, taken
 
@@ -118,13 +118,17 @@ def context_of(config: RpcConfig) -> ssl.SSLContext:
         path = files[name]
         if path is None:
             continue
+        for file in ("certificate", "key") if name == "certificate" else (name,):
+            _check_readable(file, files[file])
         try:
             if name == "certificate":
                 context.load_cert_chain(path, files["key"])
             else:
                 context.load_verify_locations(path)
         except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"rpc.{name}: {path}: {error}; expected PEM") from error
+            if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+                raise ConfigError(f"rpc.key: {files['key']}: not the private key of rpc.certificate, {path}") from error
+            raise ConfigError(f"rpc.{name}: {path}: {words(error)}; expected PEM") from error
     if files["revoked"] is not None:
         if not context.cert_store_stats()["crl"]:
             raise ConfigError(f"rpc.revoked: {files['revoked']}: no revocation list in it; expected PEM (X509 CRL)")
@@ -139,6 +143,15 @@ def _files(config: RpcConfig) -> dict[str, Path | None]:
         "client_authority": config.client_authority,
         "revoked": config.revoked,
     }
+
+
+def _check_readable(name: str, path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise ConfigError(f"rpc.{name}: {path}: {words(error)}; expected PEM") from error
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:

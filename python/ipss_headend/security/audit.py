@@ -21,7 +21,7 @@ from Crypto.PublicKey import ECC
 from Crypto.Signature import eddsa
 from sqlalchemy import Connection, func, insert, select
 
-from ipss_headend.errors import ConfigError, HeadEndError
+from ipss_headend.errors import ConfigError, HeadEndError, words
 from ipss_headend.security import principals
 from ipss_headend.store.database import now_us
 from ipss_headend.store.schema import audit, audit_checkpoints
@@ -262,7 +262,7 @@ def load_checkpoints(path: Path) -> list[Checkpoint]:
     try:
         text = path.read_text(encoding="ascii")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}; expected the audit trail's checkpoints") from error
+        raise ConfigError(f"{path}: {words(error)}; expected the audit trail's checkpoints") from error
     lines = text.split("\n")
     lines.pop()  # what follows the last line's end: nothing, or what a crash has torn
     found = []

@@ -157,7 +157,10 @@ class Keystore:
                 )
             )
         elif not opened._fits(row.check_value):
-            raise WrongKeyEncryptionKey(f"keystore: {_NAMED[kind]} the one that this store's keys are wrapped with")
+            where = "" if config.key_file is None else f"{config.key_file}: "
+            raise WrongKeyEncryptionKey(
+                f"keystore: {where}{_NAMED[kind]} the one that this store's keys are wrapped with; put that one back"
+            )
         return opened
 
     @property

@@ -18,7 +18,7 @@ from Crypto.PublicKey import ECC
 from Crypto.Signature import eddsa
 
 from ipss_headend.config import PrincipalConfig
-from ipss_headend.errors import ConfigError, NotAuthorised
+from ipss_headend.errors import ConfigError, NotAuthorised, words
 
 Purpose = Literal["propose", "approve", "unquarantine", "unprotect", "resume", "clear", "clock"]
 """What a signature says: I ask for it; I want it done; it may go on within the budget; it may be cut again; commands
@@ -158,7 +158,7 @@ def load_key_file(path: Path, passphrase: str | None = None) -> ECC.EccKey:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read(16_384)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}; expected an Ed25519 private key") from error
+        raise ConfigError(f"{path}: {words(error)}; expected the private key that `control operator` made") from error
     if mode & 0o077:
         raise ConfigError(f"{path}: mode {mode:04o}, so others may read the key; run `chmod 600 {path}`")
     try:
@@ -166,7 +166,9 @@ def load_key_file(path: Path, passphrase: str | None = None) -> ECC.EccKey:
     except ValueError:
         key = None
     if key is None or key.curve != "Ed25519" or not key.has_private():
-        raise ConfigError(f"{path}: no Ed25519 private key, or another passphrase; `control operator new` makes one")
+        raise ConfigError(
+            f"{path}: no Ed25519 private key, or another passphrase; `control operator NAME --key-file FILE` makes one"
+        )
     return key
 
 

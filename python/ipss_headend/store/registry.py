@@ -175,7 +175,8 @@ def meter_named(connection: Connection, name: str) -> Meter:
     """
     row = connection.execute(select(meters).where(meters.c.name == name)).one_or_none()
     if row is None:
-        near = difflib.get_close_matches(name, connection.scalars(select(meters.c.name).limit(10_000)).all(), n=3)
+        near = difflib.get_close_matches(name, connection.scalars(select(meters.c.name).limit(10_000)).all(), n=100)
+        near = sorted(near, key=lambda one: (-difflib.SequenceMatcher(None, one, name).ratio(), one))[:3]
         hint = f"did you mean {' or '.join(near)}?" if near else "`ipss-headend meters list` shows all"
         raise UnknownMeter(f'no meter is called "{name}"; {hint}')
     return _meter(*row)

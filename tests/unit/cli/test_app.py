@@ -22,6 +22,8 @@ from ipss_headend.cli.help import SECTIONS
         (errors.MeterRefused("m: no"), 6),
         (errors.ProtocolViolation("m: odd"), 7),
         (errors.UnknownMeter("m"), 2),
+        (errors.PluginError("p: no hook in it"), 3),
+        (PermissionError(13, "Permission denied", "data/head_end.sqlite"), 3),
         (ZeroDivisionError("x"), 1),
         (KeyboardInterrupt(), 130),
         (BaseExceptionGroup("nursery", [ValueError("side"), errors.MeterGone("m: gone")]), 4),
@@ -45,6 +47,22 @@ def test_each_error_has_its_exit_status_and_one_line(
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1
     assert "Traceback" not in captured.err
+
+
+def test_another_user_is_told_which_file_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    group = typer.Typer()
+
+    @root.command(group, "fail")
+    def fail() -> None:
+        raise PermissionError(13, "Permission denied", "data/head_end.sqlite")
+
+    with pytest.raises(typer.Exit):
+        fail()
+
+    assert capsys.readouterr().err == (
+        "ipss-headend: data/head_end.sqlite: Permission denied to this user; run it as the head-end's user, or let "
+        "this one have the file\n"
+    )
 
 
 def test_version_is_one_line(run: Run) -> None:

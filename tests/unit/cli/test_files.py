@@ -112,7 +112,7 @@ def test_check_config_tells_every_mistake_with_its_key(run: Run, head_end: Path)
         ),
         (
             ("[reactor]", '[rpc]\nport = 4060\ncertificate = "c"\nkey = "k"\nclient_authority = "a"\n[reactor]'),
-            "rpc.certificate: {0}/c: [Errno 2] No such file or directory",
+            "rpc.certificate: {0}/c: No such file or directory",
         ),
         (
             ("sqlite:///head_end.sqlite", 'postgresql://u@h/d"\npassword_file = "db.password'),

@@ -371,7 +371,8 @@ def test_r23_planted_bad_lines_are_all_found_among_thousands(desk: Desk) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "f.csv: line 1: name is missing; it is needed"),
+        ("", "f.csv: nothing is in it; its first line names columns, name, address at least"),
+        ("name;address;group\n", "f.csv: line 1: semicolons are between the columns; write commas"),
         ("name,adress\n", "f.csv: line 1: \"adress\" is unknown; did you mean address?"),
         ("name,address,name\n", "f.csv: line 1: name stands there 2 times; once is enough"),
         (f"m1,10.0.0.1,{EK}\n", "a column that is no name is unknown; known are name, address"),

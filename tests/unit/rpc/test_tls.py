@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -193,3 +194,14 @@ def test_file_without_certificate_is_named(site: Site, tmp_path: Path) -> None:
                 revoked=site.authority.pem,
             )
         )
+
+
+def test_a_mistake_in_the_files_names_the_file_that_it_is_in(site: Site) -> None:
+    other = site.authority.issue("other.test", purpose=SERVER)
+
+    with pytest.raises(ConfigError, match=r"rpc\.key: .*: not the private key of rpc\.certificate"):
+        context_of(dataclasses.replace(site.config, key=other.key))
+    with pytest.raises(ConfigError, match=r"rpc\.key: .*none\.key: No such file"):
+        context_of(dataclasses.replace(site.config, key=other.key.with_name("none.key")))
+    with pytest.raises(ConfigError, match=r"rpc\.certificate: .*none\.pem: No such file"):
+        context_of(dataclasses.replace(site.config, certificate=other.pem.with_name("none.pem")))

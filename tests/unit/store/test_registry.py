@@ -60,6 +60,9 @@ def test_unknown_meter_comes_with_its_near_names(database: Database) -> None:
 
         with pytest.raises(UnknownMeter, match='no meter is called "meter-001"; did you mean meter-0001'):
             registry.meter_named(connection, "meter-001")
+        registry.add_meters(connection, [meter(number, f"house-{number:05d}") for number in range(3, 23)])
+        with pytest.raises(UnknownMeter, match="did you mean house-00010 or house-00011 or house-00012"):
+            registry.meter_named(connection, "house-0001")
         with pytest.raises(UnknownMeter, match="`ipss-headend meters list` shows all"):
             registry.meter_named(connection, "qqqqqq")
 
