@@ -37,7 +37,7 @@ impl TimeRules {
 }
 
 /// Whether this local time is summer time in the European Union: from 01:00 UTC of March's last Sunday to 01:00 UTC of
-/// October's. The hour that occurs twice is taken as the first, unless the clock's status says otherwise.
+/// October's. The hour that occurs twice is taken as the first, unless the clock's status says that summer time is over.
 fn is_summer_eu(time: DateTime, standard_min: i16) -> bool {
     if let Some(status) = time.status() {
         if status & 0x80 != 0 {
@@ -54,7 +54,9 @@ fn is_summer_eu(time: DateTime, standard_min: i16) -> bool {
     };
     let behind = i64::from(standard_min) * 60 * WallTime::SECOND;
     let as_summer = local.0 + behind - 3_600 * WallTime::SECOND;
-    (change(3)..change(10)).contains(&as_summer)
+    // The second pass of the hour that occurs twice: a clock that says its status has summer time off in it.
+    let twice = (change(10) - 3_600 * WallTime::SECOND..change(10)).contains(&as_summer);
+    (change(3)..change(10)).contains(&as_summer) && !(twice && time.status().is_some())
 }
 
 #[cfg(test)]
@@ -105,6 +107,18 @@ mod tests {
             assert_eq!(at(year, 10, october, 1, 59), Some(-120), "{year}");
             assert_eq!(at(year, 10, october, 3, 0), Some(-60), "{year}");
         }
+    }
+
+    #[test]
+    fn the_hour_that_occurs_twice_is_told_apart_by_the_clocks_status() {
+        let rules = TimeRules { standard_deviation_min: Some(-60), summer_time_eu: true, ..TimeRules::default() };
+        let at = |hour, status| {
+            let octets = [0x07, 0xE7, 10, 29, 0xFF, hour, 30, 0, 0, 0x80, 0, status];
+            rules.resolve(time(octets)).deviation()
+        };
+
+        assert_eq!([at(2, 0x80), at(2, 0x00), at(2, 0xFF)], [Some(-120), Some(-60), Some(-120)]);
+        assert_eq!([at(1, 0x00), at(3, 0x00)], [Some(-120), Some(-60)]);
     }
 
     #[test]
