@@ -16,7 +16,7 @@ import socket
 import ssl
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,8 @@ CONNECT_S = 10.0
 CALL_S = 60.0
 ATTEMPTS = 4
 FIRST_PAUSE_S = 0.1
+AWAY_PAUSE_S = 1.0
+"""Between a stream's tries while the head-end that it was heard from is away."""
 LONGEST_MESSAGE = 64 << 20
 """What an answer may be long before the server is not believed any more."""
 RPC_PORT = 4060
@@ -142,6 +144,12 @@ def _hint(address: Address, error: Exception) -> str:
     return f"{address.text}: {words(error)}; is the head-end running, and is this where it answers (its [rpc])?"
 
 
+def _is_away(error: Disconnected | CallFailed) -> bool:
+    if isinstance(error, CallFailed):
+        return error.code in {"E_DRAINING", "E_BUSY"}
+    return not isinstance(error.__cause__, ssl.SSLError | PermissionError)
+
+
 class Client:
     """A client that waits in place, for one thread."""
 
@@ -194,11 +202,26 @@ class Client:
         raise AssertionError
 
     def stream(self, *topics: str, cursor: int | None = None) -> Iterator[dict[str, Any]]:
-        """What happens, for ever: each item has `cursor` beside `events`; keep it once the item is dealt with."""
+        """What happens, for ever: each item has `cursor` beside `events`; keep it once the item is dealt with.
+
+        Once the head-end has answered, the stream waits for it whenever it is away: a restart, an upgrade.
+
+        Raises:
+            CallFailed: it may not be heard, or the cursor is no longer kept.
+            Disconnected: the head-end could not be reached at first, or takes this client in no more.
+        """
+        heard = False
         if cursor is None or cursor == 0:
             cursor = self.call("stream.open", topics=list(topics) or ["readings", "events"], cursor=cursor)["cursor"]
         while True:
-            found = self.call("stream.poll", topics=list(topics) or ["readings", "events"], cursor=cursor)
+            try:
+                found = self.call("stream.poll", topics=list(topics) or ["readings", "events"], cursor=cursor)
+            except (Disconnected, CallFailed) as error:
+                if not heard or not _is_away(error):
+                    raise
+                time.sleep(AWAY_PAUSE_S)
+                continue
+            heard = True
             cursor = found["cursor"]
             if found["events"]:
                 yield found
@@ -293,13 +316,21 @@ class AsyncClient:
                 await trio.sleep(_retry_after_s(error.text))
         raise AssertionError
 
-    async def stream(self, *topics: str, cursor: int | None = None) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, *topics: str, cursor: int | None = None) -> AsyncGenerator[dict[str, Any], None]:
         """As `Client.stream`."""
+        heard = False
         wanted = list(topics) or ["readings", "events"]
         if cursor is None or cursor == 0:
             cursor = (await self.call("stream.open", topics=wanted, cursor=cursor))["cursor"]
         while True:
-            found = await self.call("stream.poll", topics=wanted, cursor=cursor)
+            try:
+                found = await self.call("stream.poll", topics=wanted, cursor=cursor)
+            except (Disconnected, CallFailed) as error:
+                if not heard or not _is_away(error):
+                    raise
+                await trio.sleep(AWAY_PAUSE_S)
+                continue
+            heard = True
             cursor = found["cursor"]
             if found["events"]:
                 yield found
