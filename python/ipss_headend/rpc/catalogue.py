@@ -95,11 +95,12 @@ class Method:
 
     def _positional(self, octets: bytes, error: msgspec.ValidationError) -> Params:
         values = msgspec.msgpack.decode(octets)
-        if len(values) == 1 and isinstance(values[0], dict):
-            raise Fault("E_PARAMS", f"{self.name}: {_where(error)}") from None
         names = self.params.__struct_fields__
         # What only some calls carry stands last in a schema, whatever class brought it in.
         own = [name for name in names if name not in _COMMON] + [name for name in names if name in _COMMON]
+        if len(values) == 1 and isinstance(values[0], dict):
+            takes = f"; it takes {', '.join(own)}" if any(key not in names for key in values[0]) else ""
+            raise Fault("E_PARAMS", f"{self.name}: {_where(error)}{takes}") from None
         if len(values) > len(own):
             raise Fault("E_PARAMS", f"{self.name}: {len(values)} params; it takes {', '.join(own)}") from None
         try:

@@ -70,7 +70,10 @@ async def test_params_are_a_map_or_values_in_order(world: World) -> None:
     [
         ([{}], "E_PARAMS: t.say: The map missing required field `text`"),
         ([{"text": 5}], "E_PARAMS: t.say: Expected `str`, got `int` - at `text`"),
-        ([{"text": "a", "tims": 2}], "E_PARAMS: t.say: The map contains unknown field `tims`"),
+        (
+            [{"text": "a", "tims": 2}],
+            "E_PARAMS: t.say: The map contains unknown field `tims`; it takes text, times, deadline_ms",
+        ),
         (["a", 1, 2, 3], "E_PARAMS: t.say: 4 params; it takes text, times, deadline_ms"),
         ([], "E_PARAMS: t.say: The map missing required field `text`"),
     ],
