@@ -14,6 +14,8 @@ import trio
 from tests.unit.field.fakes import meter
 
 from ipss_headend.config import ModbusConfig
+from ipss_headend.field.der.critical import Meaning
+from ipss_headend.field.der.desk import SetPoints
 from ipss_headend.field.der.keeper import Keeper, Outcome
 from ipss_headend.field.der.line import SunSpecLine
 from ipss_headend.field.der.setpoints import SECOND_US, Function, SetPoint
@@ -230,3 +232,22 @@ def test_a_read_back_that_is_refused_proves_nothing() -> None:
         return [first[wish.function], renewal[wish.function]]
 
     assert trio.run(main) == [Outcome.DONE, Outcome.NOT_HELD]
+
+
+@pytest.mark.parametrize(("refused", "told"), [((), True), ((22,), None), ((21,), None)])
+def test_whether_a_device_obeys_is_not_known_while_it_refuses_to_say(refused: tuple[int, ...], told: bool) -> None:
+    requests = FakeRequests({10: 500, 11: 0, 12: 500, 13: -1, 20: 0, 21: 40, 22: 1}, set(refused))
+    wishes = SetPoints(
+        store=None,  # type: ignore[arg-type]
+        requests=requests,  # type: ignore[arg-type]
+        native=FakeDevice,  # type: ignore[arg-type]
+        open_registers=lambda *_: None,
+        meters={},
+        load_map=lambda _: None,  # type: ignore[arg-type,return-value]
+    )
+    wishes._lines[1] = line(requests)
+
+    async def main() -> bool | None:
+        return await wishes.obeys(meter(1, model=""), Meaning(Function.ACTIVE_POWER_LIMIT, Decimal(40), 0))
+
+    assert trio.run(main) is told

@@ -91,7 +91,7 @@ class Meaning:
 
     def places(self, models: Collection[int]) -> list[Place]:
         """The points that tell whether a device does it."""
-        return [place for place in self._way(models) if _tells(place[1])]
+        return [place for place, value in self._way(models).items() if value is not None and _tells(place[1])]
 
     def _way(self, models: Collection[int]) -> dict[Place, Decimal | None]:
         """The points that are written, in the order of their registers; None: as it stands there."""

@@ -180,8 +180,11 @@ class SetPoints:
             write = device.write(meaning)
             return await device.now(write) == write.values
         line = await self.line(meter)
-        found = await line.read(meaning.places(line.models))
-        return None if found is None else meaning.held(found, line.models)
+        places = meaning.places(line.models)
+        found = await line.read(places)
+        if found is None or any(line.has(place) and place not in found for place in places):
+            return None  # what the device refuses to say now is no word on what it does
+        return meaning.held(found, line.models)
 
     def _mapped(self, meter: FleetMeter) -> MappedDevice:
         try:
