@@ -20,6 +20,7 @@ from ipss_headend.config import LogConfig
 from ipss_headend.errors import StoreFailed, StoreFull
 from ipss_headend.field.control import trail
 from ipss_headend.field.control.machine import State
+from ipss_headend.field.control.sending import Sending
 from ipss_headend.field.control.task import Control
 from ipss_headend.field.delivery import Delivery
 from ipss_headend.store import Store, bulk, counters, journal
@@ -113,11 +114,11 @@ async def sends_again(self: Control) -> None:
 PREPARE = Control.prepare
 
 
-async def sends_first(self: Control, one: object, order: object) -> int:
+async def sends_first(self: Sending, one: object, order: object) -> int:
     return 1
 
 
-async def forgets(self: Control, one: object) -> None: ...
+async def forgets(self: Sending, one: object) -> None: ...
 
 
 async def never_late(self: Control) -> None: ...
@@ -161,8 +162,8 @@ PLANTED: dict[str, tuple[list[tuple[Any, str, Any]], str]] = {
         [(Control, "prepare", sends_again), (trail, "sent_ever", lambda _: [])],
         r"sealed twice|SENT twice|\w+ and executed",
     ),
-    "sent before it is durable": ([(Control, "_mark_sent", sends_first)], "SENT was not durable"),
-    "never found out": ([(Control, "_resolve", forgets)], "is still unknown"),
+    "sent before it is durable": ([(Sending, "_mark_sent", sends_first)], "SENT was not durable"),
+    "never found out": ([(Sending, "resolve", forgets)], "is still unknown"),
     "never late": ([(Control, "_expire", never_late)], "is still (proposed|approved|released)"),
     "readings dropped on a full disk": ([(Delivery, "_until_taken", drops_when_full)], "acknowledged readings are not"),
     "goes on after a failed sync": ([(Store, "_written", outlives_a_failed_sync)], "written again after a sync"),

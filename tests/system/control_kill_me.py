@@ -1,4 +1,4 @@
-"""Head-ends that die on the way of a command: as `kill_me.py`, with the points of `field/control/task.py`."""
+"""Head-ends that die on the way of a command: as `kill_me.py`, with points in `field/control`."""
 
 import functools
 from typing import Any
@@ -7,6 +7,7 @@ import trio
 from tests.system.kill_me import Bomb, be_head_end, obey
 
 from ipss_headend.field.control.readback import ReadBack
+from ipss_headend.field.control.sending import Sending
 from ipss_headend.field.control.task import Control
 from ipss_headend.security import audit
 
@@ -33,26 +34,26 @@ has it; its octets are on the way; it was answered; the meter was read."""
 def arm(bomb: Bomb) -> None:
     """Put the points into the code."""
 
-    def around(name: str, before: str = "", behind: str = "") -> None:
-        whole = getattr(Control, name)
+    def around(owner: type, name: str, before: str = "", behind: str = "") -> None:
+        whole = getattr(owner, name)
 
         @functools.wraps(whole)
-        async def patched(self: Control, *arguments: Any, **named: Any) -> Any:
+        async def patched(self: object, *arguments: Any, **named: Any) -> Any:
             bomb.passes(before)
             done = await whole(self, *arguments, **named)
             bomb.passes(behind)
             return done
 
-        setattr(Control, name, patched)
+        setattr(owner, name, patched)
 
-    around("prepare", behind="prepared")
-    around("_release", "before-release", "released")
-    around("_mark_sent", "before-sent", "sent")
-    around("_end", "before-end", "ended")
-    await_end, look, append = Control._await_end, ReadBack.look, audit.append
+    around(Control, "prepare", behind="prepared")
+    around(Control, "_release", "before-release", "released")
+    around(Sending, "_mark_sent", "before-sent", "sent")
+    around(Sending, "end", "before-end", "ended")
+    await_end, look, append = Sending._await_end, ReadBack.look, audit.append
 
     @functools.wraps(await_end)
-    async def awaiting(self: Control, request: int, meter: int) -> Any:
+    async def awaiting(self: Sending, request: int, meter: int) -> Any:
         bomb.passes("given")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(later)
@@ -77,7 +78,7 @@ def arm(bomb: Bomb) -> None:
         bomb.passes(points.get(kind, ""))
         return append(connection, kind, *arguments)
 
-    Control._await_end = awaiting  # type: ignore[method-assign]
+    Sending._await_end = awaiting  # type: ignore[method-assign]
     ReadBack.look = looking  # type: ignore[method-assign, assignment]
     audit.append = appending  # type: ignore[assignment]
 

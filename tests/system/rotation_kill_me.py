@@ -7,7 +7,7 @@ import trio
 from tests.system.kill_me import Bomb, be_head_end, obey
 
 from ipss_headend.field import rekeying
-from ipss_headend.field.control.task import Control
+from ipss_headend.field.control.sending import Sending
 from ipss_headend.field.rekeying import Rekeying
 from ipss_headend.security import rotation
 
@@ -79,8 +79,8 @@ def arm(bomb: Bomb) -> None:
     around(Rekeying, "master_answered", behind="proven")
     around(Rekeying, "_proves", "before-try", "tried")
     around(Rekeying, "_try_all", behind="proven")
-    around(Control, "_mark_sent", "before-sent", "sent")
-    around(Control, "_end", behind="ended")
+    around(Sending, "_mark_sent", "before-sent", "sent")
+    around(Sending, "end", behind="ended")
     within("begin", "torn-stored")
     within("begin_master", "torn-stored")
     within("sending_master", "torn-sent")
@@ -88,10 +88,10 @@ def arm(bomb: Bomb) -> None:
     within("sending", "torn-sent")
     within("block", "taken")
     within("proven", "torn-proven")
-    await_end = Control._await_end
+    await_end = Sending._await_end
 
     @functools.wraps(await_end)
-    async def awaiting(self: Control, request: int, meter: int) -> Any:
+    async def awaiting(self: Sending, request: int, meter: int) -> Any:
         bomb.passes("given")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(later)
@@ -104,7 +104,7 @@ def arm(bomb: Bomb) -> None:
         await trio.sleep(0.002)
         bomb.passes("on-wire")
 
-    Control._await_end = awaiting  # type: ignore[method-assign]
+    Sending._await_end = awaiting  # type: ignore[method-assign]
 
 
 def be_quick(order: dict[str, Any]) -> None:

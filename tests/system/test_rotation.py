@@ -15,7 +15,7 @@ from tests.system.test_serve import serving, until
 from ipss_headend.errors import HeadEndError, RequestError
 from ipss_headend.field.control.desk import Refused, transact
 from ipss_headend.field.control.machine import State
-from ipss_headend.field.control.task import Control
+from ipss_headend.field.control.sending import Sending
 from ipss_headend.field.questions import Attributes
 from ipss_headend.field.reactor import Outcome
 from ipss_headend.field.rekeying import DEVICE_NAME
@@ -123,9 +123,9 @@ def test_r22_a_lost_answer_leaves_the_master_key_in_doubt_and_the_next_order_tel
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Meanwhile the meter is read as ever, and nothing is sent under either master key."""
-    whole = Control._await_end
+    whole = Sending._await_end
 
-    async def loses(self: Control, request: int, meter: int) -> Any:
+    async def loses(self: Sending, request: int, meter: int) -> Any:
         ended = await whole(self, request, meter)
         return (Outcome.UNKNOWN, "lost", {}) if lost else ended
 
@@ -151,7 +151,7 @@ def test_r22_a_lost_answer_leaves_the_master_key_in_doubt_and_the_next_order_tel
         assert office.states(last) == [State.CONFIRMED]
         answers.append(await reads(head_end, 1))
 
-    monkeypatch.setattr(Control, "_await_end", loses)
+    monkeypatch.setattr(Sending, "_await_end", loses)
     lost = [True]
     answers: list[bool] = []
     with world(tmp_path, 1, "127.81.0.1", control=FAST + QUICK) as (running, office, path):

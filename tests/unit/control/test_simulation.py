@@ -12,6 +12,7 @@ from tests.unit.control.simulation import Ground, digest, simulate
 from ipss_headend import log
 from ipss_headend.config import LogConfig
 from ipss_headend.field.control.machine import State, Step
+from ipss_headend.field.control.sending import Sending
 from ipss_headend.field.control.task import Control
 from ipss_headend.store import commands as rows
 
@@ -57,7 +58,7 @@ def test_a_seed_replays_to_the_bit(ground: Ground) -> None:
     assert first.trace
 
 
-async def sends_first(self: Control, one: object, order: object) -> int:
+async def sends_first(self: Sending, one: object, order: object) -> int:
     return 1
 
 
@@ -71,34 +72,34 @@ async def sends_again(self: Control) -> None:
     self._gate.spent.clear()  # type: ignore[attr-defined]
 
 
-async def forgets(self: Control, one: object) -> None: ...
+async def forgets(self: Sending, one: object) -> None: ...
 
 
 async def never_late(self: Control) -> None: ...
 
 
-async def believes(self: Control, one: rows.CommandRow) -> None:
-    await self._end(one, Step.FAIL, "not sent: no answer")
+async def believes(self: Sending, one: rows.CommandRow) -> None:
+    await self.end(one, Step.FAIL, "not sent: no answer")
 
 
 PREPARE = Control.prepare
 
 
 @pytest.mark.parametrize(
-    ("name", "planted", "found"),
+    ("owner", "name", "planted", "found"),
     [
-        ("_mark_sent", sends_first, "SENT was not durable"),
-        ("prepare", sends_again, "SENT was not durable|sealed twice|SENT twice"),
-        ("_resolve", forgets, "is still unknown"),
-        ("_expire", never_late, "is still proposed"),
-        ("_resolve", believes, "failed and executed"),
+        (Sending, "_mark_sent", sends_first, "SENT was not durable"),
+        (Control, "prepare", sends_again, "SENT was not durable|sealed twice|SENT twice"),
+        (Sending, "resolve", forgets, "is still unknown"),
+        (Control, "_expire", never_late, "is still proposed"),
+        (Sending, "resolve", believes, "failed and executed"),
     ],
     ids=["sent before it is durable", "sent again after a crash", "forgotten", "never late", "taken for not sent"],
 )
 def test_a_planted_fault_is_found(
-    ground: Ground, monkeypatch: pytest.MonkeyPatch, name: str, planted: Callable[..., Any], found: str
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, planted: Callable[..., Any], found: str
 ) -> None:
-    monkeypatch.setattr(Control, name, planted)
+    monkeypatch.setattr(owner, name, planted)
 
     def search() -> None:
         for seed in range(60):
