@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.system.fleet import fleet
+from tests.system.walks import walked
 
 from ipss_headend.cli.serve import make_head_end
 from ipss_headend.config import load
@@ -27,13 +27,6 @@ def blocks(language: str) -> list[str]:
 
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_operations_page_does_what_it_says(tmp_path: Path) -> None:
-    bin_directory = tmp_path / "bin"
-    bin_directory.mkdir()
-    command = bin_directory / "ipss-headend"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m ipss_headend.cli "$@"\n')
-    command.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{bin_directory}:{os.environ['PATH']}", "NO_COLOR": "1"}
-    environment["IPSS_HEADEND_DATA"] = str(tmp_path / "client")
     utility = tmp_path / "utility"
     utility.mkdir()
     # `capacity` has a test of its own.
@@ -46,16 +39,7 @@ def test_operations_page_does_what_it_says(tmp_path: Path) -> None:
 
     with fleet(3, "127.57.0.1") as running:
         (utility / "fleet.csv").write_text(running.meters.csv())
-        ran = subprocess.run(
-            ["sh", "-eu", "-c", 'trap "kill ${server:-} 2>/dev/null || true" EXIT\n' + script],
-            cwd=utility,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        ran = walked(script, tmp_path, cwd=utility, timeout_s=TIMEOUT_S)
 
     said = ran.stdout + ran.stderr
     assert ran.returncode == 0, said

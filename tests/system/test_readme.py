@@ -1,7 +1,6 @@
 """The README's walks, as an outsider types them: two people, new keys, the ceremony, the audit trail."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.system.fleet import fleet
+from tests.system.walks import walked
 from tests.unit.security import softhsm
 
 README = Path(__file__).parents[2] / "README.md"
@@ -32,11 +32,6 @@ def block(section: str) -> str:
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_readme_switches_a_meter_changes_keys_and_holds_the_ceremony(tmp_path: Path) -> None:
     """And at every place where the README says that one person cannot, one person cannot."""
-    bin_directory = tmp_path / "bin"
-    bin_directory.mkdir()
-    command = bin_directory / "ipss-headend"
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m ipss_headend.cli "$@"\n')
-    command.chmod(0o755)
     first, second, third = map(block, SECTIONS)
     own = "ipss-headend control approve $order --key ada.key && exit 77 || [ $? = 5 ]\n"
     own_keys = own.replace("$order", "$change")
@@ -50,25 +45,13 @@ def test_readme_switches_a_meter_changes_keys_and_holds_the_ceremony(tmp_path: P
             third.replace("/usr/lib/softhsm/libsofthsm2.so", str(softhsm.module())),
         )
     )
-    environment = {**os.environ, "PATH": f"{bin_directory}:{os.environ['PATH']}", "NO_COLOR": "1"}
-    environment["IPSS_HEADEND_DATA"] = str(tmp_path / "client")
     (tmp_path / "tokens").mkdir()
     conf = tmp_path / "softhsm2.conf"
     conf.write_text(f"directories.tokendir = {tmp_path / 'tokens'}\nobjectstore.backend = file\nlog.level = ERROR\n")
-    environment["SOFTHSM2_CONF"] = str(conf)
 
     with fleet(3, "127.54.0.1") as running:
         (tmp_path / "fleet.csv").write_text(running.meters.csv())
-        ran = subprocess.run(
-            ["sh", "-eu", "-c", 'trap "kill ${server:-} 2>/dev/null || true" EXIT\n' + script],
-            cwd=tmp_path,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        ran = walked(script, tmp_path, environment={"SOFTHSM2_CONF": str(conf)}, timeout_s=TIMEOUT_S)
 
     said = ran.stdout + ran.stderr
     assert ran.returncode == 0, said
