@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 from tests.secrecy_watch import (  # noqa: F401 - hooks
     WATCH,
     pytest_configure,
@@ -17,6 +18,13 @@ from tests.secrecy_watch import (  # noqa: F401 - hooks
 
 if TYPE_CHECKING:
     from tests.postgresql import PrivateServer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """Commands that a file runs within this process set how much is logged; the next file's tests want to see all."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
