@@ -34,6 +34,11 @@ To = Annotated[
     list[Path] | None,
     typer.Option("--to", help="Directory for the shares; once for all, or once for each custodian (a stick each)."),
 ]
+Answers = Annotated[
+    Path | None,
+    typer.Option("--answers", help="TOML with operator, auditor, custodians, and confirm = true; asks for nothing."),
+]
+Need = Annotated[int, typer.Option("--need", help="How many shares restore the key.")]
 Operator = Annotated[str, typer.Option("--operator", help="Who runs the command; default: this user's name.")]
 
 
@@ -67,7 +72,7 @@ def share(
     *,
     custodian: Custodians = None,
     to: To = None,
-    need: Annotated[int, typer.Option("--need", help="How many shares restore the key.")] = 2,
+    need: Need = 2,
     of: Annotated[int, typer.Option("--of", help="How many shares there are.")] = 3,
     operator: Operator = "",
     auditor: Annotated[str, typer.Option("--auditor", help="Who watches.")] = "",
@@ -177,15 +182,10 @@ def migrate(
 @command(keys, "ceremony")
 def hold_ceremony(
     *,
-    answers: Annotated[
-        Path | None,
-        typer.Option(
-            "--answers", help="TOML with operator, auditor, custodians, and confirm = true; asks for nothing."
-        ),
-    ] = None,
+    answers: Answers = None,
     to: To = None,
     protocol: Annotated[Path, typer.Option("--protocol", help="Where the protocol is written.")] = Path("ceremony.md"),
-    need: Annotated[int, typer.Option("--need", help="How many shares restore the key.")] = 2,
+    need: Need = 2,
     config: places.CONFIG = places.DEFAULT_CONFIG,
     json_output: JSON = False,
 ) -> None:
@@ -228,15 +228,10 @@ def hold_ceremony(
 def renew(
     *,
     reason: Annotated[str, typer.Option("--reason", help="Why, for the audit trail and the protocol.")] = "",
-    answers: Annotated[
-        Path | None,
-        typer.Option(
-            "--answers", help="TOML with operator, auditor, custodians, and confirm = true; asks for nothing."
-        ),
-    ] = None,
+    answers: Answers = None,
     to: To = None,
     protocol: Annotated[Path, typer.Option("--protocol", help="Where the protocol is written.")] = Path("renewal.md"),
-    need: Annotated[int, typer.Option("--need", help="How many shares restore the key.")] = 2,
+    need: Need = 2,
     old_config: Annotated[
         Path | None,
         typer.Option(

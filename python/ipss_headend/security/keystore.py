@@ -26,6 +26,7 @@ from ipss_headend.errors import ConfigError, KeyTampered, WrongKeyEncryptionKey
 from ipss_headend.security import hardware, key_wrap, shares
 from ipss_headend.security.locked import LockedKey
 from ipss_headend.security.private_file import private_text
+from ipss_headend.store.files import sync
 from ipss_headend.store.schema import keystore, keystore_secrets
 
 KEY_OCTETS = 32
@@ -363,7 +364,7 @@ def _stage(path: Path, key: bytes) -> None:
         if os.geteuid() == 0 and path.exists():
             owner = path.stat()
             os.chown(staged, owner.st_uid, owner.st_gid)  # or whoever serves could not read it
-        _sync_directory(path)
+        sync(path.parent)
     except OSError as error:
         raise ConfigError(f"keystore.key_file: {staged}: {error.strerror or error}") from error
 
@@ -386,16 +387,8 @@ def _settled(path: Path, check_value: bytes) -> bytes | None:
                 old.flush()
                 os.fsync(old.fileno())
         staged.replace(path)
-        _sync_directory(path)
+        sync(path.parent)
     return key
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _key_from_file(path: Path) -> bytes:

@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from ipss_headend.errors import ConfigError, StoreDamaged
 from ipss_headend.store import records
+from ipss_headend.store.files import sync
 from ipss_headend.store.schema import (
     Text,
     estimates,
@@ -224,15 +225,6 @@ def rows_of(connection: Connection, table: Table) -> Iterator[tuple[Any, ...]]:
 def names(connection: Connection) -> dict[str, list[tuple[Any, ...]]]:
     """The meters and layouts of a store."""
     return {table.name: [tuple(row) for row in connection.execute(select(table))] for table in NAMES}
-
-
-def sync(path: Path) -> None:
-    """Have a file, or the names in a directory, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def renamed(path: Path, target: Path) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from ipss_headend.errors import ConfigError, StoreDamaged, StoreError, StoreFull, StoreTooNew
 from ipss_headend.store import formats, readings
-from ipss_headend.store.archive import sync
+from ipss_headend.store.files import sync
 from ipss_headend.store.readings import Verification
 from ipss_headend.store.sqlite import free_bytes, take_lock
 

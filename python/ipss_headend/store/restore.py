@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, case, func, insert, select, update
 
 from ipss_headend.errors import ConfigError, StoreError, StoreRestored
+from ipss_headend.store.files import sync
 from ipss_headend.store.schema import invocation_counters, key_counters, meter_keys, restore_guard
 from ipss_headend.store.statements import run
 
@@ -229,11 +230,7 @@ def _save(path: Path, marker: Marker) -> None:
     finally:
         os.close(descriptor)
     if fresh:
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync(path.parent)
 
 
 def _parsed(slot: bytes) -> Marker | None:
